@@ -1,0 +1,3 @@
+//! The program inside a machine.
+
+fn main() {}

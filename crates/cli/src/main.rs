@@ -1,0 +1,3 @@
+//! The machinist program: one file for each verb.
+
+fn main() {}

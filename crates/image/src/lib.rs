@@ -1,0 +1,1 @@
+//! From the name of an image to something bootable, cached by content.

@@ -1,0 +1,1 @@
+//! The life cycle of one machine, and what runs it: QEMU or systemd-nspawn.

@@ -1,0 +1,1 @@
+//! The switch of a VLAN, its ports, and the machines' addresses.

@@ -1,0 +1,1 @@
+//! Readers of events: terminal and JUnit.

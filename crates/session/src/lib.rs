@@ -1,0 +1,1 @@
+//! A running lab and the socket that scripts talk to.

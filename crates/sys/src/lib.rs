@@ -1,0 +1,1 @@
+//! What needs unsafe or the kernel's own interfaces: processes, namespaces, netlink, packet sockets.

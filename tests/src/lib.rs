@@ -1,0 +1,1 @@
+//! Tests on real machines, through the program as a user runs it.
