@@ -1,0 +1,462 @@
+//! Child processes that cannot outlive us.
+//!
+//! Every child gets a process group of its own, a pidfd, and a parent-death signal: when this
+//! process ends, however it ends, the kernel kills the child. That signal is tied to the *thread*
+//! that forked, not to the process, so one thread that lives as long as the process does all the
+//! forking ([`spawn`] hands it the work).
+//!
+//! A child is reaped only by its [`Child`], and only after what is left of its process group has
+//! been killed. So a process id that a `Child` holds is never somebody else's.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{OnceLock, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+
+pub use rustix::process::Signal;
+
+/// What to start: a command, and the file descriptors it inherits beside the standard three.
+#[derive(Debug)]
+pub struct Spawn {
+    command: Command,
+    pass: Vec<OwnedFd>,
+}
+
+impl Spawn {
+    /// `program` with no arguments, our environment, our directory, and nothing on the standard
+    /// three descriptors.
+    #[must_use]
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        let mut command = Command::new(program);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self {
+            command,
+            pass: Vec::new(),
+        }
+    }
+
+    /// The command, to add arguments, environment and standard streams.
+    pub fn command(&mut self) -> &mut Command {
+        &mut self.command
+    }
+
+    /// Lets the child inherit `fd`. Returns the number by which the child knows it, to be named to
+    /// it in an argument or in its environment. Our own copy is closed when the child has started.
+    pub fn pass(&mut self, fd: OwnedFd) -> i32 {
+        let number = fd.as_raw_fd();
+        self.pass.push(fd);
+        number
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// As [`Command::spawn`]: the program is not there, or may not be run, or the host is out of
+    /// processes or file descriptors.
+    pub fn start(self) -> io::Result<Child> {
+        let (answer, answered) = mpsc::channel();
+        spawner()
+            .send(Job {
+                spawn: self,
+                answer,
+            })
+            .map_err(|_| io::Error::other("the spawner thread has ended"))?;
+        answered
+            .recv()
+            .map_err(|_| io::Error::other("the spawner thread has ended"))?
+    }
+}
+
+/// Starts `command` with the guarantees of this module. Its standard streams are as it says; unlike
+/// [`Spawn::new`] this changes nothing in it.
+///
+/// # Errors
+/// As [`Spawn::start`].
+pub fn spawn(command: Command) -> io::Result<Child> {
+    Spawn {
+        command,
+        pass: Vec::new(),
+    }
+    .start()
+}
+
+struct Job {
+    spawn: Spawn,
+    answer: mpsc::Sender<io::Result<Child>>,
+}
+
+/// The queue of the one thread that forks. It is the process's, as the death signal is.
+fn spawner() -> &'static mpsc::Sender<Job> {
+    static SPAWNER: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
+    SPAWNER.get_or_init(|| {
+        let (sender, jobs) = mpsc::channel::<Job>();
+        let thread = thread::Builder::new().name("spawner".into());
+        // Without the thread the receiver is gone, and every `start` says so.
+        drop(thread.spawn(move || {
+            for job in jobs {
+                // Nobody waits for the answer any more: the child is dropped, which kills it.
+                drop(job.answer.send(fork(job.spawn)));
+            }
+        }));
+        sender
+    })
+}
+
+/// Forks and executes, on the spawner thread.
+fn fork(spawn: Spawn) -> io::Result<Child> {
+    let Spawn { mut command, pass } = spawn;
+    command.process_group(0);
+    let parent = rustix::process::getpid();
+    let kept: Vec<OwnedFd> = pass;
+    let numbers: Vec<i32> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    let before_exec = move || {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // The parent may have died before the signal was set; then nobody would send it.
+        if rustix::process::getppid() != Some(parent) {
+            return Err(io::Error::from(rustix::io::Errno::CHILD));
+        }
+        for &number in &numbers {
+            // SAFETY: the descriptor is open: `kept` of the function around lives until after the
+            // fork, and the child has a copy of the whole table.
+            let fd = unsafe { BorrowedFd::borrow_raw(number) };
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes three kinds of system calls and reads memory
+    // that was allocated before; it takes no lock and allocates nothing.
+    unsafe { command.pre_exec(before_exec) };
+    let child = command.spawn()?;
+    drop(kept);
+    Child::adopt(child)
+}
+
+/// A running child. Dropping it kills its whole process group and reaps it.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    pidfd: OwnedFd,
+    exit: Option<ExitStatus>,
+    /// The writing end of its standard input, where it was piped.
+    pub stdin: Option<ChildStdin>,
+    /// The reading end of its standard output, where it was piped.
+    pub stdout: Option<ChildStdout>,
+    /// The reading end of its standard error, where it was piped.
+    pub stderr: Option<ChildStderr>,
+}
+
+impl Child {
+    fn adopt(mut child: std::process::Child) -> io::Result<Self> {
+        let pid = Pid::from_child(&child);
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                return Err(error.into());
+            }
+        };
+        Ok(Self {
+            pid,
+            pidfd,
+            exit: None,
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+        })
+    }
+
+    /// Its process id, which is also the id of its process group.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Its pidfd, which becomes readable when it has ended.
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Sends `signal` to the child alone. A child that has ended is no error.
+    ///
+    /// # Errors
+    /// The kernel refuses, which it does for none of our own children.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        if self.exit.is_some() {
+            return Ok(());
+        }
+        gone_is_fine(rustix::process::pidfd_send_signal(&self.pidfd, signal))
+    }
+
+    /// Sends `signal` to the child's process group. A group that has ended is no error.
+    ///
+    /// # Errors
+    /// The kernel refuses, which it does for none of our own children.
+    pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
+        if self.exit.is_some() {
+            return Ok(());
+        }
+        gone_is_fine(rustix::process::kill_process_group(self.pid, signal))
+    }
+
+    /// Kills the child's process group.
+    ///
+    /// # Errors
+    /// As [`Child::signal_group`].
+    pub fn kill_group(&self) -> io::Result<()> {
+        self.signal_group(Signal::KILL)
+    }
+
+    /// Waits until the child has ended, kills the rest of its process group, and reaps it.
+    ///
+    /// # Errors
+    /// Somebody else has reaped it.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.wait_for(None)?
+            .ok_or_else(|| io::Error::other("the child neither ended nor runs"))
+    }
+
+    /// As [`Child::wait`], but gives up after `limit`, and then returns `None`.
+    ///
+    /// # Errors
+    /// As [`Child::wait`].
+    pub fn wait_timeout(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        self.wait_for(Some(limit))
+    }
+
+    /// As [`Child::wait`], but returns `None` at once while the child runs.
+    ///
+    /// # Errors
+    /// As [`Child::wait`].
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.wait_for(Some(Duration::ZERO))
+    }
+
+    /// Asks the process group to end (SIGTERM), and kills it when `grace` has passed.
+    ///
+    /// # Errors
+    /// As [`Child::wait`].
+    pub fn terminate(&mut self, grace: Duration) -> io::Result<ExitStatus> {
+        self.signal_group(Signal::TERM)?;
+        if let Some(exit) = self.wait_timeout(grace)? {
+            return Ok(exit);
+        }
+        self.kill_group()?;
+        self.wait()
+    }
+
+    fn wait_for(&mut self, limit: Option<Duration>) -> io::Result<Option<ExitStatus>> {
+        if let Some(exit) = self.exit {
+            return Ok(Some(exit));
+        }
+        if !ended_within(self.pidfd.as_fd(), limit)? {
+            return Ok(None);
+        }
+        // Not yet reaped, so the number of the group is still its own.
+        self.kill_group()?;
+        let exit = reap(self.pidfd.as_fd())?;
+        self.exit = Some(exit);
+        Ok(Some(exit))
+    }
+}
+
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.exit.is_none() && self.kill_group().is_ok() {
+            // There is nobody left to tell, and a killed child does end.
+            drop(self.wait());
+        }
+    }
+}
+
+fn gone_is_fine(result: rustix::io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the process of `pidfd` has ended, waiting for that up to `limit`, or without limit.
+fn ended_within(pidfd: BorrowedFd<'_>, limit: Option<Duration>) -> io::Result<bool> {
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    loop {
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
+        match rustix::event::poll(&mut polled, timeout.as_ref()) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn reap(pidfd: BorrowedFd<'_>) -> io::Result<ExitStatus> {
+    use std::os::unix::process::ExitStatusExt;
+    let status = loop {
+        match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => break status,
+            Ok(None) => return Err(io::Error::other("the child has not ended")),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
+    // The form of wait(2): the code in the second byte, or the signal in the first.
+    let code = status.exit_status().unwrap_or(0);
+    let signal = status.terminating_signal().unwrap_or(0);
+    Ok(ExitStatus::from_raw((code & 0xff) << 8 | (signal & 0x7f)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    fn shell(script: &str) -> Spawn {
+        let mut spawn = Spawn::new("/bin/sh");
+        spawn.command().args(["-c", script]);
+        spawn
+    }
+
+    #[test]
+    fn the_status_is_the_childs() {
+        assert_eq!(
+            shell("exit 7").start().unwrap().wait().unwrap().code(),
+            Some(7)
+        );
+        let killed = shell("kill -9 $$").start().unwrap().wait().unwrap();
+        assert_eq!(killed.signal(), Some(9));
+        assert_eq!(killed.code(), None);
+    }
+
+    #[test]
+    fn a_missing_program_is_an_error_of_the_start() {
+        let error = Spawn::new("/no/such/program").start().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_passed_descriptor_keeps_its_number() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut spawn = Spawn::new("/bin/sh");
+        let number = spawn.pass(writer.into());
+        spawn
+            .command()
+            .args(["-c", &format!("echo hello >/proc/self/fd/{number}")]);
+        let mut child = spawn.start().unwrap();
+        let mut said = String::new();
+        reader.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "hello\n");
+        assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn descriptors_that_are_not_passed_are_closed() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let number = writer.as_raw_fd();
+        let mut child = shell(&format!("test ! -e /proc/self/fd/{number}"))
+            .start()
+            .unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn it_leads_its_own_group_and_dies_with_the_spawner() {
+        let mut spawn = shell("read line; ps -o pgid= -p $$ >&2");
+        spawn.command().stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = spawn.start().unwrap();
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        let mut group = String::new();
+        child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut group)
+            .unwrap();
+        child.wait().unwrap();
+        assert_eq!(group.trim(), child.pid().to_string());
+    }
+
+    #[test]
+    fn the_rest_of_the_group_goes_with_its_leader() {
+        let mut spawn = shell("sleep 1000 & echo $!");
+        spawn.command().stdout(Stdio::piped());
+        let mut child = spawn.start().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        child.wait().unwrap();
+        // The sleeper held the pipe open: its end is the pipe's end.
+        let mut pid = String::new();
+        stdout.read_to_string(&mut pid).unwrap();
+        assert!(!pid.trim().is_empty());
+    }
+
+    #[test]
+    fn dropping_kills() {
+        let child = shell("sleep 1000").start().unwrap();
+        let pid = child.pid();
+        drop(child);
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn terminate_is_patient_and_then_is_not() {
+        let mut polite = shell("trap 'exit 3' TERM; echo; while :; do sleep 0.01; done");
+        polite.command().stdout(Stdio::piped());
+        let mut polite = polite.start().unwrap();
+        let mut ready = [0];
+        polite
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut ready)
+            .unwrap();
+        assert_eq!(
+            polite.terminate(Duration::from_secs(20)).unwrap().code(),
+            Some(3)
+        );
+
+        let mut deaf = shell("trap '' TERM; echo; while :; do sleep 0.01; done");
+        deaf.command().stdout(Stdio::piped());
+        let mut deaf = deaf.start().unwrap();
+        deaf.stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut ready)
+            .unwrap();
+        assert_eq!(
+            deaf.terminate(Duration::from_millis(50)).unwrap().signal(),
+            Some(9)
+        );
+    }
+
+    #[test]
+    fn try_wait_does_not_wait() {
+        let mut child = shell("sleep 1000").start().unwrap();
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill_group().unwrap();
+        child.wait().unwrap();
+        assert!(child.try_wait().unwrap().is_some());
+        // The number may be somebody else's by now: no signal goes there.
+        child.signal_group(Signal::KILL).unwrap();
+    }
+}
