@@ -1,3 +1,71 @@
-//! What a developer or CI runs.
+//! Everything that a developer or CI runs: `cargo xtask setup|demo|test|bench|generate`.
 
-fn main() {}
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for people: what it has to say goes to the terminal"
+)]
+
+mod bench;
+mod command;
+mod demo;
+mod generate;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// What a developer or CI runs.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Install the system packages that machinist needs, unless they are there.
+    Setup {
+        /// Also what only `cargo xtask bench` needs.
+        #[arg(long)]
+        bench: bool,
+    },
+    /// Install what is needed, build, and run the quickstart.
+    Demo,
+    /// Run every check, or only the named stages.
+    Test {
+        /// Stages to run; all of them when none is named.
+        #[arg(value_enum)]
+        stages: Vec<test::Stage>,
+    },
+    /// Measure machinist against what it is built on, and write docs/benchmarks.md.
+    Bench {
+        /// Only rows whose name contains one of these.
+        filters: Vec<String>,
+        /// How often each side of a row is measured.
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+    },
+    /// Write the generated files anew: docs/cli.md and the lab file's schema.
+    Generate,
+}
+
+fn main() -> ExitCode {
+    match run(Task::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    command::enter_workspace()?;
+    match task {
+        Task::Setup { bench } => setup::run(bench).map(|()| ExitCode::SUCCESS),
+        Task::Demo => demo::run(),
+        Task::Test { stages } => test::run(&stages),
+        Task::Bench { filters, runs } => bench::run(&filters, runs),
+        Task::Generate => generate::write().map(|()| ExitCode::SUCCESS),
+    }
+}

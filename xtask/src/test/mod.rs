@@ -1,0 +1,115 @@
+//! `cargo xtask test`: every check that there is, stage by stage, all failures reported.
+//!
+//! The last line is `N passed, N failed` (and `, N skipped`), over all tests of all stages. It
+//! needs no terminal and reads nothing.
+
+mod binaries;
+mod examples;
+mod licences;
+mod lints;
+mod python;
+mod structure;
+mod tally;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use binaries::{Binaries, Group};
+pub use tally::Tally;
+
+/// The stages, in the order in which they run: what fails soonest comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// System packages.
+    Setup,
+    /// Formatting.
+    Fmt,
+    /// Which crate may know which, and how long a file may be.
+    Structure,
+    /// Licences of all dependencies.
+    Licences,
+    /// Clippy, warnings are errors.
+    Clippy,
+    /// The API documentation builds without a warning.
+    Doc,
+    /// Unit and property tests of every crate.
+    Unit,
+    /// Generated files are up to date.
+    Generated,
+    /// Tests of the Python package.
+    Python,
+    /// The program without a machine: arguments, messages, exit codes.
+    Cli,
+    /// Tests against real machines.
+    Machines,
+    /// The examples, each as a user runs it.
+    Examples,
+}
+
+/// Runs `stages`, or all.
+pub fn run(stages: &[Stage]) -> Result<ExitCode> {
+    let stages = if stages.is_empty() {
+        Stage::value_variants()
+    } else {
+        stages
+    };
+    let begin = Instant::now();
+    let mut binaries = Binaries::default();
+    let mut all = Tally::default();
+    let mut times = Vec::new();
+    for &stage in stages {
+        let name = stage.name();
+        println!("== {name}");
+        let begin = Instant::now();
+        let mut tally = Tally::default();
+        if let Err(error) = stage.run(&mut tally, &mut binaries) {
+            println!("{error:#}");
+            tally.fail(format!("{name}: could not be finished"));
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        println!("== {name}: {} ({seconds:.1} s)\n", tally.counts());
+        times.push((name, seconds, tally.counts()));
+        all.add(tally);
+    }
+    println!("stage       seconds");
+    for (name, seconds, counts) in times {
+        println!("{name:<11} {seconds:>7.1}  {counts}");
+    }
+    println!("{:<11} {:>7.1}\n", "total", begin.elapsed().as_secs_f64());
+    Ok(all.report())
+}
+
+impl Stage {
+    fn name(self) -> String {
+        self.to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
+    }
+
+    fn run(self, tally: &mut Tally, binaries: &mut Binaries) -> Result<()> {
+        match self {
+            Self::Setup => {
+                crate::setup::run(false)?;
+                tally.pass();
+                Ok(())
+            }
+            Self::Fmt => lints::fmt(tally),
+            Self::Structure => structure::check(tally),
+            Self::Licences => licences::check(tally),
+            Self::Clippy => lints::clippy(tally),
+            Self::Doc => lints::doc(tally),
+            Self::Unit => {
+                binaries.run(Group::Unit, tally)?;
+                binaries::doc_tests(tally)
+            }
+            Self::Generated => crate::generate::check(tally),
+            Self::Python => python::run(tally),
+            Self::Cli => binaries.run(Group::Cli, tally),
+            Self::Machines => binaries.run(Group::Machines, tally),
+            Self::Examples => examples::run(tally),
+        }
+    }
+}

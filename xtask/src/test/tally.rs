@@ -1,0 +1,200 @@
+//! Counting tests, ours and those of test programs.
+
+use std::process::ExitCode;
+
+/// What passed, what failed, what was skipped.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    passed: usize,
+    failed: Vec<String>,
+    skipped: Vec<String>,
+}
+
+impl Tally {
+    /// One more passed.
+    pub fn pass(&mut self) {
+        self.passed += 1;
+    }
+
+    /// One more failed: `what`, as a person would look for it.
+    pub fn fail(&mut self, what: impl Into<String>) {
+        self.failed.push(what.into());
+    }
+
+    /// One more was not run: `what`, and why.
+    pub fn skip(&mut self, what: impl Into<String>) {
+        self.skipped.push(what.into());
+    }
+
+    /// One more passed or failed.
+    pub fn check(&mut self, ok: bool, what: impl Into<String>) {
+        if ok {
+            self.pass();
+        } else {
+            self.fail(what);
+        }
+    }
+
+    /// Adds the counts of another.
+    pub fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed.extend(other.failed);
+        self.skipped.extend(other.skipped);
+    }
+
+    /// Whether nothing failed.
+    pub fn is_ok(&self) -> bool {
+        self.failed.is_empty()
+    }
+
+    /// `N passed, N failed`, and `, N skipped` where some were.
+    pub fn counts(&self) -> String {
+        let mut text = format!("{} passed, {} failed", self.passed, self.failed.len());
+        if !self.skipped.is_empty() {
+            text += &format!(", {} skipped", self.skipped.len());
+        }
+        text
+    }
+
+    /// Prints what failed and what was skipped, and the counts as the last line.
+    pub fn report(&self) -> ExitCode {
+        for what in &self.skipped {
+            println!("skipped: {what}");
+        }
+        for what in &self.failed {
+            println!("FAILED:  {what}");
+        }
+        println!("{}", self.counts());
+        if self.is_ok() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+
+    /// Adds the tests of a program that prints as libtest does. `program` is its name, `output`
+    /// what it printed, `ok` whether it ended with 0.
+    ///
+    /// The summary lines are what counts; the lines of single tests only give names and reasons.
+    /// A program that ended without a summary, or badly in spite of a good one, is one failure.
+    pub fn add_libtest(&mut self, program: &str, output: &str, ok: bool) {
+        let mut summaries = 0;
+        let mut failed = 0;
+        let mut named = Vec::new();
+        for line in output.lines() {
+            if let Some(counts) = Counts::parse(line) {
+                summaries += 1;
+                self.passed += counts.passed;
+                failed += counts.failed;
+            } else if let Some((name, result)) = single(line) {
+                if result.starts_with("FAILED") {
+                    named.push(format!("{program}: {name}"));
+                } else if let Some(reason) = result.strip_prefix("ignored") {
+                    let reason = reason.trim_start_matches([',', ' ']);
+                    self.skip(format!("{program}: {name}: {}", or_no_reason(reason)));
+                }
+            }
+        }
+        if failed == named.len() {
+            self.failed.extend(named);
+        } else {
+            self.failed
+                .extend((0..failed).map(|_| format!("{program}: a test")));
+        }
+        if summaries == 0 {
+            self.fail(format!("{program}: ended without a summary"));
+        } else if !ok && failed == 0 {
+            self.fail(format!("{program}: ended badly after its tests"));
+        }
+    }
+}
+
+fn or_no_reason(reason: &str) -> &str {
+    if reason.is_empty() {
+        "no reason given"
+    } else {
+        reason
+    }
+}
+
+/// Name and result from `test NAME ... RESULT`.
+fn single(line: &str) -> Option<(&str, &str)> {
+    let (name, result) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
+    Some((name.trim_end(), result.trim()))
+}
+
+struct Counts {
+    passed: usize,
+    failed: usize,
+}
+
+impl Counts {
+    /// From `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+    fn parse(line: &str) -> Option<Self> {
+        let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+        let count = |word: &str| {
+            counts.split("; ").find_map(|part| {
+                let (number, name) = part.split_once(' ')?;
+                if name == word {
+                    number.parse().ok()
+                } else {
+                    None
+                }
+            })
+        };
+        Some(Self {
+            passed: count("passed")?,
+            failed: count("failed")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(output: &str, ok: bool) -> Tally {
+        let mut tally = Tally::default();
+        tally.add_libtest("p", output, ok);
+        tally
+    }
+
+    #[test]
+    fn counts_names_and_reasons() {
+        let tally = tally(
+            "running 4 tests\ntest a ... ok\ntest b::c ... FAILED\ntest d ... ignored, no KVM here\n\
+             test src/lib.rs - x (line 3) ... ok\n\n\
+             test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s\n",
+            false,
+        );
+        assert_eq!(tally.counts(), "2 passed, 1 failed, 1 skipped");
+        assert_eq!(tally.failed, ["p: b::c"]);
+        assert_eq!(tally.skipped, ["p: d: no KVM here"]);
+    }
+
+    #[test]
+    fn a_crash_is_a_failure() {
+        assert_eq!(
+            tally("running 2 tests\n", false).counts(),
+            "0 passed, 1 failed"
+        );
+        assert_eq!(
+            tally("running 2 tests\n", true).counts(),
+            "0 passed, 1 failed"
+        );
+    }
+
+    #[test]
+    fn a_bad_end_after_good_tests_is_a_failure() {
+        let output = "test result: ok. 1 passed; 0 failed; 0 ignored\n";
+        assert_eq!(tally(output, false).counts(), "1 passed, 1 failed");
+        assert_eq!(tally(output, true).counts(), "1 passed, 0 failed");
+    }
+
+    #[test]
+    fn failures_whose_names_were_garbled_still_count() {
+        let output =
+            "test a ... hello\nFAILED\ntest result: FAILED. 0 passed; 1 failed; 0 ignored\n";
+        assert_eq!(tally(output, false).counts(), "0 passed, 1 failed");
+    }
+}
