@@ -1,3 +1,6 @@
 //! What needs unsafe or the kernel's own interfaces: processes, namespaces, netlink, packet sockets.
 
+pub mod namespace;
+pub mod netlink;
+pub mod packet;
 pub mod process;
