@@ -1,1 +1,38 @@
 //! A running lab and the socket that scripts talk to.
+//!
+//! ```text
+//! Engine          what all sessions of a process share: settings, image cache, event sink
+//!   Session       one running lab: directory, guard, event log, VLANs, machines, socket
+//!     run_test    a session for one test: its machines, its steps or script, its outcome
+//! Client          the same session, from another process
+//! ```
+//!
+//! Nothing here prints, reads the environment, or ends the process. What happens is told as events.
+
+#![forbid(unsafe_code)]
+
+mod cancel;
+mod client;
+mod directory;
+mod engine;
+pub mod guard;
+mod leftovers;
+mod log;
+mod path_error;
+pub mod protocol;
+mod session;
+mod standin;
+pub mod stream;
+mod sweep;
+mod test;
+
+pub use cancel::Cancel;
+pub use client::{Client, ClientError, Shell, ShellReader, ShellWriter};
+pub use directory::{Card, Found, live_sessions};
+pub use engine::{Accel, Engine, EngineError, EventSink, Settings};
+pub use guard::GuardError;
+pub use log::Follower;
+pub use path_error::PathError;
+pub use session::{Brief, Session, SessionError};
+pub use sweep::{Swept, sweep};
+pub use test::{OnFailure, TestJob, TestResult, run_test};

@@ -1,0 +1,304 @@
+//! A session's directory: who it belongs to, and whether that one still lives.
+//!
+//! ```text
+//! <runtime>/<id>/                0700
+//!     lock                       held by flock as long as the engine lives
+//!     session.json               what the session is: `Card`
+//!     session.sock               0600, the session protocol
+//!     events.jsonl               the event log
+//!     processes                  ids of children, see `leftovers`
+//!     machines/<name>/           what each machine needs
+//!     python/                    the Python package, where a script runs
+//! ```
+//!
+//! The lock is the truth about life: the kernel lets it go when the engine ends, however it ends.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use crate::path_error::{At, PathError};
+
+const LOCK: &str = "lock";
+const CARD: &str = "session.json";
+const SOCKET: &str = "session.sock";
+/// Held while a session's directory is made and while dead ones are looked for, so that nobody
+/// takes a directory without a lock yet for one whose engine is dead.
+const GATE: &str = ".gate";
+
+/// What a session says of itself, in `session.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Card {
+    /// The version of this file's format.
+    pub format: u32,
+    /// machinist's version.
+    pub version: String,
+    /// The session's id.
+    pub session: String,
+    /// The engine's process id.
+    pub pid: u32,
+    /// When it began, in seconds since the Unix epoch.
+    pub started: f64,
+    /// The lab file.
+    pub lab: PathBuf,
+    /// The test that it is for, where it is for one.
+    #[serde(default)]
+    pub test: Option<String>,
+}
+
+/// The format of [`Card`] that this machinist writes. It reads all up to it.
+pub const CARD_FORMAT: u32 = 1;
+
+/// A live session's directory. Dropping it lets the lock go; [`Directory::remove`] removes it all.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    id: String,
+    lock: File,
+}
+
+impl Directory {
+    /// Makes the directory of a new session under `runtime`, which is made too where it is missing.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn create(runtime: &Path, lab: &Path, test: Option<&str>) -> Result<Self, PathError> {
+        let _gate = gate(runtime)?;
+        let mut private = DirBuilder::new();
+        private.mode(0o700);
+        loop {
+            let id = new_id().at("make a random name in", runtime)?;
+            let path = runtime.join(&id);
+            match private.create(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                made => made.at("make the directory", &path)?,
+            }
+            let lock = lock(&path, true)?;
+            let directory = Self { path, id, lock };
+            private
+                .create(directory.machines())
+                .at("make the directory", &directory.machines())?;
+            directory.write_card(lab, test)?;
+            return Ok(directory);
+        }
+    }
+
+    fn write_card(&self, lab: &Path, test: Option<&str>) -> Result<(), PathError> {
+        let started = std::time::SystemTime::now()
+            .duration_since(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs_f64();
+        let card = Card {
+            format: CARD_FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            session: self.id.clone(),
+            pid: std::process::id(),
+            started,
+            lab: lab.to_owned(),
+            test: test.map(str::to_owned),
+        };
+        let path = self.path.join(CARD);
+        let text = serde_json::to_vec(&card)
+            .map_err(std::io::Error::from)
+            .at("write", &path)?;
+        fs::write(&path, text).at("write", &path)
+    }
+
+    /// The session's id: eight letters and digits, unique under its runtime directory.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the session's socket is.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.path.join(SOCKET)
+    }
+
+    /// The directory of the machines' own directories.
+    #[must_use]
+    pub fn machines(&self) -> PathBuf {
+        self.path.join("machines")
+    }
+
+    /// Removes the directory with all that is in it, and lets the lock go.
+    ///
+    /// # Errors
+    /// Something is mounted in it that cannot be unmounted, or the file system refuses.
+    pub fn remove(self) -> Result<(), PathError> {
+        let removed = crate::leftovers::remove_tree(&self.path);
+        drop(self.lock);
+        removed
+    }
+}
+
+/// A live session, as another process sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// What it says of itself.
+    pub card: Card,
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its socket, for [`crate::Client::connect`].
+    pub socket: PathBuf,
+}
+
+/// The live sessions under `runtime`, oldest first.
+///
+/// # Errors
+/// `runtime` cannot be read. Where it does not exist there is no session.
+pub fn live_sessions(runtime: &Path) -> Result<Vec<Found>, PathError> {
+    let mut found = Vec::new();
+    for path in session_paths(runtime)? {
+        // A shared lock: two who look at once must not take each other for the engine.
+        if try_lock(&path, FlockOperation::NonBlockingLockShared)?.is_some() {
+            continue;
+        }
+        if let Ok(card) = read_card(&path) {
+            let socket = path.join(SOCKET);
+            found.push(Found { card, path, socket });
+        }
+    }
+    found.sort_by(|a, b| a.card.started.total_cmp(&b.card.started));
+    Ok(found)
+}
+
+pub(crate) fn read_card(session: &Path) -> Result<Card, PathError> {
+    let path = session.join(CARD);
+    let text = fs::read(&path).at("read", &path)?;
+    serde_json::from_slice(&text)
+        .map_err(std::io::Error::from)
+        .at("read", &path)
+}
+
+/// Everything under `runtime` that looks like a session's directory.
+pub(crate) fn session_paths(runtime: &Path) -> Result<Vec<PathBuf>, PathError> {
+    let entries = match fs::read_dir(runtime) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.at("list", runtime)?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let entry = entry.at("list", runtime)?;
+        let name = entry.file_name();
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_directory && name.to_str().is_some_and(is_id) {
+            paths.push(entry.path());
+        }
+    }
+    Ok(paths)
+}
+
+/// Keeps others from making or sweeping directories while it is held.
+pub(crate) fn gate(runtime: &Path) -> Result<File, PathError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(runtime)
+        .at("make the directory", runtime)?;
+    let path = runtime.join(GATE);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .at("open", &path)?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
+    Ok(file)
+}
+
+/// Takes a session's lock, waiting for whoever holds it.
+pub(crate) fn lock(session: &Path, make: bool) -> Result<File, PathError> {
+    let path = session.join(LOCK);
+    let file = OpenOptions::new()
+        .create(make)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .at("open", &path)?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
+    Ok(file)
+}
+
+/// Takes a session's lock if nobody holds it. A directory without a lock file is nobody's: its
+/// engine, or who removed it, died half way; then the lock is made.
+pub(crate) fn try_lock(
+    session: &Path,
+    operation: FlockOperation,
+) -> Result<Option<File>, PathError> {
+    let path = session.join(LOCK);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path);
+    let file = match file {
+        // The directory has gone in the meantime: the same as held by another.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file.at("open", &path)?,
+    };
+    match rustix::fs::flock(&file, operation) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error).at("lock", &path),
+    }
+}
+
+const ID_LENGTH: usize = 8;
+/// Without what looks alike, so that an id can be read out.
+const ID_LETTERS: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
+
+fn is_id(name: &str) -> bool {
+    name.len() == ID_LENGTH && name.bytes().all(|byte| ID_LETTERS.contains(&byte))
+}
+
+fn new_id() -> std::io::Result<String> {
+    let mut random = [0_u8; ID_LENGTH];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(random
+        .iter()
+        .map(|byte| char::from(ID_LETTERS[usize::from(*byte) % ID_LETTERS.len()]))
+        .collect())
+}
+
+/// Notes a child of the engine, so that it can be found when the engine is dead.
+#[derive(Debug)]
+pub(crate) struct ProcessList(std::sync::Mutex<File>);
+
+impl ProcessList {
+    pub(crate) fn open(session: &Path) -> Result<Self, PathError> {
+        let path = session.join(crate::leftovers::PROCESSES);
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .at("open", &path)?;
+        Ok(Self(std::sync::Mutex::new(file)))
+    }
+
+    /// Adds process `pid`, with its start time, which tells it from a later one of that number.
+    pub(crate) fn add(&self, pid: u32) {
+        let Some(started) = crate::leftovers::start_time(pid) else {
+            return;
+        };
+        if let Ok(mut file) = self.0.lock() {
+            // A full disk here costs only the second net: the first is the parent-death signal.
+            drop(writeln!(file, "{pid} {started}"));
+        }
+    }
+}
