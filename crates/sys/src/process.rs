@@ -58,6 +58,16 @@ impl Spawn {
         number
     }
 
+    /// Starts it from the calling thread, which must outlive it. For a process with one thread that
+    /// has entered a process-id namespace: only the thread that entered it forks into it, and no
+    /// thread can be made any more.
+    ///
+    /// # Errors
+    /// As [`Spawn::start`].
+    pub fn start_here(self) -> io::Result<Child> {
+        fork(self)
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -121,8 +131,9 @@ fn fork(spawn: Spawn) -> io::Result<Child> {
     let numbers: Vec<i32> = kept.iter().map(AsRawFd::as_raw_fd).collect();
     let before_exec = move || {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        // The parent may have died before the signal was set; then nobody would send it.
-        if rustix::process::getppid() != Some(parent) {
+        // The parent may have died before the signal was set; then nobody would send it, and we
+        // belong to somebody else. (None is a parent outside of our process-id namespace.)
+        if rustix::process::getppid().is_some_and(|now| now != parent) {
             return Err(io::Error::from(rustix::io::Errno::CHILD));
         }
         for &number in &numbers {
