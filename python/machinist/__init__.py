@@ -1,0 +1,32 @@
+"""machinist: drive a lab of real Linux machines from Python.
+
+A test script gets its names (``start_all``, ``subtest``, every machine, ...) without importing
+anything. From outside, a running session is reached like this::
+
+    import machinist
+
+    with machinist.connect("/run/user/1000/machinist/k3f9x2ab/session.sock") as driver:
+        print(driver.machine("web").succeed("uname -r"))
+
+Only the standard library of CPython 3.10 or newer is needed.
+"""
+
+from machinist._driver import Driver, Logger, connect, python_name
+from machinist._errors import MachineError, RequestedAssertionFailed, UsageError
+from machinist._machine import Machine
+from machinist._process import Process, Result
+from machinist._retry import retry
+
+__all__ = [
+    "Driver",
+    "Logger",
+    "Machine",
+    "MachineError",
+    "Process",
+    "RequestedAssertionFailed",
+    "Result",
+    "UsageError",
+    "connect",
+    "python_name",
+    "retry",
+]

@@ -1,0 +1,47 @@
+"""Trying again until something holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from machinist._errors import RequestedAssertionFailed
+
+FIRST_PAUSE = 0.02
+LONGEST_PAUSE = 1.0
+
+
+def seconds(timeout: float | timedelta | None) -> float | None:
+    """A time limit as seconds; ``None`` is no limit."""
+    if isinstance(timeout, timedelta):
+        return timeout.total_seconds()
+    return timeout
+
+
+def retry(
+    fn: Callable[[bool], bool],
+    timeout_seconds: float | timedelta = 900,
+    *,
+    timeout: float | timedelta | None = None,
+) -> None:
+    """Call ``fn`` until it returns true.
+
+    It is called with ``False``, again and again, with pauses that grow from 20 ms to one second;
+    and when ``timeout_seconds`` have passed, once more with ``True``, which says that it is the
+    last time. ``timeout`` is the older name of ``timeout_seconds``.
+    """
+    limit = seconds(timeout_seconds if timeout is None else timeout)
+    assert limit is not None
+    began = time.monotonic()
+    pause = FIRST_PAUSE
+    while (elapsed := time.monotonic() - began) < limit:
+        if fn(False):
+            return
+        time.sleep(min(pause, max(0.0, limit - elapsed)))
+        pause = min(pause * 2, LONGEST_PAUSE)
+    if not fn(True):
+        elapsed = time.monotonic() - began
+        raise RequestedAssertionFailed(
+            f"action timed out after {elapsed:.2f} seconds (timeout={limit:g})"
+        )
