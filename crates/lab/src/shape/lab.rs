@@ -1,0 +1,471 @@
+//! The keys of the lab file.
+
+use super::{Key, Keys, Shape, Syntax};
+use crate::types::{Device, MachineName, Publish, Ready, Source, VlanId, Volume, WaitFor};
+use crate::types::{check_guest_path, check_regex};
+use crate::{Bytes, SyntaxError};
+
+const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
+    Key {
+        name,
+        doc,
+        shape,
+        required: false,
+    }
+}
+
+const fn required(name: &'static str, shape: Shape, doc: &'static str) -> Key {
+    Key {
+        name,
+        doc,
+        shape,
+        required: true,
+    }
+}
+
+/// The whole file.
+pub(crate) static LAB: Keys = Keys {
+    what: "a lab file",
+    keys: &[
+        key(
+            "defaults",
+            Shape::Table(&DEFAULTS),
+            "What machines and tests have that do not say.",
+        ),
+        key(
+            "image",
+            Shape::Map(&IMAGE_NAME, &Shape::Table(&IMAGE)),
+            "Images with names of their own.",
+        ),
+        key(
+            "machine",
+            Shape::Map(&MACHINE_NAME, &Shape::Table(&MACHINE)),
+            "The machines, by name.",
+        ),
+        key("test", Shape::List(0, &Shape::Table(&TEST)), "The tests."),
+        key(
+            "vlan",
+            Shape::Map(&VLAN_ID, &Shape::Table(&VLAN)),
+            "The VLANs, by number.",
+        ),
+    ],
+    later: &[],
+};
+
+static DEFAULTS: Keys = Keys {
+    what: "`defaults`",
+    keys: &[
+        key("cpus", CPUS, "As in a machine."),
+        key(
+            "env",
+            Shape::Map(&ENV_NAME, &Shape::AnyText),
+            "As in a machine; the two are joined.",
+        ),
+        key("image", Shape::Syntax(&IMAGE_REF), "As in a machine."),
+        key("kind", KIND, "As in a machine."),
+        key("memory", Shape::Syntax(&SIZE), "As in a machine."),
+        key("ready", Shape::Syntax(&READY), "As in a machine."),
+        key("timeout", Shape::Duration, "As in a test."),
+        key("vlans", VLANS, "As in a machine."),
+    ],
+    later: &[],
+};
+
+static IMAGE: Keys = Keys {
+    what: "an image",
+    keys: &[
+        key(
+            "files",
+            Shape::Map(&GUEST_PATH, &FILE),
+            "Files to add: path to text, or to { from, text, mode }.",
+        ),
+        key(
+            "packages",
+            Shape::List(0, &Shape::Syntax(&PACKAGE)),
+            "Debian packages to add.",
+        ),
+        required(
+            "source",
+            Shape::Syntax(&SOURCE),
+            "Where it begins: `debian:SUITE`, `host`, `dir:PATH` or `tar:PATH`.",
+        ),
+    ],
+    later: &[],
+};
+
+static MACHINE: Keys = Keys {
+    what: "a machine",
+    keys: &[
+        key(
+            "count",
+            Shape::Integer(1, 250),
+            "So many of these: `app-1`, `app-2`, ...",
+        ),
+        key("cpus", CPUS, "Processors. Default: 1."),
+        key(
+            "devices",
+            Shape::List(0, &Shape::Syntax(&DEVICE)),
+            "Device nodes of the host, for a container.",
+        ),
+        key(
+            "disks",
+            Shape::List(0, &Shape::Table(&DISK)),
+            "Disks, for a VM: `/dev/vdb` and on.",
+        ),
+        key(
+            "env",
+            Shape::Map(&ENV_NAME, &Shape::AnyText),
+            "Environment of the commands that steps and scripts run.",
+        ),
+        key(
+            "files",
+            Shape::Map(&GUEST_PATH, &FILE),
+            "Files to add to the image, as in an image.",
+        ),
+        key(
+            "image",
+            Shape::Syntax(&IMAGE_REF),
+            "A source, or the name of an image. Needed, unless `defaults` has one.",
+        ),
+        key(
+            "kind",
+            KIND,
+            "`vm`, `container`, or `auto`: a container unless only a VM will do. Default: `auto`.",
+        ),
+        key("memory", Shape::Syntax(&SIZE), "Memory. Default: 1G."),
+        key(
+            "packages",
+            Shape::List(0, &Shape::Syntax(&PACKAGE)),
+            "Debian packages to add to the image.",
+        ),
+        key(
+            "publish",
+            Shape::List(0, &Shape::Syntax(&PUBLISH)),
+            "Ports of the host for ports of the machine: `8080:80`.",
+        ),
+        key(
+            "ready",
+            Shape::Syntax(&READY),
+            "When it counts as ready. Default: `system`.",
+        ),
+        key(
+            "vlans",
+            VLANS,
+            "The VLANs it hangs on: the first is `eth1`. Default: [1].",
+        ),
+        key(
+            "volumes",
+            Shape::List(0, &VOLUME),
+            "Directories and files of the host.",
+        ),
+    ],
+    later: &["display", "kernel", "snapshot"],
+};
+
+static VLAN: Keys = Keys {
+    what: "a VLAN",
+    keys: &[],
+    later: &["capture", "condition"],
+};
+
+static DISK: Keys = Keys {
+    what: "a disk",
+    keys: &[
+        key(
+            "path",
+            Shape::Text,
+            "A raw image of the host; what is written stays.",
+        ),
+        key(
+            "read_only",
+            Shape::Bool,
+            "With `path`: the machine cannot write. Default: false.",
+        ),
+        key(
+            "size",
+            Shape::Syntax(&SIZE),
+            "An empty disk of this size, gone with the machine.",
+        ),
+    ],
+    later: &[],
+};
+
+static VOLUME_KEYS: Keys = Keys {
+    what: "a volume",
+    keys: &[
+        required(
+            "source",
+            Shape::Text,
+            "On the host; relative to the lab file.",
+        ),
+        required(
+            "target",
+            Shape::Syntax(&GUEST_PATH),
+            "In the machine, absolute.",
+        ),
+        key(
+            "writable",
+            Shape::Bool,
+            "Whether the machine may write. Default: false.",
+        ),
+    ],
+    later: &[],
+};
+
+static FILE_KEYS: Keys = Keys {
+    what: "a file",
+    keys: &[
+        key(
+            "from",
+            Shape::Text,
+            "A file of the host; relative to the lab file.",
+        ),
+        key(
+            "mode",
+            Shape::Syntax(&MODE),
+            "Permission bits in octal. Default: those of `from`, else 0644.",
+        ),
+        key("text", Shape::AnyText, "What is in it."),
+    ],
+    later: &[],
+};
+
+static TEST: Keys = Keys {
+    what: "a test",
+    keys: &[
+        key(
+            "machines",
+            Shape::List(1, &Shape::Text),
+            "The machines it needs. Default: all.",
+        ),
+        required("name", Shape::Text, "Its name, unique in the lab."),
+        key(
+            "script",
+            Shape::Text,
+            "A Python script; relative to the lab file.",
+        ),
+        key(
+            "steps",
+            Shape::List(1, &Shape::Table(&STEP)),
+            "What it does, step by step.",
+        ),
+        key("tags", Shape::List(0, &Shape::Text), "For filters."),
+        key(
+            "timeout",
+            Shape::Duration,
+            "How long it may take, the start of machines included. Default: 10m.",
+        ),
+    ],
+    later: &[],
+};
+
+static STEP: Keys = Keys {
+    what: "a step",
+    keys: &[
+        key(
+            "copy_in",
+            Shape::Text,
+            "Copies this file or tree of the host to `to` in the machine.",
+        ),
+        key(
+            "copy_out",
+            Shape::Syntax(&GUEST_PATH),
+            "Copies this file or tree of the machine to `to` on the host.",
+        ),
+        required("machine", Shape::Text, "Where it happens."),
+        key(
+            "run",
+            Shape::Either(&[Shape::Text, Shape::List(1, &Shape::AnyText)]),
+            "Runs this: a string by a shell, a list as program and arguments.",
+        ),
+        key(
+            "status",
+            Shape::Integer(0, 255),
+            "With `run`: the exit status it must have. Default: 0.",
+        ),
+        key(
+            "stderr",
+            Shape::Table(&EXPECT),
+            "With `run`: what must be true of standard error.",
+        ),
+        key(
+            "stdout",
+            Shape::Table(&EXPECT),
+            "With `run`: what must be true of standard output.",
+        ),
+        key(
+            "timeout",
+            Shape::Duration,
+            "How long it may take. Default: as long as the test.",
+        ),
+        key(
+            "to",
+            Shape::Text,
+            "With `copy_in` and `copy_out`: where to.",
+        ),
+        key(
+            "user",
+            Shape::Text,
+            "With `run`: who runs it. Default: root.",
+        ),
+        key(
+            "wait",
+            Shape::Syntax(&WAIT),
+            "Waits for this: `port:80`, `unit:NAME`, `file:/PATH`, `socket:/PATH`, `console:REGEX` or `ready`.",
+        ),
+    ],
+    later: &[],
+};
+
+static EXPECT: Keys = Keys {
+    what: "an expectation",
+    keys: &[
+        key("contains", Shape::AnyText, "It has this somewhere."),
+        key(
+            "equals",
+            Shape::AnyText,
+            "It is this; line ends at the end do not count.",
+        ),
+        key(
+            "matches",
+            Shape::Syntax(&REGEX),
+            "This regular expression matches somewhere.",
+        ),
+    ],
+    later: &[],
+};
+
+const CPUS: Shape = Shape::Integer(1, 256);
+const KIND: Shape = Shape::Choice(&["auto", "container", "vm"]);
+const VLANS: Shape = Shape::List(0, &Shape::Integer(1, 254));
+const FILE: Shape = Shape::Either(&[Shape::AnyText, Shape::Table(&FILE_KEYS)]);
+const VOLUME: Shape = Shape::Either(&[Shape::Syntax(&VOLUME_TEXT), Shape::Table(&VOLUME_KEYS)]);
+
+/// The check of a syntax is its parser.
+fn parses<T: std::str::FromStr<Err = SyntaxError>>(text: &str) -> Result<(), SyntaxError> {
+    text.parse::<T>().map(|_| ())
+}
+
+const fn syntax(
+    what: &'static str,
+    check: fn(&str) -> Result<(), SyntaxError>,
+    examples: &'static [&'static str],
+) -> Syntax {
+    Syntax {
+        what,
+        check,
+        examples,
+    }
+}
+
+static SIZE: Syntax = syntax("a size", parses::<Bytes>, &["512M", "2G", "1GiB"]);
+static SOURCE: Syntax = syntax(
+    "a source",
+    parses::<Source>,
+    &["debian:bookworm", "host", "dir:PATH", "tar:PATH"],
+);
+static IMAGE_REF: Syntax = syntax(
+    "a source or an image",
+    image_ref,
+    &["debian:bookworm", "host", "dir:PATH", "tar:PATH"],
+);
+static IMAGE_NAME: Syntax = syntax("the name of an image", image_name, &["app"]);
+static MACHINE_NAME: Syntax = syntax("the name of a machine", parses::<MachineName>, &["web"]);
+static VLAN_ID: Syntax = syntax("the number of a VLAN", parses::<VlanId>, &["1", "2"]);
+static READY: Syntax = syntax(
+    "when it is ready",
+    parses::<Ready>,
+    &[
+        "system",
+        "agent",
+        "unit:nginx.service",
+        "command:test -e /ok",
+    ],
+);
+static PUBLISH: Syntax = syntax(
+    "ports",
+    parses::<Publish>,
+    &["8080:80", "0.0.0.0:8080:80", "80"],
+);
+static DEVICE: Syntax = syntax("a device node", parses::<Device>, &["/dev/fuse"]);
+static VOLUME_TEXT: Syntax = syntax(
+    "a volume",
+    parses::<Volume>,
+    &["./site:/srv/site", "./data:/data:rw"],
+);
+static WAIT: Syntax = syntax(
+    "what to wait for",
+    parses::<WaitFor>,
+    &["port:80", "unit:nginx.service", "file:/run/ok"],
+);
+static GUEST_PATH: Syntax = syntax("a path in the machine", check_guest_path, &["/etc/motd"]);
+static REGEX: Syntax = syntax("a regular expression", check_regex, &["^ok$"]);
+static PACKAGE: Syntax = syntax("the name of a package", package, &["nginx", "curl"]);
+static ENV_NAME: Syntax = syntax("the name of a variable", env_name, &["LANG"]);
+static MODE: Syntax = syntax(
+    "permission bits",
+    |text| parse_mode(text).map(|_| ()),
+    &["0644", "0755"],
+);
+
+fn image_ref(text: &str) -> Result<(), SyntaxError> {
+    if Source::looks_like(text) {
+        parses::<Source>(text)
+    } else {
+        image_name(text)
+    }
+}
+
+fn image_name(text: &str) -> Result<(), SyntaxError> {
+    let usable = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text == "host" {
+        let message = "`host` cannot be the name of an image: it is a source";
+        return Err(SyntaxError::new(message, "choose another name"));
+    }
+    if text.is_empty() || text.starts_with(['.', '-']) || !text.chars().all(usable) {
+        let message = format!("`{text}` cannot be the name of an image");
+        return Err(SyntaxError::new(
+            message,
+            "letters, digits, `-`, `_` and `.`",
+        ));
+    }
+    Ok(())
+}
+
+fn package(text: &str) -> Result<(), SyntaxError> {
+    let usable = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.:".contains(c);
+    let begins = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if text.len() < 2 || !begins || !text.chars().all(usable) {
+        let message = format!("`{text}` is not the name of a Debian package");
+        return Err(SyntaxError::new(
+            message,
+            "lower-case letters, digits, `+`, `-` and `.`",
+        ));
+    }
+    Ok(())
+}
+
+fn env_name(text: &str) -> Result<(), SyntaxError> {
+    let usable = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if text.is_empty()
+        || text.starts_with(|c: char| c.is_ascii_digit())
+        || !text.chars().all(usable)
+    {
+        let message = format!("`{text}` cannot be the name of a variable");
+        return Err(SyntaxError::new(message, "letters, digits and `_`"));
+    }
+    Ok(())
+}
+
+/// Permission bits, in octal.
+pub(crate) fn parse_mode(text: &str) -> Result<u32, SyntaxError> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| {
+            *mode <= 0o7777 && text.len() >= 3 && text.bytes().all(|b| b.is_ascii_digit())
+        })
+        .ok_or_else(|| {
+            let message = format!("`{text}` are no permission bits");
+            SyntaxError::new(message, "write them in octal, such as \"0644\"")
+        })
+}

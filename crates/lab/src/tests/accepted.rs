@@ -1,0 +1,112 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::EVERYTHING;
+use crate::{Action, Body, Bytes, Lab, RunsAs};
+
+#[test]
+fn everything_is_understood() {
+    let lab = Lab::parse_toml(EVERYTHING, "lab.toml").unwrap_or_else(|e| panic!("{}", e.plain()));
+    let names: Vec<_> = lab
+        .machines
+        .iter()
+        .map(|m| (m.name.as_str(), m.number))
+        .collect();
+    assert_eq!(names, [("app-1", 1), ("app-2", 2), ("db", 3)]);
+    let app = lab.machine("app-1").unwrap();
+    assert_eq!(app.image.packages, ["curl", "jq", "nginx"]);
+    assert_eq!(app.image.files.len(), 3);
+    assert_eq!((app.memory, app.cpus), (Bytes::mebibytes(512), 2));
+    assert_eq!(app.env["A"], "own");
+    assert_eq!(app.env["LANG"], "C.UTF-8");
+    assert_eq!(app.resolve().0, RunsAs::Container);
+    let db = lab.machine("db").unwrap();
+    assert_eq!((db.memory, db.cpus), (Bytes::mebibytes(1024), 1));
+    assert_eq!(db.resolve().0, RunsAs::Vm);
+    assert_eq!(lab.vlans.len(), 2);
+    assert_eq!(lab.images["app"].packages, ["curl", "nginx"]);
+    let [steps, script] = &lab.tests[..] else {
+        panic!()
+    };
+    assert_eq!(steps.timeout, Duration::from_secs(5400));
+    assert_eq!(script.timeout, Duration::from_secs(90));
+    assert_eq!(script.body, Body::Script("tests/failover.py".into()));
+    let Body::Steps(steps) = &steps.body else {
+        panic!()
+    };
+    assert_eq!(steps.len(), 5);
+    assert_eq!(steps[0].line, 47);
+    assert!(matches!(&steps[1].action, Action::Run { status: 3, .. }));
+}
+
+#[test]
+fn json_is_the_same_lab() {
+    let toml: toml::Value = toml::from_str(EVERYTHING).unwrap();
+    let json = serde_json::to_string_pretty(&toml).unwrap();
+    let mut from_json = Lab::parse_json(&json, "lab.json").unwrap();
+    let mut from_toml = Lab::parse_toml(EVERYTHING, "lab.toml").unwrap();
+    for lab in [&mut from_json, &mut from_toml] {
+        for test in &mut lab.tests {
+            if let Body::Steps(steps) = &mut test.body {
+                steps.iter_mut().for_each(|step| step.line = 0);
+            }
+        }
+    }
+    assert_eq!(from_json, from_toml);
+}
+
+#[test]
+fn one_machine_is_a_lab() {
+    let lab = Lab::parse_toml("machine.web.image = 'host'", "lab.toml").unwrap();
+    assert_eq!(lab.machines[0].vlans, [crate::VlanId::DEFAULT]);
+    assert_eq!(lab.machines[0].kind.resolve(1).0, RunsAs::Vm);
+    assert!(lab.tests.is_empty());
+}
+
+#[test]
+fn auto_becomes_a_vm_for_disks() {
+    let text = "[machine.a]\nimage = 'host'\ndisks = [{ size = '1G' }]";
+    let lab = Lab::parse_toml(text, "lab.toml").unwrap();
+    let (kind, reason) = lab.machines[0].resolve();
+    assert_eq!(
+        (kind, reason),
+        (RunsAs::Vm, "it has disks, which only a VM has")
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in ".*|[\\[\\]{}\"'=,:\\n.a-z0-9]*") {
+        for result in [Lab::parse_toml(&text, "x"), Lab::parse_json(&text, "x")] {
+            if let Err(errors) = result {
+                super::drawn(&errors);
+                drop(errors.plain());
+            }
+        }
+    }
+
+    /// A good file with one piece replaced: reaches much deeper than noise does.
+    #[test]
+    fn no_damage_panics(at in 0..EVERYTHING.len(), length in 0_usize..40, with in "[\\[\\]{}\"'=,0-9a-zäöü:/ \\n-]{0,8}") {
+        let text = format!("{}{with}{}", &EVERYTHING[..at], &EVERYTHING[(at + length).min(EVERYTHING.len())..]);
+        if let Err(errors) = Lab::parse_toml(&text, "x") {
+            prop_assert!(!errors.problems().is_empty());
+            super::drawn(&errors);
+        }
+        let json = serde_json::to_string(&toml::from_str::<toml::Value>(EVERYTHING).unwrap()).unwrap();
+        let at = at.min(json.len());
+        let text = format!("{}{with}{}", &json[..at], &json[(at + length).min(json.len())..]);
+        if let Err(errors) = Lab::parse_json(&text, "x") {
+            super::drawn(&errors);
+        }
+    }
+}
+
+#[test]
+fn deep_nesting_is_an_error() {
+    let text = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(Lab::parse_json(&text, "x").is_err());
+    let text = format!("a = {}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(Lab::parse_toml(&text, "x").is_err());
+}
