@@ -1,0 +1,306 @@
+//! Running a builder: out of harm's way, listened to, and never outliving us.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use machinist_sys::process;
+
+use crate::error::ImageError;
+use crate::progress::{Cancel, Job};
+
+/// Lines of a builder's output that an error shows.
+const TAIL: usize = 15;
+
+/// A program to run.
+#[derive(Debug)]
+pub(crate) struct Tool {
+    /// Its name, to be found in `PATH`.
+    pub(crate) program: &'static str,
+    /// The Debian package that has it.
+    pub(crate) package: &'static str,
+    /// Its arguments.
+    pub(crate) args: Vec<OsString>,
+    /// Whether it gets namespaces of its own for mounts and processes: all that it mounts and
+    /// starts vanishes with it.
+    pub(crate) isolated: bool,
+    /// What to do about a failure, given what it said.
+    pub(crate) hint: fn(&[String]) -> Option<String>,
+}
+
+/// A builder that is missing or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// It is not installed.
+    #[error("{program} is not installed")]
+    Missing {
+        /// The program.
+        program: &'static str,
+        /// The Debian package that has it.
+        package: &'static str,
+    },
+    /// It could not be started or listened to.
+    #[error("cannot run {program}")]
+    Start {
+        /// The program.
+        program: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It ended badly. Its own last words are part of the text.
+    #[error(
+        "{program} failed ({status}) on {what}; it said last:{}",
+        indented(said)
+    )]
+    Failed {
+        /// The program.
+        program: &'static str,
+        /// What it was building.
+        what: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// Its last lines.
+        said: Vec<String>,
+        /// What to do about it, where we know.
+        hint: Option<String>,
+    },
+}
+
+fn indented(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n    {line}")).collect()
+}
+
+impl ToolError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Missing { package, .. } => Some(format!("apt-get install {package}")),
+            Self::Start { .. } => None,
+            Self::Failed { hint, .. } => hint.clone(),
+        }
+    }
+
+    /// Whether it failed for want of space.
+    pub(crate) fn says_disk_full(&self) -> bool {
+        let full = |line: &String| {
+            line.contains("No space left on device")
+                || line.contains("don't have enough free space")
+                || line.contains("Disk quota exceeded")
+        };
+        matches!(self, Self::Failed { said, .. } if said.iter().any(full))
+    }
+}
+
+/// The whole command line. Pure, so that it can be tested.
+///
+/// unshare(1) is from util-linux, which every Debian has. `--kill-child` makes its child die with
+/// it, and that child is the first process of a PID namespace, so everything in there dies with
+/// that. Mounts of the host come in, none goes out (`slave`).
+pub(crate) fn command_line(tool: &Tool) -> Vec<OsString> {
+    let mut line: Vec<OsString> = Vec::new();
+    if tool.isolated {
+        let unshare =
+            "unshare --mount --propagation slave --pid --fork --kill-child --mount-proc --";
+        line.extend(unshare.split(' ').map(OsString::from));
+    }
+    line.push(tool.program.into());
+    line.extend(tool.args.iter().cloned());
+    line
+}
+
+/// Runs it to its end, or to ours.
+///
+/// `listen` gets each line that it prints.
+pub(crate) fn run(
+    tool: &Tool,
+    job: &Job<'_>,
+    listen: &mut dyn FnMut(&str),
+) -> Result<(), ImageError> {
+    if !installed(tool.program) {
+        return Err(missing(tool).into());
+    }
+    let start = |source| ToolError::Start {
+        program: tool.program,
+        source,
+    };
+    let line = command_line(tool);
+    tracing::debug!(?line, "running");
+    let (reader, writer) = io::pipe().map_err(start)?;
+    let mut command = Command::new(&line[0]);
+    command
+        .args(&line[1..])
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone().map_err(start)?)
+        .stderr(writer)
+        // We read what they say, and so does the next person.
+        .env("LC_ALL", "C.UTF-8")
+        .env_remove("LANGUAGE")
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    let mut child = process::spawn(command).map_err(start)?;
+    let said = follow(&mut child, reader, job.cancel, listen);
+    let status = child.wait().map_err(start)?;
+    job.cancel.check()?;
+    if status.success() {
+        return Ok(());
+    }
+    let said: Vec<String> = said.into();
+    Err(ToolError::Failed {
+        program: tool.program,
+        what: job.what.to_owned(),
+        status,
+        hint: (tool.hint)(&said),
+        said,
+    }
+    .into())
+}
+
+/// Listens until everybody has closed the pipe, or kills the child when cancelled.
+fn follow(
+    child: &mut process::Child,
+    reader: io::PipeReader,
+    cancel: &Cancel,
+    listen: &mut dyn FnMut(&str),
+) -> VecDeque<String> {
+    let (sender, lines) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let mut said = VecDeque::with_capacity(TAIL + 1);
+    loop {
+        match lines.recv_timeout(Duration::from_millis(100)) {
+            Ok(line) => {
+                listen(&line);
+                if !line.is_empty() {
+                    said.push_back(line);
+                }
+                if said.len() > TAIL {
+                    said.pop_front();
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        // A failed kill means that it is dead, and then the pipe closes by itself.
+        if cancel.is_cancelled() && child.kill_group().is_ok() {
+            break;
+        }
+    }
+    drop(lines);
+    // It ends with the pipe, which the killed or ended child no longer holds open. It cannot panic.
+    drop(thread);
+    said
+}
+
+fn missing(tool: &Tool) -> ToolError {
+    ToolError::Missing {
+        program: tool.program,
+        package: tool.package,
+    }
+}
+
+/// Whether `PATH` has it. Asked before, because inside of unshare its absence has no exit status of
+/// its own. As root, `/usr/sbin` counts even where `PATH` lacks it.
+fn installed(program: &str) -> bool {
+    Command::new("sh")
+        .args(["-c", "command -v -- \"$1\" >/dev/null", "sh", program])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, isolated: bool) -> Tool {
+        Tool {
+            program: "sh",
+            package: "dash",
+            args: vec!["-c".into(), script.into()],
+            isolated,
+            hint: |_| None,
+        }
+    }
+
+    fn job(cancel: &Cancel) -> Job<'_> {
+        Job {
+            what: "a test",
+            progress: &|_| (),
+            cancel,
+        }
+    }
+
+    #[test]
+    fn isolation_wraps_the_command() {
+        let words: Vec<_> = command_line(&shell("true", true))
+            .into_iter()
+            .map(|word| word.into_string().unwrap())
+            .collect();
+        insta::assert_snapshot!(
+            words.join(" "),
+            @"unshare --mount --propagation slave --pid --fork --kill-child --mount-proc -- sh -c true"
+        );
+    }
+
+    #[test]
+    fn a_failure_shows_last_lines_and_status() {
+        let cancel = Cancel::new();
+        let tool = shell("seq 100; echo oops >&2; exit 3", false);
+        let mut count = 0;
+        let error = run(&tool, &job(&cancel), &mut |_| count += 1).unwrap_err();
+        assert_eq!(count, 101);
+        let text = error.to_string();
+        assert!(
+            text.starts_with("sh failed (exit status: 3) on a test; it said last:\n    87\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("\n    100\n    oops"), "{text}");
+    }
+
+    #[test]
+    fn a_full_disk_is_recognised() {
+        let cancel = Cancel::new();
+        let tool = shell(
+            "echo 'dpkg: write error: No space left on device'; exit 1",
+            false,
+        );
+        let ImageError::Tool(error) = run(&tool, &job(&cancel), &mut |_| ()).unwrap_err() else {
+            panic!("not a tool's error");
+        };
+        assert!(error.says_disk_full());
+    }
+
+    #[test]
+    fn a_missing_tool_names_its_package() {
+        let cancel = Cancel::new();
+        let tool = Tool {
+            program: "machinist-no-such-tool",
+            package: "some-package",
+            args: Vec::new(),
+            isolated: false,
+            hint: |_| None,
+        };
+        let error = run(&tool, &job(&cancel), &mut |_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "machinist-no-such-tool is not installed");
+        assert_eq!(error.hint().unwrap(), "apt-get install some-package");
+    }
+
+    #[test]
+    fn cancelling_kills_it() {
+        let cancel = Cancel::new();
+        let tool = shell("echo begun; sleep 1000 & wait", false);
+        let error = run(&tool, &job(&cancel), &mut |_| cancel.cancel()).unwrap_err();
+        assert!(matches!(error, ImageError::Interrupted));
+    }
+}
