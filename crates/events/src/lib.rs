@@ -9,9 +9,11 @@
 #![forbid(unsafe_code)]
 
 mod failure;
+mod plain;
 mod what;
 
 pub use failure::{CommandRecord, Failure, FailureKind, Frame};
+pub use plain::{plain, plain_line, printed_line};
 pub use what::{Outcome, SkipReason, Stream, What};
 
 use std::time::{Duration, SystemTime};
