@@ -1,103 +1,106 @@
-//! Text without what terminals would take for commands.
+//! Text of a guest, made harmless for a terminal.
 //!
-//! What guests print must never reach a terminal as it is: it could move the cursor, set the
-//! title, or answer questions on the user's behalf.
+//! A guest can print whatever it likes, and a terminal obeys escape sequences: they move the
+//! cursor, set the title, answer questions on the user's behalf. None of them gets through.
 
 use std::borrow::Cow;
+use std::iter::Peekable;
+use std::str::Chars;
 
-/// Text without escape sequences and other control characters. Line ends and tabs stay. A carriage
-/// return begins the line anew, as on a terminal: of a progress display the last state is left.
-#[must_use]
-pub fn plain(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_unwanted) {
-        return Cow::Borrowed(text);
-    }
-    let mut plain = String::with_capacity(text.len());
-    let mut first = true;
-    for line in text.split('\n') {
-        if !first {
-            plain.push('\n');
-        }
-        first = false;
-        append(line.trim_end_matches('\r'), &mut plain);
-    }
-    Cow::Owned(plain)
-}
-
-/// As [`plain`], in one line: ends of lines become spaces.
-#[must_use]
-pub fn plain_line(text: &str) -> Cow<'_, str> {
-    match plain(text) {
-        text if text.contains('\n') => Cow::Owned(text.replace('\n', " ")),
-        text => text,
-    }
-}
-
-/// A line that a program printed, as [`plain`] text without its end. What is not UTF-8 becomes
-/// U+FFFD.
+/// A line as plain text: without its end, without escape sequences and other control characters
+/// (tabs stay). A carriage return begins the line anew, as on a terminal: of a progress display
+/// the last state is left. What is not UTF-8 becomes U+FFFD.
 #[must_use]
 pub fn printed_line(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
-    plain(text.trim_end_matches(['\n', '\r'])).into_owned()
+    let text = text.trim_end_matches(['\n', '\r']);
+    let last = text.rsplit('\r').next().unwrap_or(text);
+    plain(last).replace('\n', " ")
 }
 
-/// Control characters, and marks that turn the direction of text around, which hide what a line
-/// really says.
-fn is_unwanted(c: char) -> bool {
-    let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    turns || (c.is_control() && c != '\n' && c != '\t')
-}
-
-/// Appends what of a line is plain.
-fn append(line: &str, plain: &mut String) {
-    let begin = plain.len();
-    let mut rest = line.chars();
-    while let Some(next) = rest.next() {
-        match next {
-            '\x1b' => skip_escape(&mut rest),
-            // CSI and the string introducers in their one-character forms.
-            '\u{9b}' => skip_until(&mut rest, is_final),
-            '\u{90}' | '\u{98}' | '\u{9d}' | '\u{9e}' | '\u{9f}' => {
-                skip_until(&mut rest, is_string_end);
+/// The text without escape sequences, control characters and marks that reorder what is shown.
+/// Tabs and line feeds stay; a carriage return within a line becomes a space.
+#[must_use]
+pub fn plain(text: &str) -> Cow<'_, str> {
+    if text.chars().all(harmless) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\x1b' => skip_escape(&mut chars),
+            '\u{9b}' => skip_control_sequence(&mut chars),
+            '\u{90}' | '\u{98}' | '\u{9d}' | '\u{9e}' | '\u{9f}' => skip_string(&mut chars),
+            '\r' => {
+                if (chars.peek()).is_some_and(|next| !matches!(next, '\n' | '\r')) {
+                    out.push(' ');
+                }
             }
-            '\r' => plain.truncate(begin),
-            other if is_unwanted(other) => {}
-            other => plain.push(other),
+            c if harmless(c) => out.push(c),
+            _ => {}
         }
+    }
+    Cow::Owned(out)
+}
+
+/// The text made harmless, and one line: line feeds and tabs become spaces.
+#[must_use]
+pub fn plain_line(text: &str) -> Cow<'_, str> {
+    let text = plain(text);
+    if text.contains(['\n', '\t']) {
+        Cow::Owned(text.replace(['\n', '\t'], " "))
+    } else {
+        text
     }
 }
 
-fn skip_escape(rest: &mut std::str::Chars<'_>) {
-    match rest.next() {
-        Some('[') => skip_until(rest, is_final),
+/// Neither a control character nor one that makes other text appear elsewhere than it stands.
+fn harmless(c: char) -> bool {
+    match c {
+        '\t' | '\n' => true,
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' => false,
+        // No characters at all, and refused by XML.
+        '\u{fffe}' | '\u{ffff}' => false,
+        c => !c.is_control(),
+    }
+}
+
+/// After ESC.
+fn skip_escape(chars: &mut Peekable<Chars<'_>>) {
+    match chars.peek() {
+        Some('[') => {
+            chars.next();
+            skip_control_sequence(chars);
+        }
         Some(']' | 'P' | 'X' | '^' | '_') => {
-            skip_until(rest, is_string_end);
-            // The end is BEL, or ESC and a backslash.
-            let mut ahead = rest.clone();
-            if ahead.next() == Some('\\') {
-                *rest = ahead;
-            }
+            chars.next();
+            skip_string(chars);
         }
-        // Intermediate characters, then one final: charset choices and the like.
-        Some(' '..='/') => skip_until(rest, |next| ('0'..='~').contains(&next)),
-        _ => {}
-    }
-}
-
-fn skip_until(rest: &mut std::str::Chars<'_>, end: impl Fn(char) -> bool) {
-    for next in rest.by_ref() {
-        if end(next) {
-            return;
+        _ => {
+            // Intermediates, then one final character.
+            while chars.next_if(|c| matches!(c, ' '..='/')).is_some() {}
+            chars.next_if(|c| matches!(c, '0'..='~'));
         }
     }
 }
 
-fn is_final(next: char) -> bool {
-    ('@'..='~').contains(&next)
+/// After CSI: parameters, intermediates, a final character. What does not belong stays.
+fn skip_control_sequence(chars: &mut Peekable<Chars<'_>>) {
+    while chars.next_if(|c| matches!(c, ' '..='?')).is_some() {}
+    chars.next_if(|c| matches!(c, '@'..='~'));
 }
 
-fn is_string_end(next: char) -> bool {
-    matches!(next, '\x07' | '\x1b' | '\u{9c}')
+/// After OSC, DCS and the like: up to BEL or ST, but never past the end of the line, so that a
+/// sequence that is not closed hides one line and not all that follows.
+fn skip_string(chars: &mut Peekable<Chars<'_>>) {
+    while let Some(c) = chars.next_if(|c| *c != '\n') {
+        match c {
+            '\x07' | '\u{9c}' => return,
+            '\x1b' if chars.next_if_eq(&'\\').is_some() => return,
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]
@@ -118,17 +121,46 @@ mod tests {
     }
 
     #[test]
-    fn lines_stay_or_become_one() {
+    fn sequences_go_and_text_stays() {
+        for (dirty, clean) in [
+            ("plain\ttext\n", "plain\ttext\n"),
+            ("\x1b[1;31mred\x1b[0m", "red"),
+            ("\x1b]0;title\x07after", "after"),
+            ("\x1b]8;;x\x1b\\link", "link"),
+            ("\x1b(Bascii\x1b=", "ascii"),
+            ("\u{9b}2Jcleared", "cleared"),
+            ("\x1bPq...\x1b\\x", "x"),
+            ("\x1b]open\nnext", "\nnext"),
+            ("10%\r20%\r\n", "10% 20%\n"),
+            ("a\u{202e}b\x08c\x7f", "abc"),
+            ("\x1b", ""),
+        ] {
+            assert_eq!(plain(dirty), clean, "{dirty:?}");
+        }
+        assert_eq!(plain_line("a\nb\tc"), "a b c");
         assert_eq!(plain("a\r\nb\x1b[0m\n"), "a\nb\n");
-        assert_eq!(plain_line("a\nb"), "a b");
         assert!(matches!(plain("nothing to do\n"), Cow::Borrowed(_)));
     }
 
     proptest! {
         #[test]
-        fn nothing_unwanted_is_left(text in ".*|[\\PC\x1b\x07\r\n\\[\\]\\\\0-9;a-z]*") {
-            prop_assert!(!plain(&text).chars().any(is_unwanted));
-            prop_assert!(!plain_line(&text).contains('\n'));
+        fn nothing_that_a_terminal_obeys_is_left(
+            text in "(.|\\x1b|\\[|\\]|[0-9;]|\\x07|\\x{9b}|\\n|\\r)*"
+        ) {
+            let clean = plain(&text);
+            prop_assert!(clean.chars().all(harmless));
+            prop_assert_eq!(plain(&clean), clean.as_ref());
+            prop_assert!(plain_line(&text).chars().all(|c| !c.is_control()));
+        }
+
+        #[test]
+        fn no_bytes_get_a_control_character_through(bytes: Vec<u8>) {
+            prop_assert!(printed_line(&bytes).chars().all(|c| c == '\t' || !c.is_control()));
+        }
+
+        #[test]
+        fn text_without_controls_is_untouched(text in "[a-zA-Z0-9äöü世 \\[\\];\\n\\t]*") {
+            prop_assert_eq!(plain(&text), text.as_str());
         }
     }
 }
