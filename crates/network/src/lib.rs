@@ -1,1 +1,43 @@
 //! The switch of a VLAN, its ports, and the machines' addresses.
+//!
+//! A [`Vlan`] is one Ethernet segment of a lab: a switch in user space on a thread of its own. A
+//! machine hangs on it by a [`Port`]: a virtual machine by a Unix socket that QEMU's `stream`
+//! network backend connects to, a container by a pair of joined interfaces (veth), whose outer end
+//! the switch reads and writes. Nothing of the host's own network is touched, and everything is
+//! gone when the process is, however it ends.
+//!
+//! What decides does no input or output, and gets the time told: [`switch`] (which ports a frame
+//! goes to), [`offload`] (checksums and segments), [`stream`] (frames in a byte stream),
+//! [`addresses`] (who is called what). Around it are the ports' sockets and one loop that polls them.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use machinist_network::Vlan;
+//!
+//! let directory = tempfile::tempdir()?;
+//! let vlan = Vlan::new(1)?;
+//! let path = directory.path().join("vlan1");
+//! let port = vlan.attach_socket("web", &path)?;
+//! // qemu-system-x86_64 -netdev stream,id=n1,server=off,addr.type=unix,addr.path=PATH
+//! port.set_up(false);
+//! assert_eq!(port.counters().received.frames, 0);
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod addresses;
+mod engine;
+mod error;
+pub mod frame;
+pub mod offload;
+mod port;
+pub mod stream;
+pub mod switch;
+mod vlan;
+
+pub use error::{AttachError, VlanError};
+pub use machinist_sys::namespace::NetNs;
+pub use machinist_sys::netlink::{Mac, ParseMacError};
+pub use port::{Counters, Drops, Port, Traffic};
+pub use vlan::{DEFAULT_MTU, VethSpec, Vlan};

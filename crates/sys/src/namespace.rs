@@ -54,6 +54,14 @@ impl NetNs {
         Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
     }
 
+    /// A second handle to the same namespace.
+    ///
+    /// # Errors
+    /// Where no file descriptor is left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Runs `f` in it; see [`in_netns`].
     ///
     /// # Errors

@@ -1,0 +1,159 @@
+//! The switch with what hangs on it.
+
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use machinist_sys::packet::{Batch, Frame};
+
+use super::command::{Command, NewPort};
+use super::poll::{Event, Poll};
+use crate::port::{Context, Count, Device, Tally};
+use crate::switch::{PortId, Refusal, Switch};
+
+#[derive(Debug)]
+pub(super) struct Fabric {
+    poll: Poll,
+    switch: Switch,
+    /// At the index of its number.
+    ports: Vec<Option<Attached>>,
+    started: Instant,
+    /// Memory to work in.
+    work: Work,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    to: Vec<PortId>,
+    /// Per port, which frames of those in hand go out there.
+    outgoing: Vec<Vec<usize>>,
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Attached {
+    id: PortId,
+    name: String,
+    mtu: u32,
+    tally: Arc<Tally>,
+    device: Device,
+}
+
+impl Attached {
+    fn parts<'a>(&'a mut self, poll: &'a Poll) -> (Context<'a>, &'a mut Device) {
+        let context = Context {
+            poll,
+            port: self.id,
+            name: &self.name,
+            mtu: self.mtu,
+            tally: &self.tally,
+        };
+        (context, &mut self.device)
+    }
+}
+
+impl Fabric {
+    pub fn new(poll: Poll) -> Self {
+        Self {
+            poll,
+            switch: Switch::default(),
+            ports: Vec::new(),
+            started: Instant::now(),
+            work: Work::default(),
+        }
+    }
+
+    pub const fn poll(&self) -> &Poll {
+        &self.poll
+    }
+
+    pub fn obey(&mut self, command: Command) {
+        // Who asked may have gone away meanwhile.
+        match command {
+            Command::Attach(port, reply) => drop(reply.send(self.attach(port))),
+            Command::Detach(port, reply) => {
+                self.detach(port);
+                let _ = reply.send(());
+            }
+            Command::SetUp(port, up, reply) => {
+                self.switch.set_up(port, up);
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn attach(&mut self, new: NewPort) -> io::Result<PortId> {
+        let id = self.switch.add_port();
+        let mut port = Attached {
+            id,
+            name: new.name,
+            mtu: new.mtu,
+            tally: new.tally,
+            device: new.device,
+        };
+        let (context, device) = port.parts(&self.poll);
+        if let Err(error) = device.register(context) {
+            self.switch.remove_port(id);
+            return Err(error);
+        }
+        let room = self.ports.len().max(id.index() + 1);
+        self.ports.resize_with(room, || None);
+        self.work.outgoing.resize_with(room, Vec::new);
+        self.ports[id.index()] = Some(port);
+        Ok(id)
+    }
+
+    fn detach(&mut self, id: PortId) {
+        self.switch.remove_port(id);
+        if let Some(port) = self.ports.get_mut(id.index()) {
+            *port = None;
+        }
+    }
+
+    /// Does what a port is ready for.
+    pub fn ready(&mut self, event: &Event, batch: &mut Batch) {
+        // While its frames are distributed, the port is not among the others: nothing goes back.
+        let Some(mut port) = self.ports.get_mut(event.port).and_then(Option::take) else {
+            return;
+        };
+        let (mut switch, mut work) = (mem::take(&mut self.switch), mem::take(&mut self.work));
+        let now = self.started.elapsed();
+        let (context, device) = port.parts(&self.poll);
+        let ports = &mut self.ports;
+        device.ready(context, event.part, event.ready, batch, &mut |frames| {
+            for (index, frame) in frames.iter().enumerate() {
+                context.tally.received(frame.bytes.len());
+                match switch.forward(context.port, frame.bytes, now, &mut work.to) {
+                    Ok(()) => {}
+                    Err(Refusal::PortDown) => _ = context.tally.dropped(Count::PortDown, 1),
+                    Err(Refusal::Malformed) => _ = context.tally.dropped(Count::Malformed, 1),
+                    // Heard, and meant for nobody else.
+                    Err(Refusal::Pause) => {}
+                }
+                for to in &work.to {
+                    work.outgoing[to.index()].push(index);
+                }
+            }
+            work.send(context.poll, frames, ports);
+        });
+        (self.switch, self.work) = (switch, work);
+        self.ports[event.port] = Some(port);
+    }
+}
+
+impl Work {
+    /// Sends all frames in hand to where they go.
+    fn send(&mut self, poll: &Poll, frames: &[Frame<'_>], ports: &mut [Option<Attached>]) {
+        for (outgoing, port) in self.outgoing.iter_mut().zip(ports) {
+            if outgoing.is_empty() {
+                continue;
+            }
+            let list: Vec<Frame<'_>> = outgoing.drain(..).map(|index| frames[index]).collect();
+            if let Some(port) = port {
+                let (context, device) = port.parts(poll);
+                device.send(context, &list, &mut self.scratch);
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The switch with real network namespaces and real TCP/IP stacks on it.
+//!
+//! The machines are network namespaces of their own. A "container" is attached by a veth pair, as
+//! real ones are; a "virtual machine" speaks QEMU's stream protocol, and behind that is the kernel's
+//! network stack too, so that whatever the switch makes of offloads is checked by somebody else.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test: where it goes wrong, it is to stop and say so"
+)]
+
+mod cases;
+mod death;
+mod lab;
+mod traffic;
+mod vm;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use machinist_network::NetNs;
+
+type Case = fn() -> Result<(), Failed>;
+
+fn main() -> ExitCode {
+    if let Some(code) = death::dispatch() {
+        return code;
+    }
+    let arguments = Arguments::from_args();
+    let skip = NetNs::new().err();
+    if let Some(error) = &skip {
+        eprintln!("skipped: these tests make network namespaces, and that needs root ({error})");
+    }
+    let trials = all().into_iter().map(|(name, case)| {
+        let trial = Trial::test(name, case);
+        trial.with_ignored_flag(skip.is_some())
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn all() -> Vec<(&'static str, Case)> {
+    vec![
+        ("containers_talk", cases::talk::containers),
+        ("a_vm_and_a_container_talk", cases::talk::vm_and_container),
+        ("multicast_reaches_all", cases::talk::multicast),
+        ("tags_pass", cases::talk::tags),
+        ("transfer_between_containers", cases::transfer::containers),
+        (
+            "transfer_between_vm_and_container",
+            cases::transfer::vm_and_container,
+        ),
+        (
+            "udp_segments_are_cut_for_a_vm",
+            cases::transfer::udp_segments,
+        ),
+        ("vlans_are_isolated", cases::walls::vlans),
+        ("the_host_sees_nothing", cases::walls::host),
+        ("jumbo_frames_are_refused_cleanly", cases::walls::jumbo),
+        ("a_port_that_is_down_lets_nothing_pass", cases::walls::down),
+        ("a_vm_that_stops_reading_blocks_nobody", cases::vms::stopped),
+        ("a_vm_may_come_back", cases::vms::reconnects),
+        ("a_peer_that_is_no_qemu_is_sent_away", cases::vms::garbage),
+        ("errors_name_the_thing", cases::life::errors),
+        ("what_is_dropped_is_gone", cases::life::dropped),
+        ("killed_leaves_nothing", death::killed),
+    ]
+}
