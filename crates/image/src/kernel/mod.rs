@@ -186,7 +186,14 @@ impl Choice {
     /// For people.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::Debian { suite, flavour } => format!("kernel of debian:{suite} ({flavour:?})"),
+            Self::Debian {
+                suite,
+                flavour: Flavour::Cloud,
+            } => format!("kernel of debian:{suite}"),
+            Self::Debian {
+                suite,
+                flavour: Flavour::Generic,
+            } => format!("generic kernel of debian:{suite}"),
             Self::Own(own) => format!("kernel {}", own.version),
         }
     }
