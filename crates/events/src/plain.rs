@@ -32,10 +32,8 @@ pub fn plain(text: &str) -> Cow<'_, str> {
             '\x1b' => skip_escape(&mut chars),
             '\u{9b}' => skip_control_sequence(&mut chars),
             '\u{90}' | '\u{98}' | '\u{9d}' | '\u{9e}' | '\u{9f}' => skip_string(&mut chars),
-            '\r' => {
-                if (chars.peek()).is_some_and(|next| !matches!(next, '\n' | '\r')) {
-                    out.push(' ');
-                }
+            '\r' if (chars.peek()).is_some_and(|next| !matches!(next, '\n' | '\r')) => {
+                out.push(' ');
             }
             c if harmless(c) => out.push(c),
             _ => {}

@@ -1,4 +1,7 @@
-#![expect(clippy::too_many_lines, reason = "the messages stand beside what they are about")]
+#![expect(
+    clippy::too_many_lines,
+    reason = "the messages stand beside what they are about"
+)]
 
 use super::{drawn, wrong};
 use crate::Lab;
