@@ -110,3 +110,24 @@ fn deep_nesting_is_an_error() {
     let text = format!("a = {}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(Lab::parse_toml(&text, "x").is_err());
 }
+
+/// The first example of each language in the documentation is a whole lab file.
+#[test]
+fn the_documentation_says_what_works() {
+    let docs = include_str!("../../../../docs/lab-file.md");
+    let block = |language: &str| {
+        let from = docs.find(language).unwrap() + language.len();
+        &docs[from..from + docs[from..].find("```").unwrap()]
+    };
+    let lab = Lab::parse_toml(block("```toml\n"), "lab-file.md").unwrap();
+    assert_eq!(lab.tests.len(), 1);
+    let lab = Lab::parse_json(block("```json\n"), "lab-file.md").unwrap();
+    assert_eq!(lab.tests.len(), 1);
+}
+
+#[test]
+fn the_quickstart_is_a_lab() {
+    let text = include_str!("../../../../examples/quickstart/lab.toml");
+    let lab = Lab::parse_toml(text, "lab.toml").unwrap_or_else(|e| panic!("{}", e.plain()));
+    assert!(lab.machines.len() > 1);
+}
