@@ -1,3 +1,60 @@
-//! The program inside a machine.
+//! The program inside a machine: one static binary, brought along by the host.
+//!
+//! How it is called tells what it does:
+//! - `/init`, as PID 1 of our initrd: [`init`].
+//! - `serve`: the agent on its standard input, a socket or a virtio-serial port ([`server`]).
+//! - `__exec`: a short stop between the agent and a command that runs as another user or on a
+//!   terminal ([`exec`]).
+//!
+//! It is single-threaded: one `poll` over the channel and all that the running tasks wait for.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod channel;
+mod exec;
+mod info;
+mod login;
+mod names;
+mod server;
+mod spawn;
+mod task;
+mod users;
+
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let verb = arguments.next();
+    match verb.as_deref().and_then(|verb| verb.to_str()) {
+        Some("__exec") => exec::exec(arguments),
+        Some("serve") => serve(),
+        _ => ExitCode::from(2),
+    }
+}
+
+/// The agent on standard input, until the host hangs up.
+fn serve() -> ExitCode {
+    // Its own session: a terminal's hang-up or a group's kill is not meant for the agent.
+    let _ = rustix::process::setsid();
+    let channel = match rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 3) {
+        Ok(fd) => fd,
+        Err(_) => return ExitCode::from(1),
+    };
+    // Nobody but the agent may hold the channel, or its end would not be seen.
+    if let Ok(null) = rustix::fs::open(
+        "/dev/null",
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    ) {
+        let _ = rustix::stdio::dup2_stdin(&null);
+    }
+    let server = server::Server::new(channel, info::read(false));
+    match server
+        .map_err(std::io::Error::from)
+        .and_then(server::Server::run)
+    {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(1),
+    }
+}

@@ -182,6 +182,8 @@ impl Endpoint {
                 self.link.synchronised(true);
                 self.events.push_back(Event::Hello(hello));
             }
+            // The answer to an earlier hello; the one to the latest is still to come.
+            Role::Host if hello.nonce != 0 && !self.established => {}
             Role::Host => {
                 let restarted = self.established;
                 self.forget();
@@ -194,7 +196,8 @@ impl Endpoint {
     fn on_frame(&mut self, header: Header, payload: Vec<u8>) -> Result<(), ProtocolError> {
         let id = header.stream;
         match header.kind {
-            Kind::Ping => {
+            // Only a host asks: an agent that never reads could make it answer without end.
+            Kind::Ping if self.role == Role::Agent => {
                 self.frame(id, Kind::Pong, 0, &payload);
                 return Ok(());
             }
@@ -205,7 +208,11 @@ impl Endpoint {
                 self.events.push_back(Event::Pong { token });
                 return Ok(());
             }
-            Kind::Open => return self.on_open(id, payload),
+            Kind::Open if self.role == Role::Agent => return self.on_open(id, payload),
+            Kind::Open | Kind::Ping => {
+                let kind = header.kind as u8;
+                return Err(ProtocolError::UnexpectedFrame { kind });
+            }
             Kind::Close if self.streams.contains_key(&id) => {
                 self.on_close(id);
                 return Ok(());
@@ -268,10 +275,6 @@ impl Endpoint {
     }
 
     fn on_open(&mut self, id: StreamId, payload: Vec<u8>) -> Result<(), ProtocolError> {
-        if self.role == Role::Host {
-            let kind = Kind::Open as u8;
-            return Err(ProtocolError::UnexpectedFrame { kind });
-        }
         if id <= self.last {
             return Err(ProtocolError::UnknownStream { stream: id });
         }

@@ -1,0 +1,230 @@
+//! Waiting until something holds. The host gives up by closing the stream.
+
+use std::fs;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use machinist_wire::message::{Address, Condition, Reply};
+use machinist_wire::{Blob, Endpoint, StreamId};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
+use rustix::net::{SocketType, sockopt};
+
+use super::connect::{Attempt, attempt, targets};
+use super::{Input, Port, Step, Task, Token, Wants};
+use crate::names;
+use crate::server::Context;
+
+/// Between two looks where there is no event to wait for: it grows from the first to the second.
+const FIRST_POLL: Duration = Duration::from_millis(1);
+const LAST_POLL: Duration = Duration::from_millis(10);
+/// Where events come, this is only for file systems that give none (9p, `/proc`).
+const LAST_POLL_WITH_EVENTS: Duration = Duration::from_millis(50);
+
+/// How long a connect to another machine may take before it counts as not open. It holds up the
+/// loop, so it is short; the next attempt follows.
+const CONNECT: Duration = Duration::from_millis(20);
+
+struct Waiting {
+    condition: Condition,
+    /// Events of the directory that the path will appear in, or its nearest ancestor.
+    inotify: Option<OwnedFd>,
+    interval: Duration,
+    next: Instant,
+}
+
+pub(super) fn start(condition: Condition) -> Box<dyn Task> {
+    let inotify = match &condition {
+        Condition::Port { .. } => None,
+        Condition::File(_) | Condition::Socket { .. } => {
+            inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()
+        }
+    };
+    Box::new(Waiting {
+        condition,
+        inotify,
+        interval: FIRST_POLL,
+        next: Instant::now(),
+    })
+}
+
+impl Task for Waiting {
+    fn wants<'fd>(&'fd self, _: &Endpoint, _: StreamId, wants: &mut Wants<'fd>) {
+        wants.at(self.next);
+        if let Some(inotify) = &self.inotify {
+            wants.file(inotify.as_fd(), PollFlags::IN, 0);
+        }
+    }
+
+    fn ready(&mut self, port: &mut Port<'_>, token: Token, _: &mut Context) -> Step {
+        if token == Token::Timer {
+            let last = match self.inotify {
+                Some(_) => LAST_POLL_WITH_EVENTS,
+                None => LAST_POLL,
+            };
+            self.interval = (self.interval * 2).min(last);
+        }
+        // Watches first, then look: what happens in between is not lost.
+        self.watch();
+        if holds(&self.condition) {
+            port.reply(&Reply::Done);
+            return Step::Finished;
+        }
+        self.next = Instant::now() + self.interval;
+        Step::Continue
+    }
+
+    fn input(&mut self, _: &mut Port<'_>, _: Input, _: &mut Context) -> Step {
+        Step::Continue
+    }
+}
+
+impl Waiting {
+    /// Reads off the events, and watches whatever part of the path is there by now.
+    fn watch(&mut self) {
+        let (Some(inotify), Condition::File(path) | Condition::Socket { path, .. }) =
+            (&self.inotify, &self.condition)
+        else {
+            return;
+        };
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(inotify, &mut buffer);
+        while let Ok(event) = reader.next() {
+            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                continue;
+            }
+        }
+        let flags = WatchFlags::CREATE
+            | WatchFlags::MOVED_TO
+            | WatchFlags::ATTRIB
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF;
+        // Adding a watch twice changes nothing, so no record of them is kept.
+        let nearest = path.as_path().ancestors().skip(1).find(|it| it.exists());
+        if let Some(nearest) = nearest {
+            let _ = inotify::add_watch(inotify, nearest, flags);
+        }
+    }
+}
+
+fn holds(condition: &Condition) -> bool {
+    match condition {
+        Condition::File(path) => path.as_path().exists(),
+        Condition::Port { host, port, open } => port_is_open(host, *port) == *open,
+        Condition::Socket { path, datagram } => socket_takes(path, *datagram),
+    }
+}
+
+fn socket_takes(path: &Blob, datagram: bool) -> bool {
+    if !path.as_path().exists() {
+        return false;
+    }
+    let kind = match datagram {
+        true => SocketType::DGRAM,
+        false => SocketType::STREAM,
+    };
+    let Ok(targets) = targets(&Address::Unix(path.clone())) else {
+        return false;
+    };
+    // A queue that is full belongs to someone who listens.
+    targets
+        .iter()
+        .any(|target| matches!(attempt(target, kind), Attempt::Connected(_) | Attempt::Busy))
+}
+
+fn port_is_open(host: &str, port: u16) -> bool {
+    let (local, others): (Vec<IpAddr>, Vec<IpAddr>) = names::resolve(host)
+        .into_iter()
+        .partition(IpAddr::is_loopback);
+    if !local.is_empty() && listens(&local, port) {
+        return true;
+    }
+    others.into_iter().any(|address| connects(address, port))
+}
+
+/// Whether the kernel's tables have a listener that a connection to one of the addresses reaches.
+fn listens(addresses: &[IpAddr], port: u16) -> bool {
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
+        let table = fs::read_to_string(Path::new(table)).unwrap_or_default();
+        listeners(&table).any(|(address, listened)| {
+            listened == port
+                && addresses.iter().any(|wanted| match address {
+                    IpAddr::V4(address) => {
+                        IpAddr::V4(address) == *wanted
+                            || address == Ipv4Addr::UNSPECIFIED && wanted.is_ipv4()
+                    }
+                    // The unspecified address of IPv6 takes IPv4 connections as well.
+                    IpAddr::V6(address) => {
+                        address == Ipv6Addr::UNSPECIFIED
+                            || IpAddr::V6(address) == *wanted
+                            || address.to_ipv4_mapped().map(IpAddr::V4) == Some(*wanted)
+                    }
+                })
+        })
+    })
+}
+
+/// The sockets of a table that listen.
+fn listeners(table: &str) -> impl Iterator<Item = (IpAddr, u16)> {
+    const LISTEN: &str = "0A";
+    table.lines().skip(1).filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let local = words.nth(1)?;
+        let state = words.nth(1)?;
+        let (address, port) = local.split_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        (state == LISTEN).then_some((parse_address(address)?, port))
+    })
+}
+
+/// Words of 32 bits, each printed as the number that its bytes in memory are.
+fn parse_address(hex: &str) -> Option<IpAddr> {
+    let mut bytes = Vec::with_capacity(16);
+    for at in (0..hex.len()).step_by(8) {
+        let word = u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    match bytes.len() {
+        4 => Some(<[u8; 4]>::try_from(bytes).ok()?.into()),
+        16 => Some(<[u8; 16]>::try_from(bytes).ok()?.into()),
+        _ => None,
+    }
+}
+
+fn connects(address: IpAddr, port: u16) -> bool {
+    let target = super::connect::Target::Tcp((address, port).into());
+    match attempt(&target, SocketType::STREAM) {
+        Attempt::Connected(_) => true,
+        Attempt::Pending(socket) => {
+            let timeout = Timespec::try_from(CONNECT).ok();
+            let mut fds = [PollFd::new(&socket, PollFlags::OUT)];
+            matches!(poll(&mut fds, timeout.as_ref()), Ok(1))
+                && matches!(sockopt::socket_error(&socket), Ok(Ok(())))
+        }
+        Attempt::Busy => false,
+        Attempt::Failed(errno) => errno == Errno::ISCONN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue\n\
+        0: 0100007F:1F90 00000000:0000 0A 00000000:00000000\n\
+        1: 0100007F:1F91 00000000:0000 01 00000000:00000000\n";
+    const TCP6: &str = "  sl  local_address remote_address st\n\
+        0: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 0\n";
+
+    #[test]
+    fn the_kernel_tables_tell_listeners() {
+        let found: Vec<_> = listeners(TCP).collect();
+        assert_eq!(found, [(Ipv4Addr::LOCALHOST.into(), 8080)]);
+        let found: Vec<_> = listeners(TCP6).collect();
+        assert_eq!(found, [(Ipv6Addr::LOCALHOST.into(), 80)]);
+    }
+}

@@ -1,0 +1,1 @@
+//! systemd in the guest, over D-Bus.
