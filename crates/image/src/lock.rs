@@ -31,14 +31,14 @@ impl FileLock {
     pub(crate) fn shared(path: &Path) -> Result<Self, PathError> {
         let file = open(path)?;
         file.lock_shared().at("lock", path)?;
-        Ok(Self { file: file })
+        Ok(Self { file })
     }
 
     /// The only lock there is, or `None` if anybody has one.
     pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Self>, PathError> {
         let file = open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { file: file })),
+            Ok(()) => Ok(Some(Self { file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error).at("lock", path),
         }
@@ -48,7 +48,7 @@ impl FileLock {
     pub(crate) fn try_directory(path: &Path) -> Result<Option<Self>, PathError> {
         let file = File::open(path).at("open", path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { file: file })),
+            Ok(()) => Ok(Some(Self { file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error).at("lock", path),
         }

@@ -36,9 +36,15 @@ const MASKED: &[&str] = &[
     // Records of boots, for `who -b`.
     "systemd-update-utmp.service",
     "systemd-update-utmp-runlevel.service",
-    // Modules for hardware that machines of ours do not have.
+    // It applies what /etc/fstab says of the root, which the host has mounted as it must be.
+    "systemd-remount-fs.service",
+    // Modules for hardware that machines of ours do not have; and those that the kernel loads by
+    // itself when somebody opens their device.
+    "modprobe@dm_mod.service",
     "modprobe@drm.service",
     "modprobe@efi_pstore.service",
+    "modprobe@fuse.service",
+    "modprobe@loop.service",
 ];
 
 /// Run at each boot before anything else, to look for hardware and set-ups that are not there.

@@ -59,7 +59,7 @@ pub(crate) fn tar_and_dir() -> Result<(), Failed> {
         }
     };
     let mut spec = ImageSpec {
-        source: Source::Tar(archive.clone()),
+        source: Source::Tar(archive),
         files: Vec::new(),
     };
     let unpacked = store.ensure(&spec, Want::Container, &count)?;
@@ -90,19 +90,21 @@ pub(crate) fn tar_and_dir() -> Result<(), Failed> {
     fs::write(source.join("etc/file"), "changed")?;
     let changed = store.ensure(&spec, Want::Container, &count)?;
     assert_ne!(changed.id, copy.id);
+    Ok(())
+}
 
+pub(crate) fn no_archive() -> Result<(), Failed> {
+    let place = directory();
+    let archive = place.path().join("root.tar");
     fs::write(&archive, "no archive")?;
-    spec = ImageSpec {
+    let spec = ImageSpec {
         source: Source::Tar(archive),
         files: Vec::new(),
     };
-    let error = store.ensure(&spec, Want::Container, &count).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("tar failed (exit status: 2) on tar:"),
-        "{error}"
-    );
+    let store = Store::open(&place.path().join("cache"), AGENT)?;
+    let error = store.ensure(&spec, Want::Container, &|_| ()).unwrap_err();
+    let start = "tar failed (exit status: 2) on tar:";
+    assert!(error.to_string().starts_with(start), "{error}");
     Ok(())
 }
 

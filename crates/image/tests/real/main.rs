@@ -3,6 +3,8 @@
 //! With `__ensure` as its first argument this is a program that makes an image and says what it does;
 //! the tests run it to have processes that they can race and kill.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod builder;
 mod debian;
 mod failures;
@@ -12,13 +14,15 @@ use std::process::{Command, ExitCode, Stdio};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+type Test = fn() -> Result<(), Failed>;
+
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     if args.next().as_deref() == Some("__ensure") {
         return builder::main(args);
     }
     let lacking = lacking();
-    let tests: &[(&str, fn() -> Result<(), Failed>)] = &[
+    let tests: &[(&str, Test)] = &[
         ("debian_is_built_once_by_two", debian::built_once_by_two),
         ("a_killed_build_leaves_nothing", failures::killed),
         (
@@ -29,6 +33,7 @@ fn main() -> ExitCode {
         ("a_missing_tool_is_told", failures::missing_tool),
         ("a_cancelled_build_leaves_nothing", failures::cancelled),
         ("tar_and_dir", local::tar_and_dir),
+        ("no_archive", local::no_archive),
         ("pruning_spares_what_is_used", local::prune),
         ("another_format_is_refused", local::format),
     ];
