@@ -1,1 +1,25 @@
 //! Tests on real machines, through the program as a user runs it.
+//!
+//! ```text
+//! Bench         a place to work in: a directory for the lab, sessions and temporary files of its own
+//!   Command     the program, about to run there
+//!     Ran       how it ended, and what it said
+//! Need          what a test needs of the host; without it the test is skipped, visibly
+//! Before        what the host looked like; afterwards nothing may be left
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod leftovers;
+mod need;
+mod processes;
+mod program;
+mod ran;
+
+pub use bench::Bench;
+pub use leftovers::Before;
+pub use need::Need;
+pub use processes::{Process, processes, wait_until};
+pub use program::{Command, Running, machinist};
+pub use ran::Ran;
