@@ -1,1 +1,40 @@
 //! The life cycle of one machine, and what runs it: QEMU or systemd-nspawn.
+//!
+//! A [`MachineSpec`] says what a machine is to be, an [`Environment`] where it runs and whom it
+//! tells; a [`Machine`] is the handle of one that may run. One task owns the state of each machine
+//! (`task.rs`); what it decides is a state machine without any doing ([`lifecycle`]); what runs is
+//! one of two backends (`qemu`, `nspawn`) behind one small interface (`backend.rs`).
+//!
+//! See `docs/machines.md` for the life cycle, and for what hangs on what.
+
+#![forbid(unsafe_code)]
+
+mod agent;
+mod backend;
+mod console;
+mod environment;
+mod error;
+pub mod helper;
+pub mod leftovers;
+pub mod lifecycle;
+mod machine;
+mod nspawn;
+mod path_error;
+mod publish;
+mod qemu;
+mod spec;
+mod supervised;
+mod task;
+mod unique;
+mod verdict;
+mod words;
+
+pub use console::{Console, ConsoleLines};
+pub use environment::{AgentBinary, Attach, Environment, NoNetwork, Report, Reporter, console_log};
+pub use error::MachineError;
+pub use lifecycle::{Refused, State};
+pub use machine::{Machine, StartOptions, Status};
+pub use path_error::PathError;
+pub use qemu::PROGRAM as QEMU;
+pub use spec::{Boot, Disk, DiskAccess, HostLine, Kind, MachineSpec, NicSpec, Publish, Volume};
+pub use verdict::{Accel, Accelerator, Verdicts};

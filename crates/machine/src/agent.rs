@@ -1,0 +1,111 @@
+//! All that the life cycle wants of the agent.
+
+use std::time::{Duration, SystemTime};
+
+pub use machinist_guest::Agent;
+use machinist_guest::{
+    Address, Command, GuestError, HostLine, Identity, Interface, Mount, MountKind, Stream,
+};
+
+use crate::backend::Channel;
+use crate::error::chain;
+use crate::qemu::volume_tag;
+use crate::spec::{Boot, Kind, MachineSpec};
+
+/// How a machine leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Power {
+    Off,
+    Reboot,
+}
+
+/// Finds the agent at the other end of `channel`, and tells it who it is where it asks for that.
+pub(crate) async fn connect(channel: Channel, spec: &MachineSpec) -> Result<Agent, String> {
+    let agent = Agent::connect(channel, spec.start_within)
+        .await
+        .map_err(|error| format!("its agent does not answer: {}", chain(&error)))?;
+    if agent.info().init {
+        let configured = agent.configure(&identity(spec)).await;
+        configured.map_err(|error| format!("its agent cannot prepare it: {}", chain(&error)))?;
+    }
+    Ok(agent)
+}
+
+/// Who the machine is. A container has been told by its files; this is for VMs.
+fn identity(spec: &MachineSpec) -> Identity {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let hosts = spec.hosts.iter().map(|line| HostLine {
+        address: line.address,
+        names: line.names.clone(),
+    });
+    let interfaces = spec.nics.iter().map(|nic| Interface {
+        mac: nic.mac,
+        name: nic.name.clone(),
+        addresses: nic.addresses.clone(),
+    });
+    let mounts = match &spec.kind {
+        Kind::Vm { .. } => spec.volumes.iter().enumerate().collect(),
+        Kind::Container { .. } => Vec::new(),
+    };
+    let mounts = mounts.into_iter().map(|(number, volume)| Mount {
+        kind: MountKind::Plan9,
+        tag: volume_tag(number),
+        target: volume.target.clone().into_os_string().into(),
+        writable: volume.writable,
+    });
+    Identity {
+        hostname: spec.name.clone(),
+        hosts: hosts.collect(),
+        machine_id: spec.machine_id.clone(),
+        interfaces: interfaces.collect(),
+        mounts: mounts.collect(),
+        clock: now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or_default()),
+    }
+}
+
+/// The reason for which the channel closed, when it does.
+pub(crate) async fn closed(agent: &Agent) {
+    agent.closed().await;
+}
+
+/// Waits until the machine's own system has finished its start. A machine that has no system of its
+/// own has finished; one whose system cannot say so never does.
+pub(crate) async fn system_ready(agent: &Agent, boot: Boot) -> bool {
+    match boot {
+        Boot::Agent => true,
+        Boot::System => {
+            // Degraded is finished, too: what failed is the test's business.
+            let wait = Command::argv(["systemctl", "is-system-running", "--wait"]);
+            agent.output(&wait).await.is_ok()
+        }
+    }
+}
+
+/// Asks the machine's system to go off or to restart. Whether it was asked.
+pub(crate) async fn ask_power(agent: &Agent, boot: Boot, power: Power) -> bool {
+    let asked = match (boot, power) {
+        (Boot::Agent, Power::Off) => agent.power_off().await,
+        (Boot::Agent, Power::Reboot) => agent.reboot().await,
+        (Boot::System, power) => {
+            let verb = match power {
+                Power::Off => "poweroff",
+                Power::Reboot => "reboot",
+            };
+            let command =
+                Command::argv(["systemctl", "--no-block", verb]).timeout(Duration::from_secs(30));
+            match agent.output(&command).await {
+                Ok(output) => return output.success(),
+                // It was fast.
+                Err(GuestError::Channel(_)) => Ok(()),
+                Err(error) => Err(error),
+            }
+        }
+    };
+    asked.is_ok()
+}
+
+/// Connects to a port on the machine's loopback.
+pub(crate) async fn open_port(agent: &Agent, port: u16) -> Result<Stream, GuestError> {
+    let host = "localhost".to_owned();
+    agent.open(Address::Tcp { host, port }).await
+}

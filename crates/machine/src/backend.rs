@@ -1,0 +1,89 @@
+//! What a machine's task and a backend say to each other.
+
+use std::pin::Pin;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::error::LaunchError;
+use crate::lifecycle::Ending;
+use crate::nspawn::Nspawn;
+use crate::qemu::Qemu;
+
+/// A channel to an agent.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A channel to an agent, of whatever kind.
+pub(crate) type Channel = Pin<Box<dyn Stream>>;
+
+/// What a backend sees.
+pub(crate) enum Happening {
+    /// An agent listens, or will in a moment, at the other end of this.
+    Channel(Channel),
+    /// The machine's own system says that its start has finished.
+    Ready,
+    /// The machine restarts. Another [`Happening::Channel`] follows.
+    Reset,
+    /// The accelerator cannot run this machine.
+    Unfit(String),
+    /// The kernel gave up.
+    Panicked(String),
+    /// Going on makes no sense.
+    Broken(String),
+    /// Something to be told to the user that changes nothing.
+    Note(String),
+    /// The backend's process has ended, and what it held is gone. The last thing that is said.
+    Ended(Ending),
+}
+
+/// What a backend is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// Press the power button.
+    PowerButton,
+    /// End everything now.
+    Kill,
+}
+
+/// A backend that runs. Its task ends after [`Happening::Ended`]; dropping this kills it.
+pub(crate) struct Run {
+    pub(crate) control: mpsc::UnboundedSender<Control>,
+    pub(crate) happenings: mpsc::UnboundedReceiver<Happening>,
+    pub(crate) task: JoinHandle<()>,
+}
+
+/// How a backend is to be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mode {
+    /// Without hardware virtualization, whatever the machine asks for.
+    pub(crate) plain: bool,
+    /// The machine may restart. Otherwise its restart is its end.
+    pub(crate) may_restart: bool,
+}
+
+/// What can run a machine.
+pub(crate) enum Backend {
+    Qemu(Qemu),
+    Nspawn(Nspawn),
+}
+
+impl Backend {
+    /// What `MachineStarting` calls it: the backend, and the accelerator of a VM.
+    pub(crate) fn names(&self, mode: Mode) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Qemu(qemu) => ("qemu", Some(qemu.accelerator(mode.plain).name())),
+            Self::Nspawn(_) => ("nspawn", None),
+        }
+    }
+
+    /// Starts it.
+    pub(crate) async fn launch(&self, mode: Mode) -> Result<Run, LaunchError> {
+        match self {
+            Self::Qemu(qemu) => qemu.launch(mode).await,
+            Self::Nspawn(nspawn) => nspawn.launch(mode).await,
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What a machine says on its console: a file, the lines so far, and those to come.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::path_error::{PathContext, PathError};
+
+/// Lines that are kept in memory. The file keeps all.
+const KEPT: usize = 50_000;
+/// Bytes after which a line without an end is cut.
+const LONGEST: usize = 16 * 1024;
+
+/// Called with every whole line.
+pub(crate) type OnLine = Box<dyn Fn(&str) + Send + Sync>;
+
+/// A machine's console. Clones are the same console; it outlives restarts of the machine.
+#[derive(Clone)]
+pub struct Console {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    log: Mutex<Log>,
+    /// Counts what came, so that waiting for more misses nothing.
+    version: watch::Sender<u64>,
+    on_line: OnLine,
+}
+
+struct Log {
+    file: Option<File>,
+    lines: VecDeque<Arc<str>>,
+    /// Lines that were dropped from the front.
+    dropped: u64,
+    partial: Vec<u8>,
+}
+
+impl std::fmt::Debug for Console {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Console").finish_non_exhaustive()
+    }
+}
+
+impl Console {
+    /// A console whose log is the file at `path`; without a path it is in memory alone.
+    pub(crate) fn new(path: Option<&Path>, on_line: OnLine) -> Result<Self, PathError> {
+        let file = path
+            .map(|path| {
+                File::options()
+                    .create(true)
+                    .append(true)
+                    .open(path)
+                    .path(path)
+            })
+            .transpose()?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                log: Mutex::new(Log {
+                    file,
+                    lines: VecDeque::new(),
+                    dropped: 0,
+                    partial: Vec::new(),
+                }),
+                version: watch::Sender::new(0),
+                on_line,
+            }),
+        })
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        // A poisoned log is a log: nothing in it can be half done.
+        self.shared
+            .log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what the machine wrote.
+    pub(crate) fn feed(&self, bytes: &[u8]) {
+        let mut whole = Vec::new();
+        {
+            let mut log = self.log();
+            // A full disk takes the log's file, not the machine.
+            if let Some(file) = &mut log.file
+                && file.write_all(bytes).is_err()
+            {
+                log.file = None;
+            }
+            for &byte in bytes {
+                if byte == b'\n' || log.partial.len() >= LONGEST {
+                    whole.push(log.end_line());
+                }
+                if byte != b'\n' {
+                    log.partial.push(byte);
+                }
+            }
+        }
+        for line in &whole {
+            (self.shared.on_line)(line);
+        }
+        self.shared.version.send_modify(|version| *version += 1);
+    }
+
+    /// The last `count` lines, also one that has no end yet.
+    #[must_use]
+    pub fn tail(&self, count: usize) -> Vec<String> {
+        let log = self.log();
+        let mut lines: Vec<String> = log
+            .lines
+            .iter()
+            .rev()
+            .take(count)
+            .rev()
+            .map(|line| line.to_string())
+            .collect();
+        if !log.partial.is_empty() {
+            lines.push(text(&log.partial));
+        }
+        let excess = lines.len().saturating_sub(count);
+        lines.drain(..excess);
+        lines
+    }
+
+    /// A reader that begins with the first line that is kept.
+    #[must_use]
+    pub fn lines(&self) -> ConsoleLines {
+        ConsoleLines {
+            console: self.clone(),
+            next: 0,
+            version: self.shared.version.subscribe(),
+        }
+    }
+
+    /// A reader that begins with the next line that comes.
+    #[must_use]
+    pub fn new_lines(&self) -> ConsoleLines {
+        let mut lines = self.lines();
+        let log = self.log();
+        lines.next = log.dropped + log.lines.len() as u64;
+        drop(log);
+        lines
+    }
+
+    /// Waits until a line fulfils `wanted`, beginning with the first that is kept, and returns it.
+    /// A line that has no end yet (a prompt) counts as it is. `None` after `within`.
+    pub async fn wait_for(
+        &self,
+        within: Duration,
+        wanted: impl FnMut(&str) -> bool,
+    ) -> Option<String> {
+        self.lines().find(within, wanted).await
+    }
+}
+
+impl Log {
+    fn end_line(&mut self) -> Arc<str> {
+        let line: Arc<str> = text(&self.partial).into();
+        self.partial.clear();
+        self.lines.push_back(Arc::clone(&line));
+        if self.lines.len() > KEPT {
+            self.lines.pop_front();
+            self.dropped += 1;
+        }
+        line
+    }
+}
+
+/// A line as text, without the carriage return that terminals end it with.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes
+        .iter()
+        .rposition(|&byte| byte != b'\r')
+        .map_or(0, |last| last + 1);
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// A reader of a console's lines.
+#[derive(Debug)]
+pub struct ConsoleLines {
+    console: Console,
+    next: u64,
+    version: watch::Receiver<u64>,
+}
+
+impl ConsoleLines {
+    /// The next line that is there already.
+    pub fn try_next(&mut self) -> Option<Arc<str>> {
+        let log = self.console.log();
+        let from = self.next.max(log.dropped);
+        let line = log.lines.get(usize::try_from(from - log.dropped).ok()?)?;
+        self.next = from + 1;
+        Some(Arc::clone(line))
+    }
+
+    /// The next line, when it comes.
+    pub async fn next(&mut self) -> Option<Arc<str>> {
+        loop {
+            self.version.borrow_and_update();
+            if let Some(line) = self.try_next() {
+                return Some(line);
+            }
+            self.version.changed().await.ok()?;
+        }
+    }
+
+    /// Waits until a line fulfils `wanted`. A line that has no end yet counts as it is.
+    pub async fn find(
+        &mut self,
+        within: Duration,
+        mut wanted: impl FnMut(&str) -> bool,
+    ) -> Option<String> {
+        let search = async {
+            loop {
+                self.version.borrow_and_update();
+                while let Some(line) = self.try_next() {
+                    if wanted(&line) {
+                        return Some(line.to_string());
+                    }
+                }
+                let partial = text(&self.console.log().partial);
+                if !partial.is_empty() && wanted(&partial) {
+                    return Some(partial);
+                }
+                self.version.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(within, search).await.ok().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn console() -> Console {
+        Console::new(None, Box::new(|_| {})).unwrap()
+    }
+
+    #[test]
+    fn lines_are_cut_where_they_end() {
+        let console = console();
+        console.feed(b"one\r\ntw");
+        console.feed(b"o\nlogin: ");
+        assert_eq!(console.tail(10), ["one", "two", "login: "]);
+        assert_eq!(console.tail(1), ["login: "]);
+        let mut lines = console.lines();
+        assert_eq!(lines.try_next().as_deref(), Some("one"));
+        assert_eq!(lines.try_next().as_deref(), Some("two"));
+        assert_eq!(lines.try_next(), None);
+    }
+
+    #[test]
+    fn a_line_without_end_does_not_fill_the_memory() {
+        let console = console();
+        console.feed(&vec![b'x'; 3 * LONGEST]);
+        assert_eq!(
+            console.lines().try_next().map(|line| line.len()),
+            Some(LONGEST)
+        );
+    }
+
+    #[test]
+    fn old_lines_make_room() {
+        let console = console();
+        for number in 0..KEPT + 3 {
+            console.feed(format!("{number}\n").as_bytes());
+        }
+        let mut lines = console.lines();
+        assert_eq!(lines.try_next().as_deref(), Some("3"));
+    }
+
+    #[tokio::test]
+    async fn waiting_sees_old_new_and_unfinished_lines() {
+        let console = console();
+        console.feed(b"booting\n");
+        let within = Duration::from_secs(10);
+        let found = console.wait_for(within, |line| line == "booting").await;
+        assert_eq!(found.as_deref(), Some("booting"));
+        let waiting = console.clone();
+        let prompt =
+            tokio::spawn(async move { waiting.wait_for(within, |l| l.ends_with("login: ")).await });
+        console.feed(b"web login: ");
+        assert_eq!(prompt.await.unwrap().as_deref(), Some("web login: "));
+        let never = console.wait_for(Duration::from_millis(5), |_| false).await;
+        assert_eq!(never, None);
+    }
+}

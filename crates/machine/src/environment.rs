@@ -1,0 +1,156 @@
+//! Where a machine runs, and whom it tells.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::MemfdFlags;
+
+use crate::spec::NicSpec;
+use crate::verdict::Verdicts;
+
+/// The network, as a machine sees it. A session implements it.
+///
+/// Methods may block; they are called where that is allowed.
+pub trait Attach: Send + Sync {
+    /// A Unix socket that takes one connection from QEMU's `stream` netdev for this NIC, and any
+    /// later ones in its place.
+    ///
+    /// # Errors
+    /// There is no such VLAN, or no socket can be made.
+    fn vm_port(&self, machine: &str, nic: &NicSpec) -> io::Result<PathBuf>;
+
+    /// Hangs the network namespace of process `pid` on the VLANs, by one interface for each NIC,
+    /// with its name, MAC and addresses, and brings them and the loopback up.
+    ///
+    /// # Errors
+    /// There is no such VLAN, or the kernel refuses.
+    fn container_ports(&self, machine: &str, nics: &[NicSpec], pid: u32) -> io::Result<()>;
+
+    /// The machine is off: its ports may go.
+    fn detach(&self, machine: &str);
+}
+
+/// No network at all.
+#[derive(Debug, Clone, Copy)]
+pub struct NoNetwork;
+
+impl Attach for NoNetwork {
+    fn vm_port(&self, _machine: &str, nic: &NicSpec) -> io::Result<PathBuf> {
+        Err(io::Error::other(format!("there is no VLAN {}", nic.vlan)))
+    }
+
+    fn container_ports(&self, _machine: &str, nics: &[NicSpec], _pid: u32) -> io::Result<()> {
+        nics.first().map_or(Ok(()), |nic| {
+            Err(io::Error::other(format!("there is no VLAN {}", nic.vlan)))
+        })
+    }
+
+    fn detach(&self, _machine: &str) {}
+}
+
+/// What is told of a machine, as it happens. Durations are in seconds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// It is being started.
+    Starting {
+        /// `qemu` or `nspawn`.
+        backend: &'static str,
+        /// `kvm` or `tcg` for a VM.
+        accel: Option<&'static str>,
+    },
+    /// Hardware virtualization did not work; it starts once more without.
+    AccelFallback {
+        /// What was seen.
+        reason: String,
+    },
+    /// The agent answers.
+    Up {
+        /// Since the start (or the restart) was asked for or seen.
+        seconds: f64,
+    },
+    /// Its own system says that its start has finished.
+    Ready {
+        /// Since the start (or the restart) was asked for or seen.
+        seconds: f64,
+    },
+    /// It is off, because somebody wanted that.
+    Stopped,
+    /// It died, or could not be started.
+    Failed {
+        /// What was seen.
+        reason: String,
+        /// The end of its console, and of its backend's own output.
+        last_words: Vec<String>,
+    },
+    /// One line of its console, control sequences and all.
+    Console {
+        /// The line.
+        line: String,
+    },
+    /// Something to know that fails nothing.
+    Warning {
+        /// One sentence.
+        text: String,
+    },
+}
+
+/// Told what happens to a machine. Called from the machine's task: it must not block.
+pub type Reporter = Arc<dyn Fn(Report) + Send + Sync>;
+
+/// Where a machine runs.
+#[derive(Clone)]
+pub struct Environment {
+    /// The machine's own directory; made if it is not there. The caller removes it.
+    pub dir: PathBuf,
+    /// A program whose `main` calls [`crate::helper::dispatch`]: usually our own.
+    pub exe: PathBuf,
+    /// The agent.
+    pub agent: AgentBinary,
+    /// The network.
+    pub attach: Arc<dyn Attach>,
+    /// Who is told.
+    pub report: Reporter,
+    /// What is known of this host's accelerators.
+    pub verdicts: Verdicts,
+    /// Absolute paths that a machine whose root is the host's sees as empty directories: the
+    /// cache, and the sessions' directories.
+    pub hidden: Vec<PathBuf>,
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The agent's binary, in memory, as a file that a container can execute. One serves all machines.
+#[derive(Debug, Clone)]
+pub struct AgentBinary(Arc<OwnedFd>);
+
+impl AgentBinary {
+    /// Puts `bytes` there.
+    ///
+    /// # Errors
+    /// The host is out of memory or of file descriptors.
+    pub fn new(bytes: &[u8]) -> io::Result<Self> {
+        use std::io::Write;
+        let fd = rustix::fs::memfd_create("machinist-agent", MemfdFlags::CLOEXEC)?;
+        let mut file = std::fs::File::from(fd);
+        file.write_all(bytes)?;
+        Ok(Self(Arc::new(file.into())))
+    }
+
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
+    }
+}
+
+/// The file of the machine's directory in which its console is logged.
+#[must_use]
+pub fn console_log(dir: &Path) -> PathBuf {
+    dir.join("console.log")
+}

@@ -1,0 +1,302 @@
+//! A machine, as everybody but its task sees it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::agent::Agent;
+use crate::console::Console;
+use crate::environment::{Environment, Report, console_log};
+use crate::error::MachineError;
+use crate::lifecycle::{Refused, State};
+use crate::path_error::{PathContext, PathError};
+use crate::spec::MachineSpec;
+use crate::task::{Ask, Request, Task};
+
+/// How a machine is to be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StartOptions {
+    /// The machine may restart. Otherwise its restart switches it off.
+    pub may_restart: bool,
+}
+
+impl Default for StartOptions {
+    fn default() -> Self {
+        Self { may_restart: true }
+    }
+}
+
+/// What is known of a machine at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Where it is in its life.
+    pub state: State,
+    /// Of a failed machine: the end of its console, and of its backend's own output.
+    pub last_words: Vec<String>,
+    /// How often its agent has begun to answer.
+    pub boots: u64,
+    /// Where its published ports are reached, in the order of its specification.
+    pub published: Vec<SocketAddr>,
+}
+
+/// A machine. Clones are handles of the same one; when the last is dropped, it is killed.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    spec: Arc<MachineSpec>,
+    console: Console,
+    requests: mpsc::UnboundedSender<Request>,
+    status: watch::Receiver<Status>,
+    agents: watch::Receiver<Option<Agent>>,
+}
+
+impl Machine {
+    /// A machine that is off. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Its directory or its console's log cannot be made.
+    pub fn new(spec: MachineSpec, environment: Environment) -> Result<Self, PathError> {
+        let dir = &environment.dir;
+        std::fs::create_dir_all(dir).path(dir)?;
+        let report = Arc::clone(&environment.report);
+        let console = Console::new(
+            Some(&console_log(dir)),
+            Box::new(move |line| {
+                report(Report::Console {
+                    line: line.to_owned(),
+                });
+            }),
+        )?;
+        let (requests, requested) = mpsc::unbounded_channel();
+        let (told, status) = watch::channel(Status {
+            state: State::Off,
+            last_words: Vec::new(),
+            boots: 0,
+            published: Vec::new(),
+        });
+        let (agents, agent) = watch::channel(None);
+        let task = Task::new(spec.clone(), environment, console.clone(), told, agents);
+        // It ends when the last handle is gone, and then kills what runs.
+        drop(tokio::spawn(task.run(requested)));
+        Ok(Self {
+            spec: Arc::new(spec),
+            console,
+            requests,
+            status,
+            agents: agent,
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn spec(&self) -> &MachineSpec {
+        &self.spec
+    }
+
+    /// Its console, over all its starts.
+    #[must_use]
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// Where it is in its life, now and from now on.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Its agent, now and from now on: `None` while nobody answers.
+    #[must_use]
+    pub fn agents(&self) -> watch::Receiver<Option<Agent>> {
+        self.agents.clone()
+    }
+
+    /// Its agent, which answers after [`Machine::start`].
+    ///
+    /// # Errors
+    /// The machine is off, has failed, or restarts.
+    pub fn agent(&self) -> Result<Agent, MachineError> {
+        let agent = self.agents.borrow().clone();
+        agent.ok_or_else(|| self.trouble(&self.status.borrow()))
+    }
+
+    /// Starts it, and waits until its agent answers. A machine that runs is left alone.
+    ///
+    /// # Errors
+    /// It could not be started, or is about to stop.
+    pub async fn start(&self, options: StartOptions) -> Result<(), MachineError> {
+        self.ask(Ask::Start(options)).await?;
+        self.until_it_answers().await
+    }
+
+    /// Waits until the machine's own system says that its start has finished.
+    ///
+    /// # Errors
+    /// It goes off, fails, or takes longer than `within`.
+    pub async fn ready(&self, within: Duration) -> Result<(), MachineError> {
+        self.wait(
+            within,
+            "the end of its system's start",
+            |state| match state {
+                State::Ready => Some(true),
+                state if state.is_over() => Some(false),
+                _ => None,
+            },
+        )
+        .await
+    }
+
+    /// Switches it off in order; what still runs after `within` is killed.
+    ///
+    /// # Errors
+    /// It fails in its last moments.
+    pub async fn shutdown(&self, within: Duration) -> Result<(), MachineError> {
+        self.ask(Ask::Shutdown(within)).await?;
+        self.until_off().await
+    }
+
+    /// Pulls the plug, and waits until the machine is gone.
+    ///
+    /// # Errors
+    /// None of the machine's: a failed machine is gone as well.
+    pub async fn crash(&self) -> Result<(), MachineError> {
+        self.ask(Ask::PowerOff).await?;
+        let mut status = self.status.clone();
+        let over = status.wait_for(|status| status.state.is_over()).await;
+        over.map(drop).map_err(|_| self.gone())
+    }
+
+    /// Restarts it in order, and waits until its agent answers again.
+    ///
+    /// # Errors
+    /// It does not run, or does not come back.
+    pub async fn reboot(&self) -> Result<(), MachineError> {
+        let before = self.status.borrow().boots;
+        self.ask(Ask::Reboot).await?;
+        let mut status = self.status.clone();
+        let back = status
+            .wait_for(|status| status.boots > before || status.state.is_over())
+            .await
+            .map_err(|_| self.gone())?
+            .clone();
+        if back.boots > before {
+            return Ok(());
+        }
+        Err(self.trouble(&back))
+    }
+
+    /// Waits until the machine is off, without asking it to.
+    ///
+    /// # Errors
+    /// It fails instead, or runs longer than `within`.
+    pub async fn wait_for_shutdown(&self, within: Duration) -> Result<(), MachineError> {
+        self.wait(within, "its end", |state| match state {
+            State::Off => Some(true),
+            State::Failed { .. } => Some(false),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Why the machine does not answer, from what is known of it.
+    fn trouble(&self, status: &Status) -> MachineError {
+        let machine = self.name().to_owned();
+        match &status.state {
+            State::Off => MachineError::Off { machine },
+            State::Failed { reason } => MachineError::Failed {
+                machine,
+                reason: reason.clone(),
+                last_words: status.last_words.clone(),
+            },
+            State::Starting => MachineError::Refused {
+                machine,
+                why: Refused::NotRunning,
+            },
+            State::Up | State::Ready | State::Silent | State::Rebooting | State::Stopping => {
+                MachineError::Refused {
+                    machine,
+                    why: Refused::Leaving,
+                }
+            }
+        }
+    }
+
+    fn gone(&self) -> MachineError {
+        MachineError::Gone {
+            machine: self.name().to_owned(),
+        }
+    }
+
+    async fn ask(&self, what: Ask) -> Result<(), MachineError> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request { what, answer };
+        self.requests.send(request).map_err(|_| self.gone())?;
+        match answered.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => Err(MachineError::Refused {
+                machine: self.name().to_owned(),
+                why,
+            }),
+            Err(_) => Err(self.gone()),
+        }
+    }
+
+    async fn until_it_answers(&self) -> Result<(), MachineError> {
+        let mut status = self.status.clone();
+        let now = status
+            .wait_for(|status| status.state.answers() || status.state.is_over())
+            .await
+            .map_err(|_| self.gone())?
+            .clone();
+        if now.state.answers() {
+            return Ok(());
+        }
+        Err(self.trouble(&now))
+    }
+
+    async fn until_off(&self) -> Result<(), MachineError> {
+        let mut status = self.status.clone();
+        let now = status
+            .wait_for(|status| status.state.is_over())
+            .await
+            .map_err(|_| self.gone())?
+            .clone();
+        match now.state {
+            State::Failed { .. } => Err(self.trouble(&now)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until `decided` says whether what was waited for has come.
+    async fn wait(
+        &self,
+        within: Duration,
+        what: &'static str,
+        decided: impl Fn(&State) -> Option<bool>,
+    ) -> Result<(), MachineError> {
+        let mut status = self.status.clone();
+        let waiting = status.wait_for(|status| decided(&status.state).is_some());
+        let now = match tokio::time::timeout(within, waiting).await {
+            Ok(Ok(status)) => status.clone(),
+            Ok(Err(_)) => return Err(self.gone()),
+            Err(_) => {
+                return Err(MachineError::Late {
+                    machine: self.name().to_owned(),
+                    what,
+                    within,
+                });
+            }
+        };
+        if decided(&now.state) == Some(true) {
+            return Ok(());
+        }
+        Err(self.trouble(&now))
+    }
+}

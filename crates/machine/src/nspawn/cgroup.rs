@@ -1,0 +1,151 @@
+//! A cgroup for each container: nspawn wants one of its own, and killing it kills everything.
+//!
+//! It is made below the cgroup that the engine itself is in. Where the host has no cgroup2, or does
+//! not let us, a container goes on without.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::path_error::{PathContext, PathError};
+
+const SUPER_MAGIC: u64 = 0x6367_7270;
+
+/// Whether a cgroup2 file system is mounted at `place`.
+#[must_use]
+pub fn is_unified(place: &Path) -> bool {
+    rustix::fs::statfs(place).is_ok_and(|stat| stat.f_type as u64 == SUPER_MAGIC)
+}
+
+/// Where cgroup2 is mounted: the usual place, or the one that hosts with the older layout use.
+fn mount_point() -> Option<&'static Path> {
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .map(Path::new)
+        .into_iter()
+        .find(|place| is_unified(place))
+}
+
+/// The cgroup directory of process `pid`, or of ourselves.
+#[must_use]
+pub fn of_process(pid: Option<u32>) -> Option<PathBuf> {
+    let file = pid.map_or_else(
+        || "/proc/self/cgroup".to_owned(),
+        |pid| format!("/proc/{pid}/cgroup"),
+    );
+    let inside = unified_path(&fs::read_to_string(file).ok()?)?;
+    Some(mount_point()?.join(inside))
+}
+
+/// The cgroup2 path in the text of /proc/PID/cgroup, relative to the mount point.
+fn unified_path(text: &str) -> Option<PathBuf> {
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(PathBuf::from(path))
+}
+
+/// Moves the calling process into the cgroup at `dir`.
+///
+/// # Errors
+/// The cgroup is gone, or has controllers enabled and so takes no processes.
+pub fn join(dir: &Path) -> Result<(), PathError> {
+    let procs = dir.join("cgroup.procs");
+    fs::write(&procs, "0").path(&procs)
+}
+
+/// A container's own cgroup. Dropping it kills what is in it and removes it.
+#[derive(Debug)]
+pub struct Cgroup {
+    dir: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes one called `name` below our own. `None` where the host does not let us.
+    #[must_use]
+    pub fn create(name: &str) -> Option<Self> {
+        let dir = of_process(None)?.join(name);
+        match fs::create_dir(&dir) {
+            Ok(()) => Some(Self { dir }),
+            // Left over from a run that was killed; nobody else uses our names.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                remove(&dir, Duration::from_secs(2));
+                fs::create_dir(&dir).ok().map(|()| Self { dir })
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Limits memory and processor time, where the host's cgroup2 has these controllers.
+    pub fn limit(&self, memory: Option<u64>, cpus: Option<u16>) {
+        // A controller that is not there has no file. A machine without a limit is still a machine.
+        if let Some(bytes) = memory {
+            drop(fs::write(self.dir.join("memory.max"), bytes.to_string()));
+        }
+        if let Some(cpus) = cpus {
+            let quota = format!("{} 100000", u32::from(cpus) * 100_000);
+            drop(fs::write(self.dir.join("cpu.max"), quota));
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        remove(&self.dir, Duration::from_secs(5));
+    }
+}
+
+/// Kills all processes in the cgroup at `dir`, and removes it with all below it. Gives up after
+/// `limit`: killed processes leave a cgroup only when the kernel gets to it. Returns whether it is
+/// gone.
+pub fn remove(dir: &Path, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        // Kernels before 5.14 have no such file; there we rely on the supervisor's death.
+        drop(fs::write(dir.join("cgroup.kill"), "1"));
+        remove_tree(dir);
+        if !dir.exists() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Removes the directories, deepest first. The files in them are the kernel's.
+fn remove_tree(dir: &Path) {
+    if let Ok(entries) = fs::read_dir(dir) {
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                remove_tree(&entry.path());
+            }
+        }
+    }
+    // Still in use: the caller looks whether it is gone.
+    drop(fs::remove_dir(dir));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unified_line_is_found_among_the_old_ones() {
+        let text = "9:name=systemd:/\n4:memory:/process_api/d8\n0::/mtest/payload/init.scope\n";
+        assert_eq!(
+            unified_path(text),
+            Some(PathBuf::from("mtest/payload/init.scope"))
+        );
+        assert_eq!(unified_path("0::/\n"), Some(PathBuf::new()));
+        assert_eq!(unified_path("1:cpu:/\n"), None);
+    }
+}

@@ -1,0 +1,215 @@
+//! Containers, run by systemd-nspawn.
+//!
+//! Three processes make one: `__launch` ([`launch`]), which becomes systemd-nspawn, the container's
+//! init under it, and `__enter` ([`enter`]), which brings the agent in. All mounts, namespaces and
+//! interfaces of a container hang on the first; when it dies, the kernel takes them.
+
+pub(crate) mod cgroup;
+pub(crate) mod enter;
+mod inotify;
+pub(crate) mod launch;
+mod notify;
+mod plan;
+mod run;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::time::Duration;
+
+use machinist_sys::process::Spawn;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::mpsc;
+
+use crate::backend::{Mode, Run};
+use crate::console::Console;
+use crate::environment::Environment;
+use crate::error::LaunchError;
+use crate::path_error::PathContext;
+use crate::spec::{Kind, MachineSpec};
+use crate::supervised::Supervised;
+use crate::words::{self, Words};
+
+use cgroup::Cgroup;
+use notify::Notifications;
+pub(crate) use plan::{Bind, Plan};
+
+/// The file of a machine's directory that names its cgroup, for whoever cleans up after us.
+pub(crate) const CGROUP_FILE: &str = "cgroup";
+
+/// One machine's backend.
+pub(crate) struct Nspawn {
+    pub(crate) spec: MachineSpec,
+    pub(crate) environment: Environment,
+    pub(crate) console: Console,
+    pub(crate) words: Words,
+}
+
+impl Nspawn {
+    pub(crate) async fn launch(&self, mode: Mode) -> Result<Run, LaunchError> {
+        let dir = &self.environment.dir;
+        let notifications = Notifications::bind(dir)?;
+        let cgroup = self.make_cgroup()?;
+        let plan = self.plan(cgroup.as_ref());
+
+        let (ours, theirs) = UnixStream::pair().path(dir)?;
+        let mut spawn = Spawn::new(&self.environment.exe);
+        spawn
+            .command()
+            .arg("__launch")
+            .env_clear()
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let failed = |source| LaunchError::Spawn {
+            program: self.environment.exe.display().to_string(),
+            source,
+        };
+        let mut child = spawn.start().map_err(failed)?;
+        let mut readers = Vec::new();
+        if let Some(stdout) = child.stdout.take() {
+            readers
+                .push(words::console(OwnedFd::from(stdout), self.console.clone()).map_err(failed)?);
+        }
+        if let Some(stderr) = child.stderr.take() {
+            readers.push(words::words(OwnedFd::from(stderr), self.words.clone()).map_err(failed)?);
+        }
+        let child = Supervised::new(child).map_err(failed)?;
+        let attached = Attached {
+            environment: self.environment.clone(),
+            machine: self.spec.name.clone(),
+        };
+        self.converse(ours, &plan, child.pid()).await?;
+
+        let (control, controlled) = mpsc::unbounded_channel();
+        let (tell, happenings) = mpsc::unbounded_channel();
+        if let Some(note) = inotify::ensure() {
+            // The receiver is in our hand.
+            drop(tell.send(crate::backend::Happening::Note(note)));
+        }
+        let running = run::Running {
+            child,
+            notifications,
+            controlled,
+            tell,
+            words: self.words.clone(),
+            exe: self.environment.exe.clone(),
+            agent: self.environment.agent.clone(),
+            may_restart: mode.may_restart,
+            readers,
+            held: run::Held { cgroup, attached },
+            entered: None,
+        };
+        Ok(Run {
+            control,
+            happenings,
+            task: tokio::spawn(running.run()),
+        })
+    }
+
+    /// What is agreed with `__launch` before it becomes nspawn. While it makes its mounts, the
+    /// network is laid.
+    async fn converse(&self, ours: UnixStream, plan: &Plan, pid: u32) -> Result<(), LaunchError> {
+        let gone = LaunchError::HelperGone;
+        ours.set_nonblocking(true).map_err(gone)?;
+        let mut socket = BufReader::new(tokio::net::UnixStream::from_std(ours).map_err(gone)?);
+        let mut text = serde_json::to_string(plan)
+            .map_err(|error| LaunchError::Unable(format!("a path is not UTF-8: {error}")))?;
+        text.push('\n');
+        socket.write_all(text.as_bytes()).await.map_err(gone)?;
+        let mut answer = String::new();
+        socket.read_line(&mut answer).await.map_err(gone)?;
+        self.understand(&answer, "isolated").await?;
+        let (attach, name, nics) = (
+            self.environment.attach.clone(),
+            self.spec.name.clone(),
+            self.spec.nics.clone(),
+        );
+        tokio::task::spawn_blocking(move || attach.container_ports(&name, &nics, pid))
+            .await
+            .map_err(|error| LaunchError::Network(error.into()))?
+            .map_err(LaunchError::Network)?;
+        // An error here is explained by what it says next.
+        drop(socket.write_all(b"go\n").await);
+        answer.clear();
+        socket.read_line(&mut answer).await.map_err(gone)?;
+        self.understand(&answer, "").await
+    }
+
+    async fn understand(&self, answer: &str, wanted: &str) -> Result<(), LaunchError> {
+        if answer.trim_end() == wanted {
+            return Ok(());
+        }
+        if let Some(reason) = answer.trim_end().strip_prefix("failed: ") {
+            return Err(LaunchError::Helper(reason.to_owned()));
+        }
+        // It died without a word on the socket; a panic of its would be on its standard error.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let words = self.words.lines().join("; ");
+        Err(LaunchError::Helper(format!(
+            "the container's launcher died: {words}"
+        )))
+    }
+
+    fn make_cgroup(&self) -> Result<Option<Cgroup>, LaunchError> {
+        let dir = &self.environment.dir;
+        // A machine's directory is its own, so this name is too.
+        let name = format!(
+            "machinist-{}-{:x}",
+            self.spec.name,
+            crate::unique::of_path(dir)
+        );
+        let cgroup = Cgroup::create(&name);
+        if let Some(cgroup) = &cgroup {
+            cgroup.limit(Some(self.spec.memory), Some(self.spec.cpus));
+            let file = dir.join(CGROUP_FILE);
+            std::fs::write(&file, cgroup.dir().as_os_str().as_encoded_bytes()).path(&file)?;
+        }
+        Ok(cgroup)
+    }
+
+    fn plan(&self, cgroup: Option<&Cgroup>) -> Plan {
+        let spec = &self.spec;
+        let devices = match &spec.kind {
+            Kind::Container { devices } => devices.clone(),
+            Kind::Vm { .. } => Vec::new(),
+        };
+        // Only the host's own root has our own things in it.
+        let is_host = spec.image.root == std::path::Path::new("/");
+        Plan {
+            name: spec.name.clone(),
+            dir: self.environment.dir.clone(),
+            lower: spec.image.root.clone(),
+            hidden: if is_host {
+                self.environment.hidden.clone()
+            } else {
+                Vec::new()
+            },
+            hosts: spec.hosts_file(),
+            machine_id: spec.machine_id.clone(),
+            volumes: spec
+                .volumes
+                .iter()
+                .map(|volume| Bind {
+                    source: volume.source.clone(),
+                    target: volume.target.clone(),
+                    writable: volume.writable,
+                })
+                .collect(),
+            devices,
+            cgroup: cgroup.map(|cgroup| cgroup.dir().to_owned()),
+        }
+    }
+}
+
+/// A container's ports on the network; dropping it lets them go.
+pub(crate) struct Attached {
+    environment: Environment,
+    machine: String,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.environment.attach.detach(&self.machine);
+    }
+}

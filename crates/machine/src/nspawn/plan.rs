@@ -1,0 +1,195 @@
+//! What `__launch` is told: all that makes one container.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Where `__launch` puts everything, under a `/run` that only the container's supervisor sees. So
+/// nothing of systemd-nspawn's own (locks, sockets, propagation directories) reaches the host's.
+pub const STAGE: &str = "/run/machinist";
+
+/// All that makes one container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The machine's name, also its host name.
+    pub name: String,
+    /// The machine's directory on the host; holds the socket `notify`.
+    pub dir: PathBuf,
+    /// The root that the container's own root is laid over. It is never written to.
+    pub lower: PathBuf,
+    /// Absolute paths of `lower` that the container sees as empty directories.
+    pub hidden: Vec<PathBuf>,
+    /// The contents of /etc/hosts.
+    pub hosts: String,
+    /// The contents of /etc/machine-id, 32 hexadecimal digits.
+    pub machine_id: String,
+    /// Directories and files of the host that the container sees.
+    pub volumes: Vec<Bind>,
+    /// Device nodes of the host that the container sees under the same name.
+    pub devices: Vec<PathBuf>,
+    /// The directory of the container's own cgroup, to be joined.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// A directory or file of the host, inside the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bind {
+    /// Absolute path on the host.
+    pub source: PathBuf,
+    /// Absolute path inside.
+    pub target: PathBuf,
+    /// Whether the container may write to it.
+    pub writable: bool,
+}
+
+impl Plan {
+    /// The command line of systemd-nspawn, the program included.
+    #[must_use]
+    pub fn argv(&self) -> Vec<OsString> {
+        let mut argv: Vec<OsString> = [
+            "systemd-nspawn",
+            // No .nspawn file of the host decides about our machine.
+            "--settings=no",
+            // No machined, no scope: it is our child and nobody else's.
+            "--register=no",
+            "--keep-unit",
+            "--directory=/run/machinist/root",
+            "--boot",
+            // The network namespace is the one that we made. nspawn believes that it is the host's
+            // and would withhold what a machine of its own may do there.
+            "--capability=CAP_NET_ADMIN",
+            "--console=read-only",
+            "--notify-ready=yes",
+            // SIGTERM to nspawn is the power button.
+            "--kill-signal=SIGRTMIN+4",
+            "--resolv-conf=off",
+            "--timezone=off",
+            "--link-journal=no",
+        ]
+        .into_iter()
+        .map(OsString::from)
+        .collect();
+        argv.push(format!("--machine={}", self.name).into());
+        for (number, volume) in self.volumes.iter().enumerate() {
+            argv.push(bind_option(
+                volume.writable,
+                &staged_volume(number),
+                &volume.target,
+            ));
+        }
+        for device in &self.devices {
+            argv.push(bind_option(true, device, device));
+        }
+        argv
+    }
+
+    /// The environment of systemd-nspawn, all of it.
+    #[must_use]
+    pub fn environment() -> Vec<(&'static str, String)> {
+        vec![
+            (
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
+            ),
+            ("LANG", "C".into()),
+            // Handed on to the container's init: a console log wants no colours.
+            ("TERM", "dumb".into()),
+            ("NOTIFY_SOCKET", format!("{STAGE}/dir/notify")),
+            ("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1".into()),
+            // As with a network of nspawn's own making: /proc/sys/net belongs to the machine.
+            ("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network".into()),
+        ]
+    }
+}
+
+/// Where `__launch` binds the volume of this number before nspawn binds it on.
+#[must_use]
+pub fn staged_volume(number: usize) -> PathBuf {
+    PathBuf::from(format!("{STAGE}/volumes/{number}"))
+}
+
+fn bind_option(writable: bool, source: &Path, target: &Path) -> OsString {
+    let mut option = OsString::from(if writable { "--bind=" } else { "--bind-ro=" });
+    option.push(escaped(source));
+    option.push(":");
+    option.push(escaped(target));
+    option
+}
+
+/// `path` as nspawn reads it: colons and backslashes are its own.
+fn escaped(path: &Path) -> OsString {
+    let mut out = Vec::new();
+    for &byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b':' | b'\\') {
+            out.push(b'\\');
+        }
+        out.push(byte);
+    }
+    OsString::from_vec(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan {
+            name: "web".into(),
+            dir: "/run/user/0/machinist/s/machines/web".into(),
+            lower: "/cache/root".into(),
+            hidden: Vec::new(),
+            hosts: "127.0.0.1 localhost\n".into(),
+            machine_id: "0".repeat(32),
+            volumes: vec![
+                Bind {
+                    source: "/srv/data".into(),
+                    target: "/data".into(),
+                    writable: true,
+                },
+                Bind {
+                    source: "/srv/a:b".into(),
+                    target: "/a:b".into(),
+                    writable: false,
+                },
+            ],
+            devices: vec!["/dev/fuse".into()],
+            cgroup: None,
+        }
+    }
+
+    #[test]
+    fn the_command_line() {
+        let argv = plan().argv();
+        let lines: Vec<_> = argv.iter().map(|a| a.to_string_lossy()).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        systemd-nspawn
+        --settings=no
+        --register=no
+        --keep-unit
+        --directory=/run/machinist/root
+        --boot
+        --capability=CAP_NET_ADMIN
+        --console=read-only
+        --notify-ready=yes
+        --kill-signal=SIGRTMIN+4
+        --resolv-conf=off
+        --timezone=off
+        --link-journal=no
+        --machine=web
+        --bind=/run/machinist/volumes/0:/data
+        --bind-ro=/run/machinist/volumes/1:/a\:b
+        --bind=/dev/fuse:/dev/fuse
+        ");
+    }
+
+    #[test]
+    fn the_plan_survives_the_pipe() {
+        let text = serde_json::to_string(&plan()).unwrap();
+        assert!(!text.contains('\n'));
+        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan());
+    }
+}

@@ -1,0 +1,311 @@
+//! QEMU's command line, made by pure functions.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use crate::verdict::Accelerator;
+
+/// The virtio-serial port that the agent listens on.
+pub(crate) const AGENT_PORT: &str = "org.machinist.agent.0";
+/// The id of its device, by which QMP calls it.
+pub(crate) const AGENT_DEVICE: &str = "agent";
+
+/// A VM, as far as QEMU is concerned.
+#[derive(Debug, Clone)]
+pub(crate) struct VmPlan {
+    pub(crate) name: String,
+    pub(crate) accelerator: Accelerator,
+    /// In bytes; QEMU gets whole mebibytes.
+    pub(crate) memory: u64,
+    pub(crate) cpus: u16,
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
+    pub(crate) append: String,
+    pub(crate) drives: Vec<Drive>,
+    pub(crate) shares: Vec<Share>,
+    pub(crate) nics: Vec<Nic>,
+    /// Number of the inherited, connected socket that QEMU speaks QMP on.
+    pub(crate) qmp: i32,
+    /// Number of the inherited, listening socket of the agent's port.
+    pub(crate) agent: i32,
+    /// Otherwise a restart is the end.
+    pub(crate) may_restart: bool,
+}
+
+/// A file as a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Drive {
+    pub(crate) path: PathBuf,
+    pub(crate) format: Format,
+    pub(crate) read_only: bool,
+    /// The disk's serial number, by which the guest knows it.
+    pub(crate) serial: String,
+}
+
+/// How a disk lies in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Raw,
+    Qcow2,
+}
+
+impl Format {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+}
+
+/// A directory of the host, by 9p.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub(crate) tag: String,
+    pub(crate) path: PathBuf,
+    pub(crate) writable: bool,
+}
+
+/// A network card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Nic {
+    pub(crate) mac: [u8; 6],
+    /// The socket that the switch listens on.
+    pub(crate) socket: PathBuf,
+}
+
+impl VmPlan {
+    /// The arguments, the program not among them.
+    pub(crate) fn argv(&self) -> Vec<OsString> {
+        let mut argv = Argv::default();
+        self.machine(&mut argv);
+        self.channels(&mut argv);
+        for drive in &self.drives {
+            drive.add(&mut argv);
+        }
+        for share in &self.shares {
+            share.add(&mut argv);
+        }
+        for (number, nic) in self.nics.iter().enumerate() {
+            nic.add(number, &mut argv);
+        }
+        argv.option("-kernel", &self.kernel);
+        argv.option("-initrd", &self.initrd);
+        argv.option("-append", &self.append);
+        argv.0
+    }
+
+    fn machine(&self, argv: &mut Argv) {
+        argv.option("-name", format!("{},process={0}", self.name));
+        argv.flag("-nodefaults");
+        argv.flag("-no-user-config");
+        argv.option("-display", "none");
+        // A HPET that the guest leaves ticking costs four times the idle processor time.
+        argv.option("-machine", "q35,hpet=off");
+        match self.accelerator {
+            Accelerator::Kvm => {
+                argv.option("-accel", "kvm");
+                argv.option("-cpu", "host");
+            }
+            Accelerator::Tcg => {
+                // Smaller caches of translated code cost a third of the boot.
+                argv.option("-accel", "tcg,thread=multi,tb-size=256");
+                // Walking five levels of page tables in software is work for nothing.
+                argv.option("-cpu", "max,la57=off");
+            }
+        }
+        argv.option("-smp", self.cpus.to_string());
+        argv.option("-m", format!("{}M", self.memory.div_ceil(1 << 20)));
+        argv.option(
+            "-action",
+            if self.may_restart {
+                "reboot=reset,panic=pause"
+            } else {
+                "reboot=shutdown,panic=pause"
+            },
+        );
+    }
+
+    fn channels(&self, argv: &mut Argv) {
+        argv.option("-chardev", format!("socket,id=qmp,fd={}", self.qmp));
+        argv.option("-mon", "chardev=qmp,mode=control");
+        argv.option("-chardev", "stdio,id=console,signal=off");
+        argv.option("-serial", "chardev:console");
+        argv.option("-device", "virtio-serial-pci,id=ports");
+        argv.option(
+            "-chardev",
+            format!(
+                "socket,id=agent-channel,fd={},server=on,wait=off",
+                self.agent
+            ),
+        );
+        argv.option(
+            "-device",
+            format!(
+                "virtserialport,bus=ports.0,chardev=agent-channel,id={AGENT_DEVICE},name={AGENT_PORT}"
+            ),
+        );
+        argv.option("-object", "rng-random,id=random,filename=/dev/urandom");
+        argv.option("-device", "virtio-rng-pci,rng=random");
+        argv.option("-device", "pvpanic-pci");
+    }
+}
+
+impl Drive {
+    fn add(&self, argv: &mut Argv) {
+        let id = &self.serial;
+        let mut blockdev = Options::new(format!("driver={},node-name={id}", self.format.name()));
+        blockdev.text(if self.read_only {
+            // Whoever else has it open for reading is no trouble, and nobody writes it.
+            ",read-only=on,file.driver=file,file.locking=off"
+        } else {
+            ",discard=unmap,file.driver=file,file.discard=unmap"
+        });
+        blockdev.path(",file.filename=", &self.path);
+        argv.option("-blockdev", blockdev.0);
+        argv.option("-device", format!("virtio-blk-pci,drive={id},serial={id}"));
+    }
+}
+
+impl Share {
+    fn add(&self, argv: &mut Argv) {
+        let tag = &self.tag;
+        let mut fsdev = Options::new(format!(
+            "local,id={tag},security_model=none,multidevs=remap"
+        ));
+        if !self.writable {
+            fsdev.text(",readonly=on");
+        }
+        fsdev.path(",path=", &self.path);
+        argv.option("-fsdev", fsdev.0);
+        argv.option(
+            "-device",
+            format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"),
+        );
+    }
+}
+
+impl Nic {
+    fn add(&self, number: usize, argv: &mut Argv) {
+        let mut netdev = Options::new(format!("stream,id=net{number},server=off,addr.type=unix"));
+        netdev.path(",addr.path=", &self.socket);
+        argv.option("-netdev", netdev.0);
+        let mac = self.mac.map(|byte| format!("{byte:02x}")).join(":");
+        // No option ROM: nothing boots from the network, and reading it takes time.
+        argv.option(
+            "-device",
+            format!("virtio-net-pci,netdev=net{number},mac={mac},romfile="),
+        );
+    }
+}
+
+#[derive(Default)]
+struct Argv(Vec<OsString>);
+
+impl Argv {
+    fn flag(&mut self, flag: &str) {
+        self.0.push(flag.into());
+    }
+
+    fn option(&mut self, option: &str, value: impl AsRef<std::ffi::OsStr>) {
+        self.0.push(option.into());
+        self.0.push(value.as_ref().into());
+    }
+}
+
+/// A list of options in which a path may stand.
+struct Options(OsString);
+
+impl Options {
+    fn new(text: String) -> Self {
+        Self(text.into())
+    }
+
+    fn text(&mut self, text: &str) {
+        self.0.push(text);
+    }
+
+    /// Commas separate options; one in a value is written twice.
+    fn path(&mut self, key: &str, path: &Path) {
+        self.0.push(key);
+        let mut value = Vec::new();
+        for &byte in path.as_os_str().as_bytes() {
+            if byte == b',' {
+                value.push(b',');
+            }
+            value.push(byte);
+        }
+        self.0.push(OsString::from_vec(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> VmPlan {
+        VmPlan {
+            name: "db".into(),
+            accelerator: Accelerator::Tcg,
+            memory: 512 << 20,
+            cpus: 2,
+            kernel: "/cache/vmlinuz".into(),
+            initrd: "/cache/initrd".into(),
+            append: "console=ttyS0".into(),
+            drives: vec![
+                Drive {
+                    path: "/cache/root.erofs".into(),
+                    format: Format::Raw,
+                    read_only: true,
+                    serial: "root".into(),
+                },
+                Drive {
+                    path: "/run/a,b/disk0.img".into(),
+                    format: Format::Raw,
+                    read_only: false,
+                    serial: "disk0".into(),
+                },
+            ],
+            shares: vec![Share {
+                tag: "volume0".into(),
+                path: "/srv/data".into(),
+                writable: false,
+            }],
+            nics: vec![Nic {
+                mac: [0x52, 0x54, 0, 0x12, 1, 3],
+                socket: "/run/vlan1/db.sock".into(),
+            }],
+            qmp: 7,
+            agent: 9,
+            may_restart: true,
+        }
+    }
+
+    fn pairs(plan: &VmPlan) -> String {
+        let argv = plan.argv();
+        let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
+        words.join(" ").replace(" -", "\n-")
+    }
+
+    #[test]
+    fn the_command_line() {
+        insta::assert_snapshot!(pairs(&plan()), @"");
+    }
+
+    #[test]
+    fn under_kvm_without_restarts() {
+        let plan = VmPlan {
+            accelerator: Accelerator::Kvm,
+            may_restart: false,
+            drives: Vec::new(),
+            shares: Vec::new(),
+            nics: Vec::new(),
+            ..plan()
+        };
+        let text = pairs(&plan);
+        assert!(text.contains("-accel kvm\n-cpu host"), "{text}");
+        assert!(text.contains("-action reboot=shutdown"), "{text}");
+        assert!(!text.contains("netdev"), "{text}");
+    }
+}

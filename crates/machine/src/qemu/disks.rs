@@ -1,0 +1,124 @@
+//! The files that are a VM's disks.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::argv::{Drive, Format};
+use crate::error::LaunchError;
+use crate::path_error::PathContext;
+use crate::spec::{Disk, DiskAccess};
+
+/// Makes the files that `disks` need in `dir`, and says how QEMU is to open them. What is there
+/// from an earlier start of the same machine is kept: a disk survives a power cut.
+pub(crate) fn prepare(dir: &Path, disks: &[Disk]) -> Result<Vec<Drive>, LaunchError> {
+    let mut drives = Vec::new();
+    for (number, disk) in disks.iter().enumerate() {
+        let serial = format!("disk{number}");
+        drives.push(match disk {
+            Disk::Scratch { size } => Drive {
+                path: scratch(&dir.join(format!("{serial}.img")), *size)?,
+                format: Format::Raw,
+                read_only: false,
+                serial,
+            },
+            Disk::File { path, access } => {
+                let format = format_of(path)?;
+                match access {
+                    DiskAccess::Discard => Drive {
+                        path: overlay(&dir.join(format!("{serial}.qcow2")), path, format)?,
+                        format: Format::Qcow2,
+                        read_only: false,
+                        serial,
+                    },
+                    DiskAccess::ReadOnly | DiskAccess::Write => Drive {
+                        path: path.clone(),
+                        format,
+                        read_only: *access == DiskAccess::ReadOnly,
+                        serial,
+                    },
+                }
+            }
+        });
+    }
+    Ok(drives)
+}
+
+/// A sparse file of `size` bytes.
+fn scratch(path: &Path, size: u64) -> Result<PathBuf, LaunchError> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .path(path)?;
+    file.set_len(size).path(path)?;
+    Ok(path.to_owned())
+}
+
+fn format_of(path: &Path) -> Result<Format, LaunchError> {
+    let mut magic = [0; 4];
+    let count = File::open(path).path(path)?.read(&mut magic).path(path)?;
+    Ok(if &magic[..count] == b"QFI\xfb" {
+        Format::Qcow2
+    } else {
+        Format::Raw
+    })
+}
+
+/// A qcow2 file above `base` that takes the writes.
+fn overlay(path: &Path, base: &Path, format: Format) -> Result<PathBuf, LaunchError> {
+    if path.exists() {
+        return Ok(path.to_owned());
+    }
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", format.name(), "-b"])
+        .arg(base)
+        .arg(path)
+        .output()
+        .map_err(|source| LaunchError::Spawn {
+            program: "qemu-img".into(),
+            source,
+        })?;
+    if made.status.success() {
+        return Ok(path.to_owned());
+    }
+    Err(LaunchError::Unable(format!(
+        "qemu-img cannot make an overlay for {}: {}",
+        base.display(),
+        String::from_utf8_lossy(&made.stderr).trim()
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scratch_disk_is_sparse_and_keeps_what_it_has() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let disks = [Disk::Scratch { size: 1 << 30 }];
+        let drives = prepare(dir.path(), &disks).unwrap();
+        let path = &drives[0].path;
+        let found = std::fs::metadata(path).unwrap();
+        assert_eq!((found.len(), found.blocks()), (1 << 30, 0));
+        std::fs::write(dir.path().join("disk0.img"), "data").unwrap();
+        assert_eq!(prepare(dir.path(), &disks).unwrap(), drives);
+        assert_eq!(&std::fs::read(path).unwrap()[..4], b"data");
+    }
+
+    #[test]
+    fn formats_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            format_of(&path).unwrap()
+        };
+        assert_eq!(file("a", b"QFI\xfb\0\0\0\x03"), Format::Qcow2);
+        assert_eq!(file("b", b"QF"), Format::Raw);
+        assert_eq!(file("c", b""), Format::Raw);
+    }
+}

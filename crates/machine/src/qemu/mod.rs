@@ -1,0 +1,253 @@
+//! VMs, run by QEMU.
+//!
+//! QEMU is our child. It speaks QMP on a socket pair, writes the serial console to its standard
+//! output, and listens on a socket of ours for the agent's port.
+
+mod argv;
+mod cmdline;
+mod disks;
+mod panic;
+mod port;
+mod qmp;
+mod run;
+mod vitality;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+
+use machinist_image::BootRoot;
+use machinist_sys::process::{Child, Spawn};
+use tokio::sync::mpsc;
+
+use crate::backend::{Mode, Run};
+use crate::console::Console;
+use crate::environment::Environment;
+use crate::error::LaunchError;
+use crate::path_error::PathContext;
+use crate::spec::{Kind, MachineSpec};
+use crate::supervised::Supervised;
+use crate::verdict::{Accel, Accelerator};
+use crate::words::{self, Words};
+
+use argv::{Drive, Format, Nic, Share, VmPlan};
+use cmdline::{RootArguments, kernel_command_line};
+use port::AgentPort;
+
+/// The program.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The tag of the volume with this number.
+pub(crate) fn volume_tag(number: usize) -> String {
+    format!("volume{number}")
+}
+
+/// One machine's backend.
+pub(crate) struct Qemu {
+    pub(crate) spec: MachineSpec,
+    pub(crate) environment: Environment,
+    pub(crate) console: Console,
+    pub(crate) words: Words,
+}
+
+impl Qemu {
+    fn wish(&self) -> Accel {
+        match &self.spec.kind {
+            Kind::Vm { accel, .. } => *accel,
+            Kind::Container { .. } => Accel::Auto,
+        }
+    }
+
+    /// What the next launch will run on.
+    pub(crate) fn accelerator(&self, plain: bool) -> Accelerator {
+        let wish = if plain { Accel::Tcg } else { self.wish() };
+        // Where the wish cannot be fulfilled, the launch says so.
+        let chosen = self.environment.verdicts.choose(wish);
+        chosen.unwrap_or(Accelerator::Kvm)
+    }
+
+    pub(crate) async fn launch(&self, mode: Mode) -> Result<Run, LaunchError> {
+        let wish = if mode.plain { Accel::Tcg } else { self.wish() };
+        let verdicts = &self.environment.verdicts;
+        let accelerator = verdicts.choose(wish).map_err(LaunchError::Unable)?;
+        let dir = &self.environment.dir;
+
+        let (port, listener) = AgentPort::new(dir)?;
+        let (ours, theirs) = UnixStream::pair().path(dir)?;
+        let mut spawn = Spawn::new(PROGRAM);
+        let plan = self.plan(
+            accelerator,
+            mode,
+            spawn.pass(theirs.into()),
+            spawn.pass(listener.into()),
+        )?;
+        spawn
+            .command()
+            .args(plan.argv())
+            .current_dir(dir)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let failed = |source| LaunchError::Spawn {
+            program: PROGRAM.into(),
+            source,
+        };
+        let child = spawn.start().map_err(failed)?;
+        ours.set_nonblocking(true).map_err(failed)?;
+        let control_socket = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
+        self.supervise(child, port, control_socket, accelerator)
+            .map_err(failed)
+    }
+
+    fn supervise(
+        &self,
+        mut child: Child,
+        port: AgentPort,
+        control_socket: tokio::net::UnixStream,
+        accelerator: Accelerator,
+    ) -> std::io::Result<Run> {
+        let (seen, signs) = mpsc::unbounded_channel();
+        let mut readers = Vec::new();
+        if let Some(stdout) = child.stdout.take() {
+            let console = self.console.clone();
+            let mut finder = panic::PanicFinder::default();
+            readers.push(words::drain(OwnedFd::from(stdout), move |bytes| {
+                console.feed(bytes);
+                // Nobody looks at signs of life any more when the run is over.
+                drop(seen.send(finder.feed(bytes)));
+            })?);
+        }
+        if let Some(stderr) = child.stderr.take() {
+            readers.push(words::words(OwnedFd::from(stderr), self.words.clone())?);
+        }
+        let (control, controlled) = mpsc::unbounded_channel();
+        let (tell, happenings) = mpsc::unbounded_channel();
+        let (qmp, events) = qmp::Qmp::start(control_socket);
+        let trial = (accelerator == Accelerator::Kvm).then(|| run::Trial {
+            verdicts: self.environment.verdicts.clone(),
+            strict: self.wish() == Accel::Kvm,
+            condemned: self.environment.verdicts.watch(),
+            vitality: vitality::Vitality::default(),
+            signs: 0,
+        });
+        let running = run::Running {
+            child: Supervised::new(child)?,
+            qmp,
+            events,
+            console_signs: signs,
+            port,
+            controlled,
+            tell,
+            words: self.words.clone(),
+            readers,
+            trial,
+            went_off: false,
+            attached: Attached {
+                environment: self.environment.clone(),
+                machine: self.spec.name.clone(),
+            },
+        };
+        Ok(Run {
+            control,
+            happenings,
+            task: tokio::spawn(running.run()),
+        })
+    }
+
+    fn plan(
+        &self,
+        accelerator: Accelerator,
+        mode: Mode,
+        qmp: i32,
+        agent: i32,
+    ) -> Result<VmPlan, LaunchError> {
+        let spec = &self.spec;
+        let boot = spec.image.boot.as_ref().ok_or_else(|| {
+            LaunchError::Unable(format!(
+                "the image {} has no kernel: it was not made for a VM",
+                spec.image.name
+            ))
+        })?;
+        let mut drives = Vec::new();
+        let mut shares = Vec::new();
+        let root = match &boot.root {
+            BootRoot::Erofs(path) => {
+                drives.push(read_only_drive("root", path));
+                "erofs:root"
+            }
+            BootRoot::Share9p(path) => {
+                shares.push(Share {
+                    tag: "root".into(),
+                    path: path.clone(),
+                    writable: false,
+                });
+                "9p:root"
+            }
+        };
+        if let Some(modules) = &boot.modules {
+            drives.push(read_only_drive("modules", modules));
+        }
+        if let Kind::Vm { disks, .. } = &spec.kind {
+            drives.extend(disks::prepare(&self.environment.dir, disks)?);
+        }
+        for (number, volume) in spec.volumes.iter().enumerate() {
+            shares.push(Share {
+                tag: volume_tag(number),
+                path: volume.source.clone(),
+                writable: volume.writable,
+            });
+        }
+        let root = RootArguments {
+            root: root.to_owned(),
+            modules: boot.modules.as_ref().map(|_| "modules".to_owned()),
+        };
+        Ok(VmPlan {
+            name: spec.name.clone(),
+            accelerator,
+            memory: spec.memory,
+            cpus: spec.cpus,
+            kernel: boot.kernel.clone(),
+            initrd: boot.initrd.clone(),
+            append: kernel_command_line(&root, spec.boot),
+            drives,
+            shares,
+            nics: self.ports()?,
+            qmp,
+            agent,
+            may_restart: mode.may_restart,
+        })
+    }
+
+    fn ports(&self) -> Result<Vec<Nic>, LaunchError> {
+        let attach = &self.environment.attach;
+        let port = |nic: &crate::spec::NicSpec| {
+            Ok(Nic {
+                mac: nic.mac,
+                socket: attach.vm_port(&self.spec.name, nic)?,
+            })
+        };
+        let ports: Result<_, _> = self.spec.nics.iter().map(port).collect();
+        ports.map_err(LaunchError::Network)
+    }
+}
+
+fn read_only_drive(serial: &str, path: &Path) -> Drive {
+    Drive {
+        path: path.to_owned(),
+        format: Format::Raw,
+        read_only: true,
+        serial: serial.to_owned(),
+    }
+}
+
+/// A VM's ports on the network; dropping it lets them go.
+struct Attached {
+    environment: Environment,
+    machine: String,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.environment.attach.detach(&self.machine);
+    }
+}

@@ -1,0 +1,67 @@
+//! The agent's virtio-serial port, as a socket on which QEMU listens.
+//!
+//! QEMU serves one connection at a time, and what was sent to a dead agent must not reach the next.
+//! So every agent gets a connection of its own: when the guest closes the port or restarts, the old
+//! one is shut down and a new one made, which QEMU takes as soon as it has seen the end of the old.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::path_error::{PathContext, PathError};
+use crate::unique::ShortPath;
+
+const NAME: &str = "agent";
+
+/// The host's side of the port.
+#[derive(Debug)]
+pub(crate) struct AgentPort {
+    dir: PathBuf,
+    /// Connected, and not given away.
+    spare: Option<UnixStream>,
+    /// Another handle of the connection that was given away.
+    given: Option<UnixStream>,
+}
+
+impl AgentPort {
+    /// Makes the socket in `dir`. Returns what QEMU is to listen on. The first connection waits in
+    /// its queue until QEMU runs.
+    pub(crate) fn new(dir: &Path) -> Result<(Self, UnixListener), PathError> {
+        let path = dir.join(NAME);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).path(&path),
+            _ => {}
+        }
+        let short = ShortPath::new(dir).path(dir)?;
+        let listener = UnixListener::bind(short.join(NAME)).path(&path)?;
+        let mut port = Self {
+            dir: dir.to_owned(),
+            spare: None,
+            given: None,
+        };
+        port.renew().path(&path)?;
+        Ok((port, listener))
+    }
+
+    /// Cuts the present connection, and makes the next.
+    pub(crate) fn renew(&mut self) -> io::Result<()> {
+        for old in [self.given.take(), self.spare.take()].into_iter().flatten() {
+            // It may be cut already.
+            drop(old.shutdown(Shutdown::Both));
+        }
+        let short = ShortPath::new(&self.dir)?;
+        self.spare = Some(UnixStream::connect(short.join(NAME))?);
+        Ok(())
+    }
+
+    /// Gives the connection away, unless that has happened.
+    pub(crate) fn take(&mut self) -> io::Result<Option<tokio::net::UnixStream>> {
+        let Some(stream) = self.spare.take() else {
+            return Ok(None);
+        };
+        self.given = Some(stream.try_clone()?);
+        stream.set_nonblocking(true)?;
+        tokio::net::UnixStream::from_std(stream).map(Some)
+    }
+}

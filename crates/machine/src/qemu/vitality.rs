@@ -1,0 +1,82 @@
+//! Whether a VM that runs under KVM for the first time lives.
+//!
+//! Sign of life is a byte on the serial console, or the agent's port opening. A guest that burns
+//! processor time without any is stuck: a kernel that runs natively says something many times in
+//! each second of its boot. A guest that waits (for a busy host, for a disk) burns nothing.
+
+use std::fs;
+use std::time::Duration;
+
+/// Processor time that may pass between two signs of life.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often to look.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Watches one VM.
+#[derive(Debug, Default)]
+pub(crate) struct Vitality {
+    signs: u64,
+    burnt_at_sign: Duration,
+}
+
+impl Vitality {
+    /// `signs` counts signs of life so far, `burnt` is the processor time used so far. Returns how
+    /// much was burnt in silence, if that is too much.
+    pub(crate) fn look(&mut self, signs: u64, burnt: Duration) -> Option<Duration> {
+        if signs != self.signs {
+            self.signs = signs;
+            self.burnt_at_sign = burnt;
+        }
+        let silent = burnt.saturating_sub(self.burnt_at_sign);
+        (silent >= PATIENCE).then_some(silent)
+    }
+}
+
+/// Processor time that the threads in `tids` of process `pid` have used.
+pub(crate) fn processor_time(pid: u32, tids: &[u32]) -> Duration {
+    let ticks: u64 = tids
+        .iter()
+        .filter_map(|tid| fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok())
+        .filter_map(|stat| ticks(&stat))
+        .sum();
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Duration::from_millis(ticks * 1000 / per_second)
+}
+
+/// User and system time in the text of /proc/PID/stat, in clock ticks.
+fn ticks(stat: &str) -> Option<u64> {
+    // The name in parentheses may hold anything, also parentheses.
+    let (_, after) = stat.rsplit_once(") ")?;
+    let mut fields = after.split(' ').skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn silence_counts_only_while_it_burns() {
+        let mut vitality = Vitality::default();
+        assert_eq!(vitality.look(0, seconds(1)), None);
+        assert_eq!(vitality.look(10, seconds(4)), None);
+        assert_eq!(vitality.look(10, seconds(8)), None);
+        assert_eq!(vitality.look(11, seconds(9)), None);
+        assert_eq!(vitality.look(11, seconds(9)), None);
+        assert_eq!(vitality.look(11, seconds(14)), Some(seconds(5)));
+    }
+
+    #[test]
+    fn stat_is_read_behind_the_name() {
+        let stat = "42 (CPU 0/KVM) ) R 1 42 42 0 -1 4194368 9 0 0 0 130 20 0 0 20 0 5 0 77";
+        assert_eq!(ticks(stat), Some(150));
+        assert_eq!(ticks("nonsense"), None);
+    }
+}

@@ -1,0 +1,422 @@
+//! The one task that owns a machine's state, and does what its life cycle decides.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+
+use crate::agent::{self, Agent, Power};
+use crate::backend::{Backend, Channel, Control, Happening, Mode, Run};
+use crate::console::Console;
+use crate::environment::{Environment, Report};
+use crate::error::chain;
+use crate::lifecycle::{Decision, Effect, Event, Lifecycle, Refused, State};
+use crate::machine::{StartOptions, Status};
+use crate::nspawn::Nspawn;
+use crate::publish::Published;
+use crate::qemu::Qemu;
+use crate::spec::{Kind, MachineSpec};
+use crate::words::Words;
+
+/// How long a machine may go on after its agent is gone: it is on its way down, or it is lost.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Lines of the console in a machine's last words.
+const LAST_LINES: usize = 20;
+
+/// What a handle asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ask {
+    Start(StartOptions),
+    Shutdown(Duration),
+    PowerOff,
+    Reboot,
+}
+
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) what: Ask,
+    pub(crate) answer: oneshot::Sender<Result<(), Refused>>,
+}
+
+/// What the task's own helpers tell it. The number says which agent they speak of.
+enum Inner {
+    Agent(u64, Agent),
+    NoAgent(u64, String),
+    AgentLost(u64),
+    Ready(u64),
+}
+
+pub(crate) struct Task {
+    spec: MachineSpec,
+    environment: Environment,
+    console: Console,
+    words: Words,
+    backend: Backend,
+    life: Lifecycle,
+    run: Option<Run>,
+    may_restart: bool,
+    status: watch::Sender<Status>,
+    agents: watch::Sender<Option<Agent>>,
+    published: Option<Published>,
+    /// Counts channels: what is heard of an older one is void.
+    channel: u64,
+    helper: Option<AbortHandle>,
+    tell: mpsc::UnboundedSender<Inner>,
+    told: mpsc::UnboundedReceiver<Inner>,
+    expires: Option<Instant>,
+    stop_within: Duration,
+    began: Instant,
+}
+
+impl Task {
+    pub(crate) fn new(
+        spec: MachineSpec,
+        environment: Environment,
+        console: Console,
+        status: watch::Sender<Status>,
+        agents: watch::Sender<Option<Agent>>,
+    ) -> Self {
+        let words = Words::default();
+        let backend = match spec.kind {
+            Kind::Vm { .. } => Backend::Qemu(Qemu {
+                spec: spec.clone(),
+                environment: environment.clone(),
+                console: console.clone(),
+                words: words.clone(),
+            }),
+            Kind::Container { .. } => Backend::Nspawn(Nspawn {
+                spec: spec.clone(),
+                environment: environment.clone(),
+                console: console.clone(),
+                words: words.clone(),
+            }),
+        };
+        let (tell, told) = mpsc::unbounded_channel();
+        Self {
+            spec,
+            environment,
+            console,
+            words,
+            backend,
+            life: Lifecycle::default(),
+            run: None,
+            may_restart: true,
+            status,
+            agents,
+            published: None,
+            channel: 0,
+            helper: None,
+            tell,
+            told,
+            expires: None,
+            stop_within: Duration::ZERO,
+            began: Instant::now(),
+        }
+    }
+
+    pub(crate) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+        loop {
+            let expires = self.expires.map(tokio::time::Instant::from_std);
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => self.asked(request).await,
+                    None => break,
+                },
+                happening = next_of(self.run.as_mut()) => self.happened(happening).await,
+                Some(inner) = self.told.recv() => self.heard(inner).await,
+                () = until(expires) => {
+                    self.expires = None;
+                    self.event(Event::Expired).await;
+                }
+            }
+        }
+        // The last handle is gone. What runs is killed, and waited for.
+        self.drop_agent();
+        self.end_run().await;
+    }
+
+    async fn asked(&mut self, request: Request) {
+        let event = match request.what {
+            Ask::Start(options) => {
+                if self.life.state().is_over() {
+                    self.may_restart = options.may_restart;
+                }
+                Event::Start
+            }
+            Ask::Shutdown(within) => {
+                self.stop_within = within;
+                Event::Shutdown
+            }
+            Ask::PowerOff => Event::PowerOff,
+            Ask::Reboot => Event::Reboot,
+        };
+        let decision = self.decide(event);
+        let answer = match &decision {
+            Decision::Do(_) => Ok(()),
+            Decision::Refuse(why) => Err(*why),
+        };
+        // Answered before it is done, but after the state has moved: whoever asked waits for a
+        // state, and must not see the one before. It may also have given up.
+        _ = request.answer.send(answer);
+        self.obey(decision).await;
+    }
+
+    async fn happened(&mut self, happening: Happening) {
+        match happening {
+            Happening::Channel(channel) => self.connect(channel),
+            Happening::Ready => self.event(Event::SystemReady).await,
+            Happening::Reset => {
+                self.began = Instant::now();
+                self.event(Event::GuestReset).await;
+            }
+            Happening::Unfit(reason) => {
+                self.report(Report::AccelFallback {
+                    reason: reason.clone(),
+                });
+                self.event(Event::Unfit(reason)).await;
+            }
+            Happening::Panicked(reason) => self.event(Event::Panicked(reason)).await,
+            Happening::Broken(reason) => self.event(Event::Broken(reason)).await,
+            Happening::Note(text) => self.report(Report::Warning { text }),
+            Happening::Ended(ending) => {
+                self.run = None;
+                self.event(Event::Ended(ending)).await;
+            }
+        }
+    }
+
+    async fn heard(&mut self, inner: Inner) {
+        match inner {
+            Inner::Agent(channel, agent) if channel == self.channel => {
+                self.agents.send_replace(Some(agent));
+                self.status.send_modify(|status| status.boots += 1);
+                self.event(Event::AgentUp).await;
+            }
+            Inner::NoAgent(channel, reason) if channel == self.channel => {
+                self.event(Event::Broken(reason)).await;
+            }
+            Inner::AgentLost(channel) if channel == self.channel => {
+                self.event(Event::AgentLost).await;
+            }
+            Inner::Ready(channel) if channel == self.channel => {
+                self.event(Event::SystemReady).await;
+            }
+            Inner::Agent(..) | Inner::NoAgent(..) | Inner::AgentLost(_) | Inner::Ready(_) => {}
+        }
+    }
+
+    async fn event(&mut self, event: Event) {
+        let decision = self.decide(event);
+        self.obey(decision).await;
+    }
+
+    /// Moves the state, and tells of it.
+    fn decide(&mut self, event: Event) -> Decision {
+        let before = self.life.state().clone();
+        let relaunch = matches!(event, Event::Start | Event::Unfit(_));
+        let decision = self.life.handle(event);
+        let after = self.life.state().clone();
+        if before != after || (relaunch && after == State::Starting) {
+            self.moved(&before, &after);
+        }
+        decision
+    }
+
+    fn moved(&mut self, before: &State, after: &State) {
+        let now = Instant::now();
+        if before.is_over() {
+            self.began = now;
+        }
+        self.expires = match after {
+            State::Starting | State::Rebooting => Some(now + self.spec.start_within),
+            State::Silent => Some(now + SILENCE),
+            State::Stopping => Some(now + self.stop_within),
+            State::Off | State::Up | State::Ready | State::Failed { .. } => None,
+        };
+        let last_words = match after {
+            State::Failed { .. } => self.last_words(),
+            _ => Vec::new(),
+        };
+        let seconds = self.began.elapsed().as_secs_f64();
+        if after.answers() && !before.answers() {
+            self.report(Report::Up { seconds });
+        }
+        match after {
+            State::Ready => self.report(Report::Ready { seconds }),
+            State::Off => self.report(Report::Stopped),
+            State::Failed { reason } => self.report(Report::Failed {
+                reason: reason.clone(),
+                last_words: last_words.clone(),
+            }),
+            _ => {}
+        }
+        self.status.send_modify(|status| {
+            status.state = after.clone();
+            status.last_words = last_words;
+        });
+    }
+
+    async fn obey(&mut self, decision: Decision) {
+        let Decision::Do(effects) = decision else {
+            return;
+        };
+        for effect in effects {
+            match effect {
+                Effect::Launch { plain } => {
+                    if let Err(reason) = self.launch(plain).await {
+                        let decision = self.decide(Event::Broken(reason));
+                        // What follows a failed launch launches nothing.
+                        Box::pin(self.obey(decision)).await;
+                    }
+                }
+                Effect::AskToStop => self.ask_power(Power::Off),
+                Effect::AskToReboot => self.ask_power(Power::Reboot),
+                Effect::DropAgent => self.drop_agent(),
+                Effect::Kill => self.control(Control::Kill),
+            }
+        }
+    }
+
+    /// Listens on the published ports, from the first start to the end of the last handle.
+    async fn publish(&mut self) -> Result<(), String> {
+        if self.published.is_none() {
+            let published = Published::listen(&self.spec.publish, &self.agents)
+                .await
+                .map_err(|error| chain(&error))?;
+            self.status
+                .send_modify(|status| status.published = published.addresses().to_vec());
+            self.published = Some(published);
+        }
+        Ok(())
+    }
+
+    async fn launch(&mut self, plain: bool) -> Result<(), String> {
+        self.end_run().await;
+        self.drop_agent();
+        self.words.clear();
+        let mode = Mode {
+            plain,
+            may_restart: self.may_restart,
+        };
+        let (backend, accel) = self.backend.names(mode);
+        self.report(Report::Starting { backend, accel });
+        self.publish().await?;
+        let run = self.backend.launch(mode).await;
+        self.run = Some(run.map_err(|error| chain(&error))?);
+        Ok(())
+    }
+
+    /// Kills what runs, and waits for its end.
+    async fn end_run(&mut self) {
+        if let Some(run) = self.run.take() {
+            // Either it is told, or it has ended.
+            _ = run.control.send(Control::Kill);
+            drop(run.task.await);
+        }
+    }
+
+    fn control(&self, control: Control) {
+        if let Some(run) = &self.run {
+            // It has ended, and the news is on its way.
+            _ = run.control.send(control);
+        }
+    }
+
+    /// Speaks to the agent at the other end of `channel`, on a task of its own.
+    fn connect(&mut self, channel: Channel) {
+        self.drop_agent();
+        let number = self.channel;
+        let tell = self.tell.clone();
+        let spec = self.spec.clone();
+        let wait_for_system = matches!(spec.kind, Kind::Vm { .. });
+        let task = tokio::spawn(async move {
+            let agent = match agent::connect(channel, &spec).await {
+                Ok(agent) => agent,
+                Err(reason) => {
+                    // A channel that closes is the first sign of many ends; the end itself, which
+                    // says more, gets a moment to be seen.
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    drop(tell.send(Inner::NoAgent(number, reason)));
+                    return;
+                }
+            };
+            drop(tell.send(Inner::Agent(number, agent.clone())));
+            let readiness = async {
+                if wait_for_system && agent::system_ready(&agent, spec.boot).await {
+                    drop(tell.send(Inner::Ready(number)));
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = agent::closed(&agent) => {}
+                () = readiness => {}
+            }
+            drop(tell.send(Inner::AgentLost(number)));
+        });
+        self.helper = Some(task.abort_handle());
+    }
+
+    fn drop_agent(&mut self) {
+        self.channel += 1;
+        if let Some(helper) = self.helper.take() {
+            helper.abort();
+        }
+        self.agents.send_replace(None);
+    }
+
+    /// Asks the machine's system to go off or to restart. A container's init takes that from its
+    /// supervisor; a VM's agent asks its system, and where it cannot there is the power button.
+    fn ask_power(&self, power: Power) {
+        let agent = self.agents.borrow().clone();
+        let button = match &self.run {
+            Some(run) if power == Power::Off => Some(run.control.clone()),
+            _ => None,
+        };
+        let press = move || {
+            if let Some(button) = button {
+                _ = button.send(Control::PowerButton);
+            }
+        };
+        let container = matches!(self.spec.kind, Kind::Container { .. });
+        let (Some(agent), false) = (agent, container && power == Power::Off) else {
+            return press();
+        };
+        let boot = self.spec.boot;
+        // It ends with the channel; the state's own time limit does the rest.
+        drop(tokio::spawn(async move {
+            if !agent::ask_power(&agent, boot, power).await {
+                press();
+            }
+        }));
+    }
+
+    fn last_words(&self) -> Vec<String> {
+        let mut lines = self.console.tail(LAST_LINES);
+        lines.extend(self.words.lines());
+        lines
+    }
+
+    fn report(&self, report: Report) {
+        (self.environment.report)(report);
+    }
+}
+
+/// What a run sees next; never, where nothing runs.
+async fn next_of(run: Option<&mut Run>) -> Happening {
+    if let Some(run) = run {
+        if let Some(happening) = run.happenings.recv().await {
+            return happening;
+        }
+        return Happening::Ended(crate::lifecycle::Ending::Fault(
+            "its supervisor was lost".into(),
+        ));
+    }
+    std::future::pending().await
+}
+
+async fn until(instant: Option<tokio::time::Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,73 @@
+//! The last words of a backend: the end of what it printed itself.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::task::JoinHandle;
+
+use crate::console::Console;
+
+const KEPT: usize = 40;
+
+/// The last lines that a backend printed to its standard error.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Words(Arc<Mutex<VecDeque<String>>>);
+
+impl Words {
+    pub(crate) fn push(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == KEPT {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().cloned().collect()
+    }
+}
+
+/// Reads a pipe to its end, on a task of its own.
+pub(crate) fn drain(
+    pipe: impl Into<OwnedFd>,
+    mut each: impl FnMut(&[u8]) + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let mut pipe = pipe::Receiver::from_owned_fd(pipe.into())?;
+    Ok(tokio::spawn(async move {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+            each(&buffer[..count]);
+        }
+    }))
+}
+
+/// Reads a backend's console.
+pub(crate) fn console(
+    pipe: impl Into<OwnedFd>,
+    console: Console,
+) -> std::io::Result<JoinHandle<()>> {
+    drain(pipe, move |bytes| console.feed(bytes))
+}
+
+/// Reads a backend's standard error.
+pub(crate) fn words(pipe: impl Into<OwnedFd>, words: Words) -> std::io::Result<JoinHandle<()>> {
+    let mut partial = Vec::new();
+    drain(pipe, move |bytes| {
+        partial.extend_from_slice(bytes);
+        while let Some(end) = partial.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = partial.drain(..=end).collect();
+            words.push(String::from_utf8_lossy(&line).trim_end().to_owned());
+        }
+    })
+}

@@ -1,0 +1,102 @@
+//! What is left when the process that owns machines is killed.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Failed;
+use machinist_machine::{Accel, Boot, Machine, StartOptions, Verdicts, leftovers};
+
+use crate::lab::{check, container_spec, environment, processes_with, run, vm_spec};
+
+/// `__owner KIND DIR`: starts a machine, says so, and waits to be killed.
+pub fn own(arguments: &[String]) -> ExitCode {
+    let [kind, dir] = arguments else {
+        return ExitCode::from(2);
+    };
+    let result = run(async {
+        let spec = if kind == "vm" {
+            vm_spec(Accel::Tcg, Boot::Agent)?
+        } else {
+            container_spec()?
+        };
+        let environment = environment(Path::new(dir), Verdicts::forgetful())?;
+        let machine = Machine::new(spec, environment)?;
+        machine.start(StartOptions::default()).await?;
+        println!("started");
+        std::future::pending().await
+    });
+    if let Err(error) = result {
+        println!("{error:?}");
+    }
+    ExitCode::FAILURE
+}
+
+pub fn container() -> Result<(), Failed> {
+    let temp = tempfile::tempdir()?;
+    let dir = temp.path().join("orphan-container");
+    let owned = kill_owner("container", &dir)?;
+    let cgroup = PathBuf::from(std::fs::read_to_string(dir.join("cgroup"))?);
+    check(cgroup.exists(), "the cgroup was to be left")?;
+    check(leftovers::remove(&dir).is_empty(), "something stays")?;
+    check(!cgroup.exists() && !dir.exists(), "the cgroup stays")?;
+    check(owned.iter().all(|pid| !alive(pid)), owned)?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    check(!mounts.contains("machinist/root"), "a mount stays")
+}
+
+pub fn vm() -> Result<(), Failed> {
+    let temp = tempfile::tempdir()?;
+    let dir = temp.path().join("orphan-vm");
+    let owned = kill_owner("vm", &dir)?;
+    check(leftovers::remove(&dir).is_empty(), "something stays")?;
+    check(owned.iter().all(|pid| !alive(pid)), owned)
+}
+
+/// Starts an owner, kills it, and waits until its children are gone. Returns who they were.
+fn kill_owner(kind: &str, dir: &Path) -> Result<Vec<String>, Failed> {
+    let mut owner = Command::new(std::env::current_exe()?)
+        .args(["__owner", kind])
+        .arg(dir)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut said = String::new();
+    if let Some(stdout) = owner.stdout.take() {
+        BufReader::new(stdout).read_line(&mut said)?;
+    }
+    let owned = descendants(owner.id());
+    owner.kill()?;
+    owner.wait()?;
+    check(said == "started\n", &said)?;
+    check(!owned.is_empty(), "it owned nothing")?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while owned.iter().any(|pid| alive(pid)) {
+        if Instant::now() > deadline {
+            let left: Vec<_> = owned.iter().filter(|pid| alive(pid)).collect();
+            return Err(format!("left: {left:?}, {:?}", processes_with("machinist")).into());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(owned)
+}
+
+fn alive(pid: &str) -> bool {
+    Path::new("/proc").join(pid).exists()
+}
+
+fn descendants(pid: u32) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut next = vec![pid.to_string()];
+    while let Some(parent) = next.pop() {
+        let tasks = std::fs::read_dir(format!("/proc/{parent}/task"));
+        for task in tasks.into_iter().flatten().flatten() {
+            let children = std::fs::read_to_string(task.path().join("children"));
+            for child in children.unwrap_or_default().split_whitespace() {
+                all.push(child.to_owned());
+                next.push(child.to_owned());
+            }
+        }
+    }
+    all
+}

@@ -1,0 +1,68 @@
+//! Real machines: started by the real QEMU and systemd-nspawn, used, stopped, and killed.
+//!
+//! The test binary is also the `exe` of its machines: with a hidden verb as its first argument it is
+//! a helper. With `__owner` it owns machines that a test kills it over.
+
+mod container;
+mod lab;
+mod leftovers;
+mod vm;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+type Test = fn() -> Result<(), Failed>;
+
+const CONTAINERS: &[(&str, Test)] = &[
+    ("container_runs_commands_and_stops", container::life),
+    ("container_restarts", container::restarts),
+    ("container_switches_itself_off", container::off_by_itself),
+    ("container_init_exits", container::init_exits),
+    ("container_is_killed", container::killed),
+    (
+        "container_sees_its_volumes_devices_and_name",
+        container::sees,
+    ),
+    ("container_port_is_published", container::published),
+    (
+        "container_without_a_terminal_on_the_host",
+        container::no_terminals,
+    ),
+    ("container_on_the_hosts_root", container::on_host_root),
+    ("container_image_without_init", container::no_init),
+    ("a_killed_owner_leaves_no_container", leftovers::container),
+];
+
+const VMS: &[(&str, Test)] = &[
+    ("vm_by_whatever_accelerates", vm::automatic),
+    ("vm_full_life", vm::life),
+    ("vm_kernel_panics", vm::panics),
+    ("vm_qemu_is_killed", vm::killed),
+    ("a_killed_owner_leaves_no_vm", leftovers::vm),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(code) = machinist_machine::helper::dispatch(&arguments) {
+        return code;
+    }
+    if arguments.first().is_some_and(|verb| verb == "__owner") {
+        return leftovers::own(&arguments[1..]);
+    }
+    let mut trials = Vec::new();
+    for (tests, lacking) in [
+        (CONTAINERS, lab::lacking_for_containers()),
+        (VMS, lab::lacking_for_vms()),
+    ] {
+        trials.extend(tests.iter().map(|&(name, test)| {
+            match &lacking {
+                None => Trial::test(name, test),
+                Some(reason) => Trial::test(name, test)
+                    .with_kind(format!("skipped: {reason}"))
+                    .with_ignored_flag(true),
+            }
+        }));
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
