@@ -1,1 +1,0 @@
-//! systemd in the guest, over D-Bus.

@@ -1,0 +1,15 @@
+//! systemd in the guest, over D-Bus and through the agent.
+//!
+//! The conversation goes to the manager's private socket: it is there before a message bus is, and
+//! it needs nothing installed. States come as signals, so that a change is seen when it happens.
+
+mod bus;
+mod error;
+mod manager;
+mod ready;
+mod unit;
+
+pub use error::SystemdError;
+pub use manager::{Job, Manager};
+pub use ready::SystemState;
+pub use unit::{UnitState, unit_name};
