@@ -40,8 +40,6 @@ pub(super) struct Bus {
 
 impl Bus {
     pub(super) async fn new(mut stream: Stream) -> Result<Self, SystemdError> {
-        let broken =
-            |error| SystemdError::Bus(zbus::Error::InputOutput(std::sync::Arc::new(error)));
         let (ours, theirs) = StdStream::pair().map_err(broken)?;
         ours.set_nonblocking(true).map_err(broken)?;
         let mut ours = UnixStream::from_std(ours).map_err(broken)?;
