@@ -21,6 +21,8 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Failed, Trial};
 use machinist_network::NetNs;
 
+const QEMU: &str = "qemu_connects";
+
 type Case = fn() -> Result<(), Failed>;
 
 fn main() -> ExitCode {
@@ -32,9 +34,13 @@ fn main() -> ExitCode {
     if let Some(error) = &skip {
         eprintln!("skipped: these tests make network namespaces, and that needs root ({error})");
     }
+    let qemu = cases::qemu::is_there();
+    if !qemu {
+        eprintln!("skipped: the test with QEMU needs qemu-system-x86 and ipxe-qemu");
+    }
     let trials = all().into_iter().map(|(name, case)| {
         let trial = Trial::test(name, case);
-        trial.with_ignored_flag(skip.is_some())
+        trial.with_ignored_flag(skip.is_some() || (name == QEMU && !qemu))
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
@@ -61,6 +67,11 @@ fn all() -> Vec<(&'static str, Case)> {
         ("a_vm_that_stops_reading_blocks_nobody", cases::vms::stopped),
         ("a_vm_may_come_back", cases::vms::reconnects),
         ("a_peer_that_is_no_qemu_is_sent_away", cases::vms::garbage),
+        (
+            "a_container_that_deletes_its_interface_is_no_trouble",
+            cases::life::unplugged,
+        ),
+        (QEMU, cases::qemu::boots),
         ("errors_name_the_thing", cases::life::errors),
         ("what_is_dropped_is_gone", cases::life::dropped),
         ("killed_leaves_nothing", death::killed),

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use machinist_network::NetNs;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// How long anything may take that should take no time.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -53,7 +54,7 @@ pub fn transfer(from: &NetNs, to: &NetNs, address: IpAddr, bytes: usize) -> Dura
     let begun = Instant::now();
     thread::scope(|scope| {
         let receiver = scope.spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
+            let mut stream = accept(&listener);
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             let (mut want, mut got) = (Bytes::new(1), 0);
             let mut memory = vec![0; 256 * 1024];
@@ -64,6 +65,7 @@ pub fn transfer(from: &NetNs, to: &NetNs, address: IpAddr, bytes: usize) -> Dura
                 }
                 assert_eq!(memory[..count], want.take(count), "after {got} bytes");
                 got += count;
+                assert!(begun.elapsed() < 3 * PATIENCE, "only {got} bytes have come");
             }
             assert_eq!(got, bytes);
         });
@@ -80,6 +82,17 @@ pub fn transfer(from: &NetNs, to: &NetNs, address: IpAddr, bytes: usize) -> Dura
         receiver.join().unwrap();
     });
     begun.elapsed()
+}
+
+fn accept(listener: &TcpListener) -> TcpStream {
+    let mut ready = [PollFd::new(listener, PollFlags::IN)];
+    let patience = Timespec::try_from(PATIENCE).unwrap();
+    assert_eq!(
+        poll(&mut ready, Some(&patience)),
+        Ok(1),
+        "nobody has connected"
+    );
+    listener.accept().unwrap().0
 }
 
 /// Bytes that look random and are always the same, however they are taken.

@@ -3,12 +3,14 @@
 use std::error::Error;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use libtest_mimic::Failed;
 use machinist_network::{NetNs, Vlan, VlanError};
 use machinist_sys::netlink::Netlink;
 
 use crate::lab::{Container, Sockets, attach, spec};
+use crate::traffic::{udp, udp_ping};
 
 /// The whole chain, as the command line prints it.
 fn text(error: &dyn Error) -> String {
@@ -110,4 +112,56 @@ pub fn dropped() -> Result<(), Failed> {
     drop(netns);
     drop(port);
     Ok(())
+}
+
+/// Root in a container may do to its interface what it likes.
+pub fn unplugged() -> Result<(), Failed> {
+    let vlan = Vlan::new(79)?;
+    let gone = Container::new(&vlan, 1);
+    let (a, b) = (Container::new(&vlan, 2), Container::new(&vlan, 3));
+    gone.netns.run(|| {
+        let mut netlink = Netlink::open().unwrap();
+        let index = netlink.link_by_name("eth1").unwrap().index;
+        netlink.delete(index).unwrap();
+    })?;
+    let ping = || {
+        let (from, to) = (a.address.v4.into(), b.address.v4.into());
+        udp_ping(&a.netns, from, &b.netns, to, 100);
+    };
+    ping();
+    // The loop does not spin over what is gone.
+    let before = switched("vlan79");
+    std::thread::sleep(Duration::from_millis(500));
+    let spent = switched("vlan79") - before;
+    assert!(
+        spent < 10,
+        "the switch used {spent} of 50 ticks doing nothing"
+    );
+    ping();
+    // To everybody, and one of them is not there any more.
+    let socket = udp(&a.netns, a.address.v4.into(), 0);
+    socket.set_broadcast(true)?;
+    socket.send_to(b"hello", ("192.168.79.255", 5000))?;
+    ping();
+    Ok(())
+}
+
+/// The processor time of one of our threads, in ticks of 10 ms.
+fn switched(name: &str) -> u64 {
+    for task in fs::read_dir("/proc/self/task").unwrap() {
+        let path = task.unwrap().path();
+        if fs::read_to_string(path.join("comm")).unwrap().trim() != name {
+            continue;
+        }
+        let stat = fs::read_to_string(path.join("stat")).unwrap();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        // utime and stime are fields 14 and 15, of which two are before the last parenthesis.
+        return fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    }
+    panic!("there is no thread {name}");
 }
