@@ -58,12 +58,6 @@ pub enum ImageError {
     /// The initrd.
     #[error(transparent)]
     Initrd(#[from] InitrdError),
-    /// Only root may do this.
-    #[error("building {image} needs root")]
-    NeedsRoot {
-        /// The image.
-        image: String,
-    },
     /// The cache was written by a version of machinist that this one does not understand.
     #[error("the cache at {} has format {found}, and this machinist knows {known}", path.display())]
     Format {
@@ -89,7 +83,6 @@ impl ImageError {
                 "free some space, or `machinist image prune`, or put the cache elsewhere"
                     .to_owned(),
             ),
-            Self::NeedsRoot { .. } => Some("run it as root".to_owned()),
             Self::Format { path, .. } => Some(format!("remove {}", path.display())),
             Self::Kernel(error) => error.hint(),
             Self::Spec(_) | Self::Path(_) | Self::Initrd(_) | Self::Interrupted => None,

@@ -12,11 +12,20 @@ use rustix::mount::UnmountFlags;
 
 use crate::error::{At, PathError};
 use crate::key::Recipe;
+use crate::tool;
+
+/// What to do about a directory that may not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    Fail,
+    PassOver,
+}
 
 /// Calls `visit` for everything below `root`, in the same order every time, without leaving its file
 /// system. What vanishes meanwhile is passed over.
 pub(crate) fn walk(
     root: &Path,
+    unreadable: Unreadable,
     visit: &mut dyn FnMut(&Path, &Metadata) -> Result<(), PathError>,
 ) -> Result<(), PathError> {
     let device = fs::metadata(root).at("read", root)?.dev();
@@ -28,6 +37,12 @@ pub(crate) fn walk(
                 .collect::<io::Result<_>>()
                 .at("list", &directory)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error)
+                if error.kind() == io::ErrorKind::PermissionDenied
+                    && unreadable == Unreadable::PassOver =>
+            {
+                continue;
+            }
             Err(error) => return Err(error).at("list", &directory),
         };
         names.sort();
@@ -47,11 +62,12 @@ pub(crate) fn walk(
     Ok(())
 }
 
-/// Bytes on disk, hard links counted once.
+/// Bytes on disk, hard links counted once. An ordinary user cannot look into all directories of an
+/// image; there is next to nothing in those.
 pub(crate) fn size(root: &Path) -> Result<u64, PathError> {
     let mut seen = HashSet::new();
     let mut total = 0;
-    walk(root, &mut |_, metadata| {
+    walk(root, Unreadable::PassOver, &mut |_, metadata| {
         if metadata.nlink() == 1 || metadata.is_dir() || seen.insert(metadata.ino()) {
             total += metadata.blocks() * 512;
         }
@@ -65,7 +81,7 @@ pub(crate) fn size(root: &Path) -> Result<u64, PathError> {
 /// modification time.)
 pub(crate) fn fingerprint(root: &Path, recipe: &mut Recipe) -> Result<(), PathError> {
     recipe.field("root", root.as_os_str().as_bytes());
-    walk(root, &mut |path, metadata| {
+    walk(root, Unreadable::Fail, &mut |path, metadata| {
         recipe.field("path", path.as_os_str().as_bytes());
         let mut facts = Vec::with_capacity(64);
         let mut fact = |value: u64| facts.extend_from_slice(&value.to_be_bytes());
@@ -101,6 +117,9 @@ pub(crate) fn remove(root: &Path) -> Result<(), PathError> {
         match &last {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return tool::remove_mapped(root).at("remove", root);
+            }
             Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => break,
             Err(_) => std::thread::sleep(std::time::Duration::from_millis(5 << (attempt / 4))),
         }

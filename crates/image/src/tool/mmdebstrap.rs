@@ -47,7 +47,7 @@ fn args(request: &Request<'_>) -> Vec<OsString> {
         Variant::Extract => "extract",
     };
     let mut args: Vec<OsString> = vec![
-        // Said, not guessed: we run as root in namespaces of our own.
+        // Said, not guessed: it runs as root, of the host or of a user namespace.
         "--mode=root".into(),
         "--format=directory".into(),
         format!("--variant={variant}").into(),

@@ -8,4 +8,4 @@ mod run;
 pub(crate) mod tar;
 
 pub use run::ToolError;
-pub(crate) use run::{Tool, run};
+pub(crate) use run::{Tool, remove_mapped, run};

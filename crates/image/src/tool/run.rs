@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -96,21 +97,45 @@ impl ToolError {
     }
 }
 
-/// The whole command line. Pure, so that it can be tested.
+/// The whole command line, for root or for an ordinary user. Pure, so that it can be tested.
 ///
 /// unshare(1) is from util-linux, which every Debian has. `--kill-child` makes its child die with
 /// it, and that child is the first process of a PID namespace, so everything in there dies with
-/// that. Mounts of the host come in, none goes out (`slave`).
-pub(crate) fn command_line(tool: &Tool) -> Vec<OsString> {
-    let mut line: Vec<OsString> = Vec::new();
+/// that. Mounts of the host come in, none goes out (`slave`). An ordinary user is root in a user
+/// namespace with the ids that `/etc/subuid` gives them, so that files have all the owners they need.
+pub(crate) fn command_line(tool: &Tool, root: bool) -> Vec<OsString> {
+    let mut words = Vec::new();
+    if !root {
+        words.extend(["--map-root-user", "--map-auto"]);
+    }
     if tool.isolated {
-        let unshare =
-            "unshare --mount --propagation slave --pid --fork --kill-child --mount-proc --";
-        line.extend(unshare.split(' ').map(OsString::from));
+        words.extend(["--mount", "--propagation", "slave"]);
+        words.extend(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    }
+    let mut line: Vec<OsString> = Vec::new();
+    if !words.is_empty() {
+        line.push("unshare".into());
+        line.extend(words.into_iter().map(OsString::from));
+        line.push("--".into());
     }
     line.push(tool.program.into());
     line.extend(tool.args.iter().cloned());
     line
+}
+
+/// Whether we are root, and need no namespace to be it.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// What an ordinary user lacks when unshare itself fails.
+fn unprivileged_hint(said: &[String]) -> Option<String> {
+    let failed = |line: &String| line.starts_with("unshare:") || line.starts_with("newuidmap:");
+    (!is_root() && said.iter().any(failed)).then(|| {
+        "give this user a range of ids (usermod --add-subuids 100000-165535 --add-subgids \
+         100000-165535 NAME) and apt-get install uidmap; or be root"
+            .to_owned()
+    })
 }
 
 /// Runs it to its end, or to ours.
@@ -128,7 +153,7 @@ pub(crate) fn run(
         program: tool.program,
         source,
     };
-    let line = command_line(tool);
+    let line = command_line(tool, is_root());
     tracing::debug!(?line, "running");
     let (reader, writer) = io::pipe().map_err(start)?;
     let mut command = Command::new(&line[0]);
@@ -153,7 +178,7 @@ pub(crate) fn run(
         program: tool.program,
         what: job.what.to_owned(),
         status,
-        hint: (tool.hint)(&said),
+        hint: unprivileged_hint(&said).or_else(|| (tool.hint)(&said)),
         said,
     }
     .into())
@@ -201,6 +226,36 @@ fn follow(
     said
 }
 
+/// Removes a tree of an ordinary user that has files of other ids: only inside of the user
+/// namespace they are the user's to remove.
+pub(crate) fn remove_mapped(tree: &Path) -> io::Result<()> {
+    let tool = Tool {
+        program: "rm",
+        package: "coreutils",
+        args: vec![
+            "--recursive".into(),
+            "--force".into(),
+            "--one-file-system".into(),
+            "--".into(),
+            tree.into(),
+        ],
+        isolated: false,
+        hint: |_| None,
+    };
+    let line = command_line(&tool, false);
+    let mut command = Command::new(&line[0]);
+    command
+        .args(&line[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if process::spawn(command)?.wait()?.success() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
 fn missing(tool: &Tool) -> ToolError {
     ToolError::Missing {
         program: tool.program,
@@ -243,14 +298,18 @@ mod tests {
 
     #[test]
     fn isolation_wraps_the_command() {
-        let words: Vec<_> = command_line(&shell("true", true))
-            .into_iter()
-            .map(|word| word.into_string().unwrap())
-            .collect();
-        insta::assert_snapshot!(
-            words.join(" "),
-            @"unshare --mount --propagation slave --pid --fork --kill-child --mount-proc -- sh -c true"
-        );
+        let mut lines = String::new();
+        for (isolated, root) in [(false, true), (true, true), (false, false), (true, false)] {
+            let words = command_line(&shell("true", isolated), root);
+            let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
+            lines.push_str(&format!("{}\n", words.join(" ")));
+        }
+        insta::assert_snapshot!(lines, @r"
+        sh -c true
+        unshare --mount --propagation slave --pid --fork --kill-child --mount-proc -- sh -c true
+        unshare --map-root-user --map-auto -- sh -c true
+        unshare --map-root-user --map-auto --mount --propagation slave --pid --fork --kill-child --mount-proc -- sh -c true
+        ");
     }
 
     #[test]
