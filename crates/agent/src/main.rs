@@ -13,6 +13,7 @@
 mod channel;
 mod exec;
 mod info;
+mod init;
 mod login;
 mod names;
 mod server;
@@ -29,6 +30,8 @@ fn main() -> ExitCode {
     match verb.as_deref().and_then(|verb| verb.to_str()) {
         Some("__exec") => exec::exec(arguments),
         Some("serve") => serve(),
+        // The kernel gives its init the words of the command line that it does not know itself.
+        _ if std::process::id() == 1 => init::run(),
         _ => ExitCode::from(2),
     }
 }
