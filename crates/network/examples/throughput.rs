@@ -1,5 +1,7 @@
 //! How fast TCP is between two containers: over our switch, and over `vde_switch` with two
-//! `vde_plug2tap`, on the same machine in the same minutes.
+//! `vde_plug2tap`, on the same machine in the same minutes. And over our switch from a container to
+//! what is in a virtual machine's place: a process that speaks QEMU's protocol and hands the frames
+//! to a kernel, so that the switch has to cut and to sum up, and nothing is emulated.
 //!
 //! `cargo run --release -p machinist-network --example throughput [SECONDS [ROUNDS]]`, as root. Each
 //! is measured for SECONDS (3) in each of ROUNDS (3) rounds, alternating; the medians are printed,
@@ -7,20 +9,30 @@
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
+    clippy::unwrap_used,
     reason = "a program of its own, run by people and by xtask"
 )]
 
+#[path = "../tests/real/lab.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use more of it")]
+mod lab;
+#[path = "../tests/real/vm.rs"]
+#[expect(dead_code, reason = "as above")]
+mod vm;
+
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use machinist_network::addresses::{self, MachineNumber};
-use machinist_network::{NetNs, Port, VethSpec, Vlan};
+use lab::{Container, Sockets, number};
+use machinist_network::addresses;
+use machinist_network::{NetNs, Vlan};
 use machinist_sys::netlink::Netlink;
+use vm::Vm;
 
 /// What a sender writes and a receiver reads at once.
 const CHUNK: usize = 128 * 1024;
@@ -28,24 +40,32 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let mut number = |otherwise: u64| -> Result<u64> {
+    let mut argument = |otherwise: u64| -> Result<u64> {
         let given = arguments.next().map(|text| text.parse());
         Ok(given
             .transpose()
             .context("SECONDS and ROUNDS are numbers")?
             .unwrap_or(otherwise))
     };
-    let (time, rounds) = (Duration::from_secs(number(3)?), number(3)?);
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (time, rounds) = (Duration::from_secs(argument(3)?), argument(3)?);
+    let (mut ours, mut theirs, mut stream) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        ours.push(Ours::new()?.pair().measure(time)?);
+        let (vlan, sockets) = (Vlan::new(1)?, Sockets::new());
+        let (from, to) = (Container::new(&vlan, 1), Container::new(&vlan, 2));
+        ours.push(pair(&from.netns, &to.netns).measure(time)?);
+        drop(to);
+        let to = Vm::new(&vlan, 2, &sockets);
+        stream.push(pair(&from.netns, &to.netns).measure(time)?);
         match Vde::new() {
-            Ok(vde) => theirs.push(vde.pair().measure(time)?),
+            Ok(vde) => theirs.push(pair(&vde.machines[0], &vde.machines[1]).measure(time)?),
             Err(error) => eprintln!("vde was not measured: {error:#}"),
         }
     }
     let ours = median(ours).context("ROUNDS is at least 1")?;
     println!("switch\t{ours:.2}\tGbit/s");
+    if let Some(stream) = median(stream) {
+        println!("switch-to-stream\t{stream:.2}\tGbit/s");
+    }
     if let Some(theirs) = median(theirs) {
         println!("vde\t{theirs:.2}\tGbit/s");
         println!("ratio\t{:.1}\ttimes", ours / theirs);
@@ -63,6 +83,14 @@ struct Pair<'a> {
     from: &'a NetNs,
     to: &'a NetNs,
     address: IpAddr,
+}
+
+const fn pair<'a>(from: &'a NetNs, to: &'a NetNs) -> Pair<'a> {
+    Pair {
+        from,
+        to,
+        address: IpAddr::V4(Ipv4Addr::new(192, 168, 1, 2)),
+    }
 }
 
 impl Pair<'_> {
@@ -96,46 +124,6 @@ impl Pair<'_> {
     }
 }
 
-fn machine(number: usize) -> Result<MachineNumber> {
-    Ok(MachineNumber::at(number - 1)?)
-}
-
-struct Ours {
-    machines: [NetNs; 2],
-    _ports: [Port; 2],
-}
-
-impl Ours {
-    fn new() -> Result<Self> {
-        let vlan = Vlan::new(1)?;
-        let machines = [NetNs::new()?, NetNs::new()?];
-        let attach = |number: usize| -> Result<Port> {
-            let machine = machine(number)?;
-            let spec = VethSpec {
-                netns: machines[number - 1].try_clone()?,
-                ifname: addresses::interface(0),
-                mac: addresses::mac(1, machine),
-                addresses: addresses::both(1, machine).to_vec(),
-                mtu: None,
-            };
-            Ok(vlan.attach_veth(&format!("machine{number}"), spec)?)
-        };
-        let ports = [attach(1)?, attach(2)?];
-        Ok(Self {
-            machines,
-            _ports: ports,
-        })
-    }
-
-    fn pair(&self) -> Pair<'_> {
-        Pair {
-            from: &self.machines[0],
-            to: &self.machines[1],
-            address: IpAddr::from([192, 168, 1, 2]),
-        }
-    }
-}
-
 /// Debian's `vde2`: a switch, and a tap interface in each machine.
 struct Vde {
     machines: [NetNs; 2],
@@ -166,9 +154,8 @@ impl Vde {
             .context("cannot start vde_switch (Debian: vde2)")?;
         vde.children.push(switch);
         until(|| Ok(socket.join("ctl").exists())).context("vde_switch has not come up")?;
-        for number in [1, 2] {
-            let machine = machine(number)?;
-            let netns = &vde.machines[number - 1];
+        for (position, netns) in vde.machines.iter().enumerate() {
+            let machine = number(position + 1);
             let plug = || {
                 let mut plug = Command::new("vde_plug2tap");
                 plug.arg("-s").arg(&socket).arg("eth1");
@@ -189,14 +176,6 @@ impl Vde {
             })??;
         }
         Ok(vde)
-    }
-
-    fn pair(&self) -> Pair<'_> {
-        Pair {
-            from: &self.machines[0],
-            to: &self.machines[1],
-            address: IpAddr::from([192, 168, 1, 2]),
-        }
     }
 }
 

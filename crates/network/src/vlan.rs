@@ -43,6 +43,9 @@ const FOREIGN_OFFLOADS: &[&str] = &[
 ];
 
 /// One Ethernet segment of a lab. It lives as long as the handle or a port of it.
+///
+/// Attaching and detaching wait for the kernel, for some milliseconds; the frames have a thread of
+/// their own.
 #[derive(Debug)]
 pub struct Vlan {
     segment: Arc<Segment>,
@@ -354,4 +357,18 @@ fn bring_up(spec: &VethSpec) -> Result<(), NetlinkError> {
         netlink.add_address(index, *address, *prefix)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An engine with many threads may hold them.
+    #[test]
+    fn handles_go_from_thread_to_thread() {
+        const fn may_go<T: Send + Sync + 'static>() {}
+        may_go::<Vlan>();
+        may_go::<Port>();
+        may_go::<VethSpec>();
+    }
 }
