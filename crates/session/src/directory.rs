@@ -129,7 +129,7 @@ impl Directory {
     /// The directory of the machines' own directories.
     #[must_use]
     pub fn machines(&self) -> PathBuf {
-        self.path.join("machines")
+        self.path.join(crate::leftovers::MACHINES)
     }
 
     /// Removes the directory with all that is in it, and lets the lock go.

@@ -1,12 +1,16 @@
 //! What all sessions of one process share.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use machinist_events::Event;
+use machinist_image::{ImageError, Store};
+use machinist_machine::{AgentBinary, QEMU, Verdicts};
+use thiserror::Error;
 
-use crate::sweep::Swept;
+use crate::sweep::{self, Swept};
 
 /// What an engine is given by its caller; this library reads no environment.
 #[derive(Debug, Clone)]
@@ -36,6 +40,16 @@ pub enum Accel {
     Tcg,
 }
 
+impl From<Accel> for machinist_machine::Accel {
+    fn from(accel: Accel) -> Self {
+        match accel {
+            Accel::Auto => Self::Auto,
+            Accel::Kvm => Self::Kvm,
+            Accel::Tcg => Self::Tcg,
+        }
+    }
+}
+
 /// Gets every event of every session of an engine, in each session's own order. Called while the
 /// session's log is locked: it must be quick, and must not call back into the session.
 pub type EventSink = Arc<dyn Fn(&Event) + Send + Sync>;
@@ -47,7 +61,24 @@ pub struct Engine(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) sink: EventSink,
+    pub(crate) store: Store,
+    pub(crate) agent: AgentBinary,
+    pub(crate) verdicts: Verdicts,
     swept: Vec<Swept>,
+}
+
+/// An engine could not be made.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The image cache.
+    #[error(transparent)]
+    Images(#[from] ImageError),
+    /// The agent that was built into this program.
+    #[error("cannot hold the agent in memory")]
+    Agent(#[source] io::Error),
+    /// A task of ours has panicked.
+    #[error("a task of the engine has ended before its time")]
+    Task(#[from] tokio::task::JoinError),
 }
 
 impl Engine {
@@ -56,15 +87,22 @@ impl Engine {
     /// # Errors
     /// The runtime directory or the image cache cannot be used.
     pub async fn open(settings: Settings, sink: EventSink) -> Result<Self, EngineError> {
-        let runtime = settings.runtime.clone();
-        let swept = tokio::task::spawn_blocking(move || crate::sweep::sweep(&runtime))
-            .await
-            .map_err(EngineError::Sweep)?;
-        Ok(Self(Arc::new(Shared {
-            settings,
-            sink,
-            swept,
-        })))
+        let made = tokio::task::spawn_blocking(move || {
+            let swept = sweep::sweep(&settings.runtime);
+            let store = Store::open(&settings.images, machinist_guest::AGENT)?;
+            let agent = AgentBinary::new(machinist_guest::AGENT).map_err(EngineError::Agent)?;
+            let qemu = find(&settings.search, QEMU).unwrap_or_default();
+            let verdicts = Verdicts::open(&settings.images, &qemu);
+            Ok(Self(Arc::new(Shared {
+                settings,
+                sink,
+                store,
+                agent,
+                verdicts,
+                swept,
+            })))
+        });
+        made.await?
     }
 
     /// What was swept at the start.
@@ -72,12 +110,20 @@ impl Engine {
     pub fn swept(&self) -> &[Swept] {
         &self.0.swept
     }
+
+    /// The image cache.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
 }
 
-/// An engine could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// The task that sweeps has panicked.
-    #[error("cannot sweep what earlier sessions left")]
-    Sweep(#[source] tokio::task::JoinError),
+/// The first program of a name on a search path.
+pub(crate) fn find(search: &OsStr, program: &str) -> Option<PathBuf> {
+    std::env::split_paths(search)
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(program))
+        .find(|path| {
+            rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file()
+        })
 }

@@ -79,13 +79,14 @@ impl Guard {
 /// Runs the guard if that is what the arguments (with the program's own name) ask for. To be called
 /// first in `main`, before any thread is made.
 #[must_use]
-pub fn dispatch(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
-    let mut args = args.into_iter().skip(1);
-    if args.next()? != VERB {
+pub fn dispatch(args: &[OsString]) -> Option<ExitCode> {
+    let [_, verb, session] = args else {
+        return None;
+    };
+    if verb != VERB {
         return None;
     }
-    let session = PathBuf::from(args.next()?);
-    Some(match watch(&session) {
+    Some(match watch(Path::new(session)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     })

@@ -18,6 +18,9 @@ use crate::path_error::{At, PathError};
 /// The file of a session that lists its children: a line of process id and start time for each.
 pub(crate) const PROCESSES: &str = "processes";
 
+/// The directory of the machines' directories, in a session's.
+pub(crate) const MACHINES: &str = "machines";
+
 /// In the environment of a test's script, and so of all that it starts: the session's directory.
 pub(crate) const SCRIPT_OF: &str = "MACHINIST_SCRIPT_OF";
 
@@ -47,12 +50,13 @@ pub(crate) fn clean_up(path: &Path) -> Vec<String> {
             break;
         }
     }
-    for cgroup in cgroups_of(path) {
-        if let Err(error) = remove_cgroup(&cgroup, deadline) {
-            left.push(format!("{}: {error}", cgroup.display()));
-        }
-    }
-    if let Err(error) = remove_tree(path) {
+    if let Err(error) = remove_machines(path).and_then(|kept| {
+        left.extend(
+            kept.iter()
+                .map(|path| format!("{} cannot be removed", path.display())),
+        );
+        remove_tree(path)
+    }) {
         left.push(format!("{error}: {}", error.io()));
     }
     left
@@ -140,6 +144,17 @@ fn stat_field(pid: u32, number: usize) -> Option<String> {
     rest.split_whitespace().nth(number - 3).map(str::to_owned)
 }
 
+/// Removes what belongs to machines: their cgroups and directories.
+fn remove_machines(path: &Path) -> Result<Vec<PathBuf>, PathError> {
+    unmount_under(path)?;
+    let mut left = Vec::new();
+    for entry in fs::read_dir(path.join(MACHINES)).into_iter().flatten() {
+        let entry = entry.at("list", path)?;
+        left.extend(machinist_machine::leftovers::remove(&entry.path()));
+    }
+    Ok(left)
+}
+
 fn wait_for_end(processes: &[(u32, OwnedFd)], deadline: Instant) {
     for (_, pidfd) in processes {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -149,80 +164,22 @@ fn wait_for_end(processes: &[(u32, OwnedFd)], deadline: Instant) {
     }
 }
 
-/// The cgroups made for the session: named `machinist-<id>...`, anywhere below the cgroup that we
-/// are in or its parents, which is where engines of this user can make them.
-fn cgroups_of(path: &Path) -> Vec<PathBuf> {
-    let Some(id) = path.file_name().and_then(|name| name.to_str()) else {
-        return Vec::new();
-    };
-    let wanted = format!("machinist-{id}");
-    let mut found = Vec::new();
-    collect_cgroups(Path::new("/sys/fs/cgroup"), &wanted, 0, &mut found);
-    found
-}
-
-fn collect_cgroups(at: &Path, wanted: &str, depth: usize, found: &mut Vec<PathBuf>) {
-    const DEEPEST: usize = 8;
-    let Ok(entries) = fs::read_dir(at) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
-        }
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let ours = name
-            .strip_prefix(wanted)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.']));
-        if ours {
-            found.push(entry.path());
-        } else if depth < DEEPEST {
-            collect_cgroups(&entry.path(), wanted, depth + 1, found);
-        }
-    }
-}
-
-/// Kills all in a cgroup and below, and removes it from the leaves up.
-fn remove_cgroup(path: &Path, deadline: Instant) -> io::Result<()> {
-    // Missing on a v1 hierarchy, whose cgroups then only go once they are empty.
-    drop(fs::write(path.join("cgroup.kill"), "1"));
-    let mut pause = Duration::from_millis(1);
-    loop {
-        match remove_cgroup_tree(path) {
-            // The kernel says busy until the last process of it has been reaped.
-            Err(error)
-                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
-            {
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(100));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            done => return done,
-        }
-    }
-}
-
-fn remove_cgroup_tree(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)?.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_cgroup_tree(&entry.path())?;
-        }
-    }
-    fs::remove_dir(path)
-}
-
 /// Removes a directory and all in it. Unmounts what is mounted in it first, and removes nothing
 /// while something still is: below a mount lie other people's files.
 pub(crate) fn remove_tree(path: &Path) -> Result<(), PathError> {
-    // Deepest first, and of two on one place the later one.
-    for mount in mounts_under(path).iter().rev() {
-        rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH).at("unmount", mount)?;
-    }
+    unmount_under(path)?;
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed.at("remove", path),
     }
+}
+
+fn unmount_under(path: &Path) -> Result<(), PathError> {
+    // Deepest first, and of two on one place the later one.
+    for mount in mounts_under(path).iter().rev() {
+        rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH).at("unmount", mount)?;
+    }
+    Ok(())
 }
 
 fn mounts_under(path: &Path) -> Vec<PathBuf> {

@@ -12,16 +12,28 @@
 #![forbid(unsafe_code)]
 
 mod cancel;
+mod chain;
 mod client;
+mod control;
 mod directory;
 mod engine;
 pub mod guard;
+mod hub;
+mod images;
+mod keep;
 mod leftovers;
 mod log;
+mod machines;
+mod network;
 mod path_error;
+mod plan;
 pub mod protocol;
+mod python;
+mod readiness;
+mod script;
+mod server;
 mod session;
-mod standin;
+mod steps;
 pub mod stream;
 mod sweep;
 mod test;

@@ -1,31 +1,99 @@
 //! A running lab.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::standin::Agent;
+use machinist_events::What;
+use machinist_guest::Agent;
+use machinist_lab::Lab;
+use machinist_machine::{Attach, Boot};
+use machinist_network::VlanError;
+use machinist_network::addresses::MachineNumberError;
+use thiserror::Error;
+use tokio::task::JoinHandle;
 
+use crate::control::Control;
+use crate::directory::{Directory, ProcessList};
+use crate::guard::{Guard, GuardError};
+use crate::hub::Hub;
+use crate::images::Images;
+use crate::log::{Follower, Log};
+use crate::machines::{Ground, LabMachine};
+use crate::network::Network;
+use crate::path_error::{At, PathError};
+use crate::plan::{self, Circumstances};
 use crate::protocol::{Fault, Status};
-use crate::{Cancel, Engine, Follower, PathError};
+use crate::{Cancel, Engine, server};
+
+/// How long machines may take to power off when a session ends.
+const POWER_OFF: Duration = Duration::from_secs(20);
+/// How long connections may take to end.
+const CONNECTIONS: Duration = Duration::from_secs(5);
 
 /// What a session runs.
 #[derive(Debug, Clone)]
 pub struct Brief {
     /// The machines and networks.
-    pub lab: Arc<crate::standin::Lab>,
+    pub lab: Arc<Lab>,
     /// The lab file, for people.
     pub file: PathBuf,
-    /// The directory that relative paths of the lab are relative to.
+    /// The directory that relative paths of the lab are relative to. Absolute.
     pub base: PathBuf,
-    /// The test that it is for, where it is for one.
+    /// The test that it is for, where it is for one: only that test's machines are there, and they
+    /// are killed at the end instead of being powered off.
     pub test: Option<String>,
-    /// Boot machines with the agent as their init and nothing else: quick, for single commands.
+    /// Boot VMs with the agent as their init and nothing else: quick, for single commands.
     pub agent_only: bool,
+    /// All timeouts are multiplied by this.
+    pub timeout_factor: f64,
 }
 
-/// A running lab. Clones are the same session.
+/// A running lab. Clones are the same session. Dropping the last without [`Session::close`] kills
+/// its machines and leaves the rest to the guard.
 #[derive(Clone)]
-pub struct Session {}
+pub struct Session(Arc<Inner>);
+
+struct Inner {
+    hub: Arc<Hub>,
+    ground: Arc<Ground>,
+    machines: BTreeMap<String, Arc<LabMachine>>,
+    path: PathBuf,
+    socket: PathBuf,
+    processes: ProcessList,
+    /// Whether machines get the time to power off at the end.
+    graceful: bool,
+    end: Mutex<Option<End>>,
+}
+
+/// What is needed once, at the end.
+struct End {
+    directory: Directory,
+    guard: Guard,
+    serving: JoinHandle<()>,
+}
+
+/// A session could not be made.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// Its directory, or something in it.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// Its guard.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// A VLAN.
+    #[error(transparent)]
+    Vlan(#[from] VlanError),
+    /// Too many machines.
+    #[error(transparent)]
+    Machines(#[from] MachineNumberError),
+    /// A task of ours has panicked.
+    #[error("a task of the session has ended before its time")]
+    Task(#[from] tokio::task::JoinError),
+}
 
 impl Session {
     /// Makes a session: its directory, its guard, its event log, its VLANs and its socket. No image
@@ -34,19 +102,133 @@ impl Session {
     /// # Errors
     /// Its directory, a VLAN or the socket cannot be made.
     pub async fn open(engine: &Engine, brief: Brief) -> Result<Self, SessionError> {
-        todo!("{brief:?} {:?}", engine.swept())
+        let (directory, guard) = make_directory(engine, &brief).await?;
+        match Self::fill(engine, &brief, &directory) {
+            Ok((inner, serving)) => {
+                let end = End {
+                    directory,
+                    guard,
+                    serving,
+                };
+                *inner.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+                Ok(Self(Arc::new(inner)))
+            }
+            Err(error) => {
+                // The first error is the one to tell; what cannot be removed, the guard removes.
+                if directory.remove().is_ok() {
+                    guard.release();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(
+        engine: &Engine,
+        brief: &Brief,
+        directory: &Directory,
+    ) -> Result<(Inner, JoinHandle<()>), SessionError> {
+        let shared = &engine.0;
+        let log_path = directory.path().join("events.jsonl");
+        let log = Log::create(&log_path, brief.test.clone(), Arc::clone(&shared.sink));
+        let log = Arc::new(log.at("make", &log_path)?);
+        log.emit(What::SessionStarted {
+            session: directory.id().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
+        let wanted = wanted(brief);
+        let circumstances = Circumstances {
+            session: directory.id(),
+            base: &brief.base,
+            timeout_factor: brief.timeout_factor,
+        };
+        let plans = plan::plan(&brief.lab, &wanted, circumstances)?;
+        let vlans: BTreeSet<u8> = plans
+            .iter()
+            .flat_map(|plan| &plan.nics)
+            .map(|nic| nic.vlan)
+            .collect();
+        let network: Arc<dyn Attach> =
+            Arc::new(Network::new(vlans.iter().copied(), directory.path())?);
+        let ground = Arc::new(Ground {
+            images: Images::new(shared.store.clone(), &brief.base, Arc::clone(&log)),
+            log: Arc::clone(&log),
+            network,
+            exe: shared.settings.exe.clone(),
+            agent: shared.agent.clone(),
+            verdicts: shared.verdicts.clone(),
+            accel: shared.settings.accel.into(),
+            boot: if brief.agent_only {
+                Boot::Agent
+            } else {
+                Boot::System
+            },
+            directory: directory.machines(),
+            hidden: vec![
+                shared.settings.runtime.clone(),
+                shared.settings.images.clone(),
+            ],
+        });
+        let mut machines = BTreeMap::new();
+        for plan in plans {
+            let Some(machine) = brief.lab.machine(&plan.name) else {
+                continue;
+            };
+            let (env, ready) = (machine.env.clone(), machine.ready.clone());
+            let name = plan.name.clone();
+            let machine = LabMachine::new(plan, env, ready, Arc::clone(&ground));
+            machines.insert(name, Arc::new(machine));
+        }
+        let controls = machines
+            .iter()
+            .map(|(name, machine)| (name.clone(), Arc::clone(machine) as Arc<dyn Control>));
+        let hub = Arc::new(Hub::new(
+            directory.id(),
+            brief.test.clone(),
+            vlans.into_iter().collect(),
+            log,
+            controls.collect(),
+            brief.timeout_factor,
+        ));
+        let socket = directory.socket();
+        let serving = server::listen(&socket, Arc::clone(&hub))?;
+        let inner = Inner {
+            hub,
+            ground,
+            machines,
+            path: directory.path().to_owned(),
+            socket,
+            processes: ProcessList::open(directory.path())?,
+            graceful: brief.test.is_none() && !brief.agent_only,
+            end: Mutex::new(None),
+        };
+        Ok((inner, serving))
     }
 
     /// Its id.
     #[must_use]
     pub fn id(&self) -> &str {
-        todo!()
+        &self.0.hub.id
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
     }
 
     /// Its socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
-        todo!()
+        &self.0.socket
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.0.hub
+    }
+
+    pub(crate) fn processes(&self) -> &ProcessList {
+        &self.0.processes
     }
 
     /// Builds the images that are missing, all at once, so that it is not the first command that
@@ -55,7 +237,8 @@ impl Session {
     /// # Errors
     /// An image cannot be built.
     pub async fn prepare(&self) -> Result<(), Fault> {
-        todo!()
+        let all = self.0.machines.values().map(|machine| machine.prepare());
+        futures_util::future::try_join_all(all).await.map(drop)
     }
 
     /// Starts machines (all where `machines` is empty), side by side, and waits until their agents
@@ -64,15 +247,31 @@ impl Session {
     /// # Errors
     /// There is no such machine, or one does not start.
     pub async fn start(&self, machines: &[String]) -> Result<(), Fault> {
-        todo!("{machines:?}")
+        let starts = self
+            .chosen(machines)?
+            .into_iter()
+            .map(|machine| machine.start());
+        futures_util::future::try_join_all(starts).await.map(drop)
     }
 
-    /// Waits until a machine is as ready as the lab file asks (`ready = ...`). Starts it if needed.
+    /// Waits until machines (all where `machines` is empty) are as ready as the lab file asks
+    /// (`ready = ...`). Starts them if needed, side by side.
     ///
     /// # Errors
-    /// There is no such machine, or it does not start.
-    pub async fn ready(&self, machine: &str) -> Result<(), Fault> {
-        todo!("{machine}")
+    /// There is no such machine, or one does not start.
+    pub async fn ready(&self, machines: &[String]) -> Result<(), Fault> {
+        let ready = self
+            .chosen(machines)?
+            .into_iter()
+            .map(|machine| machine.ready());
+        futures_util::future::try_join_all(ready).await.map(drop)
+    }
+
+    fn chosen(&self, names: &[String]) -> Result<Vec<&Arc<dyn Control>>, Fault> {
+        if names.is_empty() {
+            return Ok(self.0.hub.machines.values().collect());
+        }
+        names.iter().map(|name| self.0.hub.machine(name)).collect()
     }
 
     /// The agent of a machine, which is started if needed.
@@ -80,42 +279,99 @@ impl Session {
     /// # Errors
     /// There is no such machine, or it does not start.
     pub async fn agent(&self, machine: &str) -> Result<Agent, Fault> {
-        todo!("{machine}")
+        self.0.hub.machine(machine)?.agent().await
     }
 
     /// How its machines are.
     #[must_use]
     pub fn status(&self) -> Status {
-        todo!()
+        self.0.hub.status()
     }
 
     /// Its events, from the first on.
     ///
     /// # Errors
     /// The log cannot be opened.
-    pub fn events(&self) -> std::io::Result<Follower> {
-        todo!()
+    pub fn events(&self) -> io::Result<Follower> {
+        self.0.hub.log.follow(true)
     }
 
     /// Ends when a client has asked for the end of the session (`machinist down`).
     pub async fn down_asked(&self) {
-        todo!()
+        self.0.hub.down.cancelled().await;
     }
 
-    /// Ends the session: powers its machines off, one by one in no order, kills what does not obey,
-    /// and removes everything. `hurry` thrown: kills at once.
-    pub async fn close(&self, hurry: &Cancel) {
-        todo!("{hurry:?}")
+    /// Ends the session: powers its machines off side by side, kills what does not obey, and
+    /// removes everything. `hurry` thrown: kills at once. Machines of a test are always killed.
+    ///
+    /// # Errors
+    /// Something could not be removed. The guard has then been left to try it again.
+    pub async fn close(&self, hurry: &Cancel) -> Result<(), PathError> {
+        let inner = &self.0;
+        let end = inner
+            .end
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(end) = end else {
+            return Ok(());
+        };
+        inner.ground.images.cancel();
+        if inner.graceful && !hurry.is_cancelled() {
+            tokio::select! {
+                () = hurry.cancelled() => {}
+                () = self.end_machines(Some(POWER_OFF)) => {}
+            }
+        }
+        self.end_machines(None).await;
+        inner.hub.over.cancel();
+        // Connections know how to end; one that does not must not keep the rest from being removed.
+        drop(tokio::time::timeout(CONNECTIONS, end.serving).await);
+        inner.hub.log.emit(What::SessionFinished);
+        inner.hub.log.close();
+        let (directory, guard) = (end.directory, end.guard);
+        let removed = tokio::task::spawn_blocking(move || {
+            directory.remove()?;
+            guard.release();
+            Ok(())
+        });
+        // A panic there drops the guard's pipe, and the guard does the work.
+        removed.await.unwrap_or(Ok(()))
+    }
+
+    async fn end_machines(&self, grace: Option<Duration>) {
+        let ends = self.0.machines.values().map(|machine| machine.end(grace));
+        futures_util::future::join_all(ends).await;
     }
 }
 
-/// A session could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// Its directory.
-    #[error(transparent)]
-    Path(#[from] PathError),
-    /// Its guard.
-    #[error(transparent)]
-    Guard(#[from] crate::GuardError),
+/// The machines that a session has; none named: all.
+fn wanted(brief: &Brief) -> Vec<&str> {
+    let test = brief
+        .test
+        .as_ref()
+        .and_then(|name| brief.lab.tests.iter().find(|test| test.name == *name));
+    test.map_or(Vec::new(), |test| {
+        test.machines.iter().map(|name| name.as_str()).collect()
+    })
+}
+
+async fn make_directory(
+    engine: &Engine,
+    brief: &Brief,
+) -> Result<(Directory, Guard), SessionError> {
+    let settings = engine.0.settings.clone();
+    let (file, test) = (brief.file.clone(), brief.test.clone());
+    let made = tokio::task::spawn_blocking(move || {
+        let directory = Directory::create(&settings.runtime, &file, test.as_deref())?;
+        match Guard::start(&settings.exe, directory.path()) {
+            Ok(guard) => Ok((directory, guard)),
+            Err(error) => {
+                // The first error is the one to tell; the next start sweeps the rest.
+                drop(directory.remove());
+                Err(SessionError::from(error))
+            }
+        }
+    });
+    made.await?
 }

@@ -1,11 +1,19 @@
 //! One test: a session of its own, from its start to nothing left.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use machinist_events::{Failure, Outcome};
+use machinist_events::{Event, Failure, FailureKind, Outcome, What};
+use machinist_lab::{Body, Lab, Test};
 
-use crate::{Cancel, Engine};
+use crate::hub;
+use crate::protocol::{Fault, ScriptReport};
+use crate::script::{Script, ScriptError};
+use crate::{Brief, Cancel, Engine, Session, chain, server, steps};
+
+/// How long what else went wrong is looked for.
+const LOOK_AROUND: Duration = Duration::from_secs(3);
 
 /// What to do at a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,10 +29,10 @@ pub enum OnFailure {
 #[derive(Debug, Clone)]
 pub struct TestJob {
     /// The lab.
-    pub lab: Arc<crate::standin::Lab>,
+    pub lab: Arc<Lab>,
     /// The lab file, for people.
     pub file: PathBuf,
-    /// The directory that relative paths of the lab are relative to.
+    /// The directory that relative paths of the lab are relative to. Absolute.
     pub base: PathBuf,
     /// The name of the test, one of the lab's.
     pub test: String,
@@ -32,7 +40,8 @@ pub struct TestJob {
     pub on_failure: OnFailure,
     /// All timeouts of the test are multiplied by this.
     pub timeout_factor: f64,
-    /// Where to leave the event log and the consoles; made where it is missing.
+    /// Where to leave the event log, the consoles, and what the test copies out of machines; made
+    /// where it is missing.
     pub keep_logs: Option<PathBuf>,
 }
 
@@ -49,8 +58,308 @@ pub struct TestResult {
     pub failure: Option<Failure>,
 }
 
-/// Runs a test to its end, and leaves nothing behind. `cancel` thrown once: the test ends as
+/// How the body of a test ended.
+struct Ended {
+    outcome: Outcome,
+    failure: Option<Failure>,
+}
+
+/// Runs a test to its end, and leaves nothing behind. `cancel` thrown: the test ends as
 /// interrupted, and cleans up. `kill` thrown: cleaning up asks nobody, it kills.
 pub async fn run_test(engine: &Engine, job: TestJob, cancel: &Cancel, kill: &Cancel) -> TestResult {
-    todo!("{job:?} {cancel:?} {kill:?} {:?}", engine.swept())
+    let began = Instant::now();
+    let brief = Brief {
+        lab: Arc::clone(&job.lab),
+        file: job.file.clone(),
+        base: job.base.clone(),
+        test: Some(job.test.clone()),
+        agent_only: false,
+        timeout_factor: job.timeout_factor,
+    };
+    let (ended, seconds) = match Session::open(engine, brief).await {
+        Ok(session) => {
+            session.hub().log.emit(What::TestStarted);
+            let ended = in_session(engine, &job, &session, cancel, kill).await;
+            let seconds = began.elapsed().as_secs_f64();
+            session.hub().log.emit(finished(&ended, seconds));
+            leave(&job, &session, kill).await;
+            (ended, seconds)
+        }
+        Err(error) => {
+            // There is no log to write to; those who listen are told all the same.
+            let ended = Ended::machinery(format!("cannot make a session: {}", chain::text(&error)));
+            for what in [What::TestStarted, finished(&ended, 0.0)] {
+                (engine.0.sink)(&Event::now(began.elapsed(), what).of_test(&job.test));
+            }
+            (ended, began.elapsed().as_secs_f64())
+        }
+    };
+    TestResult {
+        test: job.test,
+        outcome: ended.outcome,
+        seconds,
+        failure: ended.failure,
+    }
+}
+
+fn finished(ended: &Ended, seconds: f64) -> What {
+    What::TestFinished {
+        outcome: ended.outcome,
+        seconds,
+        failure: ended.failure.clone(),
+    }
+}
+
+/// Ends the session, and keeps what is to be kept of it.
+async fn leave(job: &TestJob, session: &Session, kill: &Cancel) {
+    if let Some(keep) = &job.keep_logs
+        && let Err(error) = crate::keep::keep(session.path(), keep).await
+    {
+        let text = format!("the logs are not kept: {}", chain::text(&error));
+        session.hub().log.emit(What::Warning { text });
+    }
+    if let Err(error) = session.close(kill).await {
+        tracing::warn!("{}", chain::text(&error));
+    }
+}
+
+async fn in_session(
+    engine: &Engine,
+    job: &TestJob,
+    session: &Session,
+    cancel: &Cancel,
+    kill: &Cancel,
+) -> Ended {
+    let Some(test) = job.lab.tests.iter().find(|test| test.name == job.test) else {
+        return Ended::machinery(format!("the lab has no test {:?}", job.test));
+    };
+    // Images first, and outside of the test's time: how long a build takes says nothing of a test.
+    let prepared = tokio::select! {
+        () = cancel.cancelled() => return Ended::interrupted(),
+        prepared = session.prepare() => prepared,
+    };
+    let mut ended = match prepared {
+        Err(fault) => Ended::fault(fault),
+        Ok(()) => {
+            let body = InTest {
+                engine,
+                job,
+                session,
+                test,
+                kill,
+            };
+            body.run(cancel).await
+        }
+    };
+    if cancel.is_cancelled() {
+        return Ended::interrupted();
+    }
+    if let Some(failure) = &mut ended.failure {
+        look_around(session, failure).await;
+        if job.on_failure == OnFailure::Pause {
+            pause(session, failure, cancel).await;
+        }
+    }
+    ended
+}
+
+/// The body of a test, and all that it needs.
+struct InTest<'a> {
+    engine: &'a Engine,
+    job: &'a TestJob,
+    session: &'a Session,
+    test: &'a Test,
+    kill: &'a Cancel,
+}
+
+impl InTest<'_> {
+    /// Runs the body within the test's time.
+    async fn run(&self, cancel: &Cancel) -> Ended {
+        let limit = self.test.timeout.mul_f64(self.job.timeout_factor);
+        // The script is ended the same way by the user and by the clock.
+        let stop = Cancel::new();
+        let mut body = std::pin::pin!(self.body(&stop));
+        tokio::select! {
+            ended = &mut body => return ended,
+            () = cancel.cancelled() => {}
+            () = tokio::time::sleep(limit) => {}
+        }
+        stop.cancel();
+        let last = body.await;
+        if cancel.is_cancelled() {
+            return Ended::interrupted();
+        }
+        let message = format!("the test took longer than {} s", hub::seconds(limit));
+        Ended::timed_out(message, last.failure)
+    }
+
+    async fn body(&self, stop: &Cancel) -> Ended {
+        match &self.test.body {
+            Body::Steps(all) => {
+                let work = async {
+                    let ready = self.session.ready(&[]).await;
+                    ready.map_err(|fault| steps::failure(fault.to_string(), fault))?;
+                    let (base, file) = (&self.job.base, &self.job.file);
+                    steps::run(self.session.hub(), base, file, &self.test.name, all).await
+                };
+                tokio::select! {
+                    () = stop.cancelled() => Ended::interrupted(),
+                    done = work => done.map_or_else(Ended::failed, |()| Ended::passed()),
+                }
+            }
+            Body::Script(path) => self.script(&self.job.base.join(path), stop).await,
+        }
+    }
+
+    async fn script(&self, path: &Path, stop: &Cancel) -> Ended {
+        let hub = self.session.hub();
+        let out = self.job.keep_logs.as_ref().map(|logs| logs.join("out"));
+        let script = Script {
+            path,
+            cwd: &self.job.base,
+            session: self.session.path(),
+            socket: self.session.socket(),
+            out: out.as_deref(),
+            search: &self.engine.0.settings.search,
+            log: &hub.log,
+            processes: self.session.processes(),
+        };
+        let ran = script.run(stop, self.kill).await;
+        let report = match &*hub.script.borrow() {
+            hub::Script::Silent => None,
+            hub::Script::Ended(report) => Some(report.clone()),
+        };
+        match (ran, report) {
+            (Err(error @ ScriptError::Path(_)), _) => Ended::failed(Failure {
+                kind: FailureKind::Test,
+                ..machinery(chain::text(&error))
+            }),
+            (Err(error), _) => Ended::machinery(chain::text(&error)),
+            (Ok(_), Some(Some(report))) => Ended::failed(reported(*report)),
+            (Ok(status), Some(None)) if status.success() => Ended::passed(),
+            (Ok(status), said) => {
+                let said = said.map_or("", |_| ", after it had come to its end");
+                Ended::failed(Failure {
+                    kind: FailureKind::Test,
+                    ..machinery(format!("the script's Python ended with {status}{said}"))
+                })
+            }
+        }
+    }
+}
+
+/// What a script told, as a failure.
+fn reported(report: ScriptReport) -> Failure {
+    // A failed assertion speaks for itself; of anything else it matters what it was.
+    let plain = [
+        "RequestedAssertionFailed",
+        "AssertionError",
+        "SystemExit",
+        "MachineError",
+    ];
+    let message = if plain.contains(&report.exception.as_str()) && !report.message.is_empty() {
+        report.message
+    } else if report.message.is_empty() {
+        report.exception
+    } else {
+        format!("{}: {}", report.exception, report.message)
+    };
+    Failure {
+        kind: if report.machinery {
+            FailureKind::Machinery
+        } else {
+            FailureKind::Test
+        },
+        message,
+        frames: report.frames,
+        command: report.command,
+        also: Vec::new(),
+    }
+}
+
+/// Adds what else went wrong: failed units.
+async fn look_around(session: &Session, failure: &mut Failure) {
+    let hub = session.hub();
+    let looks = hub.machines.keys().map(|machine| async move {
+        let units = server::failed_units(hub, machine, LOOK_AROUND).await;
+        units
+            .into_iter()
+            .map(|unit| format!("{machine}: unit {unit} has failed"))
+            .collect::<Vec<_>>()
+    });
+    let looks = futures_util::future::join_all(looks);
+    if let Ok(found) = tokio::time::timeout(LOOK_AROUND, looks).await {
+        failure.also.extend(found.into_iter().flatten());
+    }
+}
+
+/// Stands still until somebody lets the test go on, or ends the session.
+async fn pause(session: &Session, failure: &Failure, cancel: &Cancel) {
+    let hub = session.hub();
+    hub.paused.send_replace(true);
+    hub.log.emit(What::TestPaused {
+        failure: failure.clone(),
+        attach: format!("machinist attach {}", session.id()),
+    });
+    let mut paused = hub.paused.subscribe();
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = session.down_asked() => {}
+        _ = paused.wait_for(|paused| !paused) => {}
+    }
+    hub.paused.send_replace(false);
+}
+
+fn machinery(message: String) -> Failure {
+    steps::failure(message, Fault::machinery(""))
+}
+
+impl Ended {
+    fn passed() -> Self {
+        Self {
+            outcome: Outcome::Passed,
+            failure: None,
+        }
+    }
+
+    fn interrupted() -> Self {
+        Self {
+            outcome: Outcome::Interrupted,
+            failure: None,
+        }
+    }
+
+    fn failed(failure: Failure) -> Self {
+        let outcome = match failure.kind {
+            FailureKind::Test => Outcome::Failed,
+            FailureKind::Machinery => Outcome::Error,
+        };
+        Self {
+            outcome,
+            failure: Some(failure),
+        }
+    }
+
+    fn fault(fault: Fault) -> Self {
+        Self::failed(steps::failure(fault.to_string(), fault))
+    }
+
+    fn machinery(message: String) -> Self {
+        Self::failed(machinery(message))
+    }
+
+    /// The test's time was over; `last` is what its body said when it was ended.
+    fn timed_out(message: String, last: Option<Failure>) -> Self {
+        let failure = Failure {
+            kind: FailureKind::Test,
+            message,
+            frames: last.as_ref().map_or(Vec::new(), |last| last.frames.clone()),
+            command: last.and_then(|last| last.command),
+            also: Vec::new(),
+        };
+        Self {
+            outcome: Outcome::TimedOut,
+            failure: Some(failure),
+        }
+    }
 }

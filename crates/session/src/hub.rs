@@ -1,0 +1,213 @@
+//! What all connections of a session act on.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use machinist_events::What;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::Cancel;
+use crate::control::Control;
+use crate::log::Log;
+use crate::protocol::{self, Fault, Hello, MachineStatus, ScriptReport, Status};
+
+/// How the script of a test is, as far as it has told.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Script {
+    /// There is none, or it has not told how it ended.
+    Silent,
+    /// It has ended, and told how.
+    Ended(Option<Box<ScriptReport>>),
+}
+
+/// The state that a session's connections, its steps and its test share.
+pub(crate) struct Hub {
+    pub(crate) id: String,
+    pub(crate) test: Option<String>,
+    pub(crate) vlans: Vec<u8>,
+    pub(crate) log: Arc<Log>,
+    pub(crate) machines: BTreeMap<String, Arc<dyn Control>>,
+    /// All timeouts are multiplied by it.
+    pub(crate) timeout_factor: f64,
+    pub(crate) script: watch::Sender<Script>,
+    /// True while a failed test waits to be let go on.
+    pub(crate) paused: watch::Sender<bool>,
+    /// Thrown when a client asks for the end of the session.
+    pub(crate) down: Cancel,
+    /// Thrown when the session ends: connections close, what they began is ended.
+    pub(crate) over: Cancel,
+    /// Work that outlives the request that began it.
+    detached: Mutex<JoinSet<()>>,
+}
+
+impl Hub {
+    pub(crate) fn new(
+        id: &str,
+        test: Option<String>,
+        vlans: Vec<u8>,
+        log: Arc<Log>,
+        machines: BTreeMap<String, Arc<dyn Control>>,
+        timeout_factor: f64,
+    ) -> Self {
+        Self {
+            id: id.to_owned(),
+            test,
+            vlans,
+            log,
+            machines,
+            timeout_factor,
+            script: watch::Sender::new(Script::Silent),
+            paused: watch::Sender::new(false),
+            down: Cancel::new(),
+            over: Cancel::new(),
+            detached: Mutex::new(JoinSet::new()),
+        }
+    }
+
+    pub(crate) fn hello(&self) -> Hello {
+        Hello {
+            protocol: protocol::VERSION,
+            machinist: env!("CARGO_PKG_VERSION").to_owned(),
+            session: self.id.clone(),
+            machines: self.machines.keys().cloned().collect(),
+            vlans: self.vlans.clone(),
+            test: self.test.clone(),
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let machine = |(name, control): (&String, &Arc<dyn Control>)| MachineStatus {
+            name: name.clone(),
+            kind: control.kind().to_owned(),
+            state: control.state().to_owned(),
+            addresses: control.addresses(),
+        };
+        Status {
+            session: self.id.clone(),
+            test: self.test.clone(),
+            paused: *self.paused.borrow(),
+            machines: self.machines.iter().map(machine).collect(),
+        }
+    }
+
+    pub(crate) fn machine(&self, name: &str) -> Result<&Arc<dyn Control>, Fault> {
+        self.machines.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.machines.keys().map(String::as_str).collect();
+            Fault::usage(format!(
+                "there is no machine {name:?}; there are: {}",
+                known.join(", ")
+            ))
+        })
+    }
+
+    /// A timeout of the protocol as a duration. `None` is no limit.
+    pub(crate) fn limit(&self, seconds: Option<f64>) -> Result<Option<Duration>, Fault> {
+        seconds
+            .map(|seconds| {
+                // What is longer than any clock can tell is no limit that anybody could notice.
+                let scaled = (seconds * self.timeout_factor).min(1e9);
+                Duration::try_from_secs_f64(scaled)
+                    .map_err(|_| Fault::usage(format!("a timeout cannot be {seconds} seconds")))
+            })
+            .transpose()
+    }
+
+    /// Does something that a user waits for, and tells it as a wait for `what`. After `within` it
+    /// is a failure of the test, with what `state` says about how far it has come.
+    pub(crate) async fn waiting<T>(
+        &self,
+        machine: &str,
+        what: &str,
+        within: Option<Duration>,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let wait = Wait::begin(self, machine, what);
+        let done = match within {
+            None => work.await,
+            Some(within) => match tokio::time::timeout(within, work).await {
+                Ok(done) => done,
+                Err(_) => Err(Fault::test(format!(
+                    "{machine}: waiting for {what} timed out after {} s",
+                    seconds(within)
+                ))),
+            },
+        };
+        wait.end(done.is_ok());
+        done
+    }
+
+    /// Goes on with `work` after the request that began it has ended, at most until the session's
+    /// end.
+    pub(crate) fn detach(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let over = self.over.clone();
+        let mut detached = self.detached.lock().unwrap_or_else(PoisonError::into_inner);
+        // Ended ones go, so that a long session does not pile them up.
+        while detached.try_join_next().is_some() {}
+        detached.spawn(async move {
+            tokio::select! {
+                () = over.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+}
+
+/// Seconds for people: no more digits than they need.
+pub(crate) fn seconds(duration: Duration) -> String {
+    let rounded = (duration.as_secs_f64() * 100.0).round() / 100.0;
+    format!("{rounded}")
+}
+
+/// A wait that is being told. A wait that is dropped without an end is told to have failed.
+pub(crate) struct Wait<'a> {
+    hub: &'a Hub,
+    machine: &'a str,
+    id: u64,
+    began: Instant,
+    ended: bool,
+}
+
+impl<'a> Wait<'a> {
+    pub(crate) fn begin(hub: &'a Hub, machine: &'a str, what: &str) -> Self {
+        let id = hub.log.new_id();
+        let what = what.to_owned();
+        hub.log.emit_of(machine, What::WaitStarted { id, what });
+        Self {
+            hub,
+            machine,
+            id,
+            began: Instant::now(),
+            ended: false,
+        }
+    }
+
+    pub(crate) fn progress(&self, state: String) {
+        let id = self.id;
+        let progress = What::WaitProgress { id, state };
+        self.hub.log.emit_of(self.machine, progress);
+    }
+
+    pub(crate) fn end(mut self, ok: bool) {
+        self.tell(ok);
+    }
+
+    fn tell(&mut self, ok: bool) {
+        self.ended = true;
+        let finished = What::WaitFinished {
+            id: self.id,
+            ok,
+            seconds: self.began.elapsed().as_secs_f64(),
+        };
+        self.hub.log.emit_of(self.machine, finished);
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.tell(false);
+        }
+    }
+}

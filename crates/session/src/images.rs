@@ -1,0 +1,130 @@
+//! The images of a session: each built once, whoever of its machines needs it first.
+
+use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use machinist_events::What;
+use machinist_image::{self as image, Image, ImageSpec, Step, Store, Want};
+use machinist_lab::{self as lab, FileContents};
+use tokio::sync::OnceCell;
+
+use crate::chain;
+use crate::log::Log;
+use crate::path_error::{At, PathError};
+use crate::protocol::Fault;
+
+/// By what the lab says of them, in full.
+type Cells = HashMap<String, Arc<OnceCell<Image>>>;
+
+/// The images of a session.
+pub(crate) struct Images {
+    store: Store,
+    cancel: image::Cancel,
+    base: PathBuf,
+    log: Arc<Log>,
+    cells: Mutex<Cells>,
+}
+
+impl Images {
+    /// Images from `store`, whose relative paths are relative to `base`.
+    pub(crate) fn new(store: Store, base: &Path, log: Arc<Log>) -> Self {
+        let cancel = image::Cancel::new();
+        Self {
+            store: store.with_cancel(cancel.clone()),
+            cancel,
+            base: base.to_owned(),
+            log,
+            cells: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Stops all builds.
+    pub(crate) fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// An image, built now if it is not there.
+    pub(crate) async fn get(&self, wanted: &lab::Image, want: Want) -> Result<Image, Fault> {
+        let key = format!("{wanted:?} {want:?}");
+        let cell = {
+            let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(cells.entry(key).or_default())
+        };
+        let image = cell.get_or_try_init(|| self.build(wanted.clone(), want));
+        image.await.cloned()
+    }
+
+    async fn build(&self, wanted: lab::Image, want: Want) -> Result<Image, Fault> {
+        let store = self.store.clone();
+        let base = self.base.clone();
+        let log = Arc::clone(&self.log);
+        let built = tokio::task::spawn_blocking(move || {
+            let spec =
+                resolve(&wanted, &base).map_err(|error| Fault::usage(chain::text(&error)))?;
+            let tell = |step| tell(&log, step);
+            store.ensure(&spec, want, &tell).map_err(|error| {
+                Fault::machinery(format!(
+                    "cannot make the image {}: {}",
+                    wanted.name,
+                    chain::text(&error)
+                ))
+            })
+        });
+        built.await.map_err(Fault::machinery)?
+    }
+}
+
+fn tell(log: &Log, step: Step) {
+    let what = match step {
+        Step::Started { what } => What::ImageStarted { image: what },
+        Step::Doing { what, doing } => What::ImageStep {
+            image: what,
+            step: doing,
+        },
+        Step::Finished { what, took } => What::ImageFinished {
+            image: what,
+            seconds: took.as_secs_f64(),
+        },
+        Step::Waiting { ref what, .. } => What::ImageStep {
+            image: what.clone(),
+            step: "waiting for another machinist that builds it".to_owned(),
+        },
+        _ => return,
+    };
+    log.emit(what);
+}
+
+/// From what a lab says of an image to what a store can make: reads the files to add.
+fn resolve(wanted: &lab::Image, base: &Path) -> Result<ImageSpec, PathError> {
+    let source = match &wanted.source {
+        lab::Source::Debian { suite } => image::Source::Debian {
+            suite: suite.clone(),
+            packages: wanted.packages.clone(),
+        },
+        lab::Source::Host => image::Source::Host,
+        lab::Source::Dir(path) => image::Source::Dir(base.join(path)),
+        lab::Source::Tar(path) => image::Source::Tar(base.join(path)),
+    };
+    let mut files = Vec::new();
+    for (path, file) in &wanted.files {
+        let (contents, own_mode) = match &file.contents {
+            FileContents::Text(text) => (text.clone().into_bytes(), 0o644),
+            FileContents::Host(source) => {
+                let source = base.join(source);
+                let mode = std::fs::metadata(&source)
+                    .at("read", &source)?
+                    .permissions()
+                    .mode();
+                (std::fs::read(&source).at("read", &source)?, mode)
+            }
+        };
+        files.push(image::AddedFile {
+            path: path.into(),
+            mode: file.mode.unwrap_or(own_mode) & 0o7777,
+            contents,
+        });
+    }
+    Ok(ImageSpec { source, files })
+}

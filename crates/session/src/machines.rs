@@ -1,0 +1,331 @@
+//! The machines of a session.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use machinist_events::{What, printed_line};
+use machinist_guest::Agent;
+use machinist_lab::{Ready, RunsAs};
+use machinist_machine::{
+    Accel, AgentBinary, Attach, Boot, Console, Environment, Machine, MachineError, Report,
+    Reporter, StartOptions, State, Verdicts,
+};
+use tokio::sync::OnceCell;
+
+use crate::chain;
+use crate::control::{Control, Doing};
+use crate::images::Images;
+use crate::log::Log;
+use crate::plan::MachinePlan;
+use crate::protocol::Fault;
+use crate::readiness;
+
+/// Longer than any machine lives, for waits whose limit others keep.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+/// How long a machine whose agent has gone may take to notice why.
+const NOTICE: Duration = Duration::from_secs(2);
+/// How long a machine may take to power off before it is killed, where nobody says.
+const POWER_OFF: Duration = Duration::from_secs(90);
+
+/// What the machines of a session share.
+pub(crate) struct Ground {
+    pub(crate) images: Images,
+    pub(crate) log: Arc<Log>,
+    pub(crate) network: Arc<dyn Attach>,
+    pub(crate) exe: PathBuf,
+    pub(crate) agent: AgentBinary,
+    pub(crate) verdicts: Verdicts,
+    pub(crate) accel: Accel,
+    pub(crate) boot: Boot,
+    /// The directory of the machines' directories.
+    pub(crate) directory: PathBuf,
+    pub(crate) hidden: Vec<PathBuf>,
+}
+
+/// A machine of a lab. Its image is made, and itself, when it is first needed.
+pub(crate) struct LabMachine {
+    plan: MachinePlan,
+    env: BTreeMap<String, String>,
+    ready: Ready,
+    ground: Arc<Ground>,
+    machine: OnceCell<Machine>,
+    /// The boot in which commands could count on the machine's system, counted from 1.
+    settled: AtomicU64,
+}
+
+impl LabMachine {
+    pub(crate) fn new(
+        plan: MachinePlan,
+        env: BTreeMap<String, String>,
+        ready: Ready,
+        ground: Arc<Ground>,
+    ) -> Self {
+        Self {
+            plan,
+            env,
+            ready,
+            ground,
+            machine: OnceCell::new(),
+            settled: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes its image.
+    pub(crate) async fn prepare(&self) -> Result<(), Fault> {
+        self.machine().await.map(drop)
+    }
+
+    /// Kills it, or powers it off within `grace`.
+    pub(crate) async fn end(&self, grace: Option<Duration>) {
+        let Some(machine) = self.machine.get() else {
+            return;
+        };
+        if machine.status().borrow().state.is_over() {
+            return;
+        }
+        // What does not go by asking is killed; a machine that has failed is gone as well.
+        match grace {
+            Some(grace) => drop(machine.shutdown(grace).await),
+            None => drop(machine.crash().await),
+        }
+    }
+
+    async fn machine(&self) -> Result<&Machine, Fault> {
+        self.machine.get_or_try_init(|| self.make()).await
+    }
+
+    async fn make(&self) -> Result<Machine, Fault> {
+        let ground = &self.ground;
+        let image = ground.images.get(&self.plan.image, self.plan.want).await?;
+        let spec = self.plan.spec(image, ground.accel, ground.boot);
+        let environment = Environment {
+            dir: ground.directory.join(&self.plan.name),
+            exe: ground.exe.clone(),
+            agent: ground.agent.clone(),
+            attach: Arc::clone(&ground.network),
+            report: reporter(Arc::clone(&ground.log), self.plan.name.clone()),
+            verdicts: ground.verdicts.clone(),
+            hidden: ground.hidden.clone(),
+        };
+        Machine::new(spec, environment).map_err(|error| Fault::machinery(chain::text(&error)))
+    }
+
+    /// Its agent, after its start where it is off. A machine that has failed stays so, unless it is
+    /// asked to start in so many words: what comes later must not hide the failure.
+    async fn started(&self, anew: bool) -> Result<(&Machine, Agent), Fault> {
+        let machine = self.machine().await?;
+        if !anew && matches!(machine.status().borrow().state, State::Failed { .. }) {
+            return Err(match machine.agent() {
+                Err(error) => fault(&error),
+                Ok(_) => Fault::machinery(format!("{} has failed", self.plan.name)),
+            });
+        }
+        // A machine that leaves just now is waited for, and started again if it went off.
+        let mut status = machine.status();
+        loop {
+            let leaving = matches!(
+                status.borrow_and_update().state,
+                State::Silent | State::Rebooting | State::Stopping
+            );
+            if !leaving {
+                match machine.start(StartOptions::default()).await {
+                    Err(MachineError::Refused { .. }) => {}
+                    Err(error) => return Err(fault(&error)),
+                    Ok(()) => {
+                        if let Ok(agent) = machine.agent() {
+                            return Ok((machine, agent));
+                        }
+                    }
+                }
+            }
+            if status.changed().await.is_err() {
+                return Err(Fault::machinery(format!("{} is gone", self.plan.name)));
+            }
+        }
+    }
+
+    async fn settled(&self) -> Result<Agent, Fault> {
+        let (machine, agent) = self.started(false).await?;
+        let status = machine.status().borrow().clone();
+        if self.ground.boot == Boot::System
+            && status.state != State::Ready
+            && self.settled.load(Ordering::Relaxed) != status.boots
+        {
+            readiness::commands_work(machine, &agent).await;
+            self.settled.store(status.boots, Ordering::Relaxed);
+        }
+        Ok(agent)
+    }
+
+    fn running(&self) -> Result<&Machine, Fault> {
+        self.machine
+            .get()
+            .ok_or_else(|| Fault::usage(format!("{} is off", self.plan.name)))
+    }
+}
+
+impl Control for LabMachine {
+    fn kind(&self) -> &'static str {
+        match self.plan.runs_as {
+            RunsAs::Vm => "vm",
+            RunsAs::Container => "container",
+        }
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        self.plan.addresses()
+    }
+
+    fn env(&self) -> &BTreeMap<String, String> {
+        &self.env
+    }
+
+    fn state(&self) -> &'static str {
+        let state = self
+            .machine
+            .get()
+            .map(|machine| machine.status().borrow().state.clone());
+        match state {
+            None | Some(State::Off) => "off",
+            Some(State::Starting | State::Rebooting) => "starting",
+            Some(State::Up) => "up",
+            Some(State::Ready) => "ready",
+            Some(State::Silent | State::Stopping) => "stopping",
+            Some(State::Failed { .. }) => "failed",
+        }
+    }
+
+    fn start(&self) -> Doing<'_, Agent> {
+        Box::pin(async { Ok(self.started(true).await?.1) })
+    }
+
+    fn agent(&self) -> Doing<'_, Agent> {
+        Box::pin(self.settled())
+    }
+
+    fn ready(&self) -> Doing<'_, ()> {
+        Box::pin(async {
+            let (machine, agent) = self.started(false).await?;
+            if self.ground.boot == Boot::Agent {
+                return Ok(());
+            }
+            match &self.ready {
+                Ready::Agent => Ok(()),
+                Ready::System => machine.ready(FOREVER).await.map_err(|error| fault(&error)),
+                Ready::Unit(name) => readiness::unit(&agent, name, None, &mut |_| {}).await,
+                Ready::Command(command) => {
+                    readiness::command(&self.settled().await?, command).await
+                }
+            }
+        })
+    }
+
+    fn shutdown(&self, within: Option<Duration>) -> Doing<'_, ()> {
+        Box::pin(async move {
+            let Some(machine) = self.machine.get() else {
+                return Ok(());
+            };
+            if machine.status().borrow().state == State::Off {
+                return Ok(());
+            }
+            let within = within.unwrap_or(POWER_OFF);
+            machine
+                .shutdown(within)
+                .await
+                .map_err(|error| fault(&error))
+        })
+    }
+
+    fn crash(&self) -> Doing<'_, ()> {
+        Box::pin(async {
+            match self.machine.get() {
+                None => Ok(()),
+                Some(machine) => machine.crash().await.map_err(|error| fault(&error)),
+            }
+        })
+    }
+
+    fn reboot(&self) -> Doing<'_, ()> {
+        Box::pin(async {
+            self.running()?
+                .reboot()
+                .await
+                .map_err(|error| fault(&error))
+        })
+    }
+
+    fn wait_shutdown(&self) -> Doing<'_, ()> {
+        Box::pin(async {
+            match self.machine.get() {
+                None => Ok(()),
+                Some(machine) => {
+                    let off = machine.wait_for_shutdown(FOREVER).await;
+                    off.map_err(|error| fault(&error))
+                }
+            }
+        })
+    }
+
+    fn why_lost(&self) -> Pin<Box<dyn Future<Output = Option<String>> + Send + '_>> {
+        Box::pin(async {
+            let machine = self.machine.get()?;
+            let mut status = machine.status();
+            let gone = status.wait_for(|status| !status.state.answers());
+            let status = tokio::time::timeout(NOTICE, gone).await.ok()?.ok()?.clone();
+            let name = &self.plan.name;
+            Some(match status.state {
+                State::Failed { reason } => format!("{name}: {reason}"),
+                State::Off | State::Stopping => format!("{name} went off"),
+                State::Rebooting | State::Starting => format!("{name} restarted"),
+                _ => format!("{name} no longer answers"),
+            })
+        })
+    }
+
+    fn console(&self) -> Option<Console> {
+        self.machine.get().map(|machine| machine.console().clone())
+    }
+}
+
+/// A machine's trouble as a client is told it.
+pub(crate) fn fault(error: &MachineError) -> Fault {
+    let text = chain::text(error);
+    match error {
+        // It makes no sense now: the script's mistake, or the machine's, but not ours.
+        MachineError::Refused { .. } | MachineError::Off { .. } => Fault::usage(text),
+        MachineError::Late { .. } => Fault::test(text),
+        _ => Fault::machinery(text),
+    }
+}
+
+/// Tells what happens to a machine as events.
+fn reporter(log: Arc<Log>, machine: String) -> Reporter {
+    Arc::new(move |report| {
+        let what = match report {
+            Report::Starting { backend, accel } => What::MachineStarting {
+                backend: backend.to_owned(),
+                accel: accel.map(str::to_owned),
+            },
+            Report::AccelFallback { reason } => What::AccelFallback { reason },
+            Report::Up { seconds } => What::MachineUp { seconds },
+            Report::Ready { seconds } => What::MachineReady { seconds },
+            Report::Stopped => What::MachineStopped,
+            Report::Failed { reason, last_words } => What::MachineFailed {
+                reason,
+                last_words: last_words
+                    .iter()
+                    .map(|line| printed_line(line.as_bytes()))
+                    .collect(),
+            },
+            Report::Console { line } => What::Console {
+                line: printed_line(line.as_bytes()),
+            },
+            Report::Warning { text } => What::Warning { text },
+        };
+        log.emit_of(&machine, what);
+    })
+}

@@ -1,0 +1,96 @@
+//! The VLANs of a session, and which machine hangs on which.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use machinist_machine::{Attach, NicSpec};
+use machinist_network::{Mac, NetNs, Port, VethSpec, Vlan, VlanError};
+
+/// The VLANs of a session.
+#[derive(Debug)]
+pub(crate) struct Network {
+    vlans: BTreeMap<u8, Vlan>,
+    /// The ports of each machine that runs.
+    ports: Mutex<HashMap<String, Vec<Port>>>,
+    sockets: PathBuf,
+    made: AtomicU64,
+}
+
+impl Network {
+    /// VLANs with these numbers, whose sockets are made in `directory`.
+    pub(crate) fn new(
+        numbers: impl IntoIterator<Item = u8>,
+        directory: &Path,
+    ) -> Result<Self, VlanError> {
+        let vlans: Result<_, VlanError> = numbers
+            .into_iter()
+            .map(|number| Ok((number, Vlan::new(number)?)))
+            .collect();
+        Ok(Self {
+            vlans: vlans?,
+            ports: Mutex::default(),
+            sockets: directory.to_owned(),
+            made: AtomicU64::new(0),
+        })
+    }
+
+    fn vlan(&self, number: u8) -> io::Result<&Vlan> {
+        self.vlans
+            .get(&number)
+            .ok_or_else(|| io::Error::other(format!("there is no VLAN {number}")))
+    }
+
+    fn ports(&self) -> MutexGuard<'_, HashMap<String, Vec<Port>>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, machine: &str, port: Port) {
+        self.ports()
+            .entry(machine.to_owned())
+            .or_default()
+            .push(port);
+    }
+}
+
+impl Attach for Network {
+    fn vm_port(&self, machine: &str, nic: &NicSpec) -> io::Result<PathBuf> {
+        // Short, and never the same twice: a socket path has 107 bytes, and a VM that starts anew
+        // must not meet the socket of its former life.
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let path = self.sockets.join(format!("port{number}"));
+        let name = port_name(machine, nic);
+        let port = self.vlan(nic.vlan)?.attach_socket(&name, &path);
+        self.keep(machine, port.map_err(io::Error::other)?);
+        Ok(path)
+    }
+
+    fn container_ports(&self, machine: &str, nics: &[NicSpec], pid: u32) -> io::Result<()> {
+        for nic in nics {
+            let spec = VethSpec {
+                netns: NetNs::of_process(pid)?,
+                ifname: nic.name.clone(),
+                mac: Mac(nic.mac),
+                addresses: nic.addresses.clone(),
+                mtu: None,
+            };
+            let port = self
+                .vlan(nic.vlan)?
+                .attach_veth(&port_name(machine, nic), spec);
+            self.keep(machine, port.map_err(io::Error::other)?);
+        }
+        Ok(())
+    }
+
+    fn detach(&self, machine: &str) {
+        let gone = self.ports().remove(machine);
+        // Outside of the lock: taking interfaces down takes its time.
+        drop(gone);
+    }
+}
+
+fn port_name(machine: &str, nic: &NicSpec) -> String {
+    format!("{machine}:{}", nic.name)
+}

@@ -1,0 +1,464 @@
+//! Running commands in machines, and moving files.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use machinist_events::{CommandRecord, Stream, What};
+use machinist_guest::{self as guest, GuestError, Reader, Running, Writer};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::task::JoinHandle;
+
+use super::connection::Word;
+use super::output::{self, Keep, MOST_KEPT, Teller, ToClient};
+use super::parts::Parts;
+use crate::chain;
+use crate::control::Control;
+use crate::hub::{Hub, Wait};
+use crate::protocol::{Command, Data, Executed, Fault, Part, Program, Started, Until, Verb};
+
+/// How long standard error may stay open after the command and its standard output have ended,
+/// before what comes there later goes to the log alone.
+const STDERR_LAG: Duration = Duration::from_millis(100);
+/// Pauses between the times of a repeated command.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Where commands run that do not say where: as in NixOS tests.
+const DIRECTORY: &str = "/tmp";
+/// The status of a command that was killed because nobody waits for it any more.
+const KILLED: i32 = 128 + 9;
+/// The status of a command that could not be run.
+const NOT_RUN: i32 = 127;
+/// The status of a command that nobody waits for.
+const NOT_AWAITED: i32 = -2;
+/// How much of an output a failure tells, in bytes.
+const TAIL: usize = 4000;
+
+pub(super) async fn perform(
+    hub: &Arc<Hub>,
+    verb: Verb,
+    parts: &Parts,
+    words: UnboundedReceiver<Word>,
+) -> Result<Executed, Fault> {
+    match verb {
+        Verb::Execute {
+            machine,
+            command,
+            detach: false,
+        } => Ok(execute(hub, &machine, &command).await?.executed),
+        Verb::Execute {
+            machine, command, ..
+        } => detach(hub, machine, command).await,
+        Verb::Retry {
+            machine,
+            command,
+            until,
+            timeout,
+        } => retry(hub, &machine, &command, until, hub.limit(timeout)?).await,
+        Verb::Spawn { machine, command } => spawn(hub, &machine, &command, parts, words).await,
+        _ => Err(Fault::usage("this cannot be asked here")),
+    }
+}
+
+/// A command that has ended.
+pub(crate) struct Ran {
+    pub(crate) executed: Executed,
+    machine: String,
+    command: String,
+}
+
+impl Ran {
+    /// What a failure tells of it.
+    pub(crate) fn record(&self) -> CommandRecord {
+        CommandRecord {
+            machine: self.machine.clone(),
+            command: self.command.clone(),
+            status: Some(self.executed.status),
+            seconds: self.executed.seconds,
+            stdout: tail(&self.executed.stdout),
+            stderr: tail(&self.executed.stderr),
+        }
+    }
+}
+
+fn tail(data: &Data) -> String {
+    let from = data.0.len().saturating_sub(TAIL);
+    let text = String::from_utf8_lossy(&data.0[from..]).into_owned();
+    if from > 0 {
+        format!("[...]{text}")
+    } else {
+        text
+    }
+}
+
+/// A command that runs in a machine, and that is told in the log.
+struct Run<'a> {
+    told: Told<'a>,
+    control: Arc<dyn Control>,
+    text: String,
+    stdin: Writer,
+    stdout: Reader,
+    stderr: Reader,
+    process: Running,
+}
+
+/// A command in the log. One that is dropped before its end is told to have been killed.
+struct Told<'a> {
+    hub: &'a Hub,
+    machine: &'a str,
+    id: u64,
+    began: Instant,
+    ended: bool,
+}
+
+impl Told<'_> {
+    fn end(&mut self, status: i32) -> f64 {
+        self.ended = true;
+        let seconds = self.began.elapsed().as_secs_f64();
+        let finished = What::CommandFinished {
+            id: self.id,
+            status,
+            seconds,
+        };
+        self.hub.log.emit_of(self.machine, finished);
+        seconds
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(KILLED);
+        }
+    }
+}
+
+/// Starts a command, and the machine if that is off.
+async fn start<'a>(hub: &'a Hub, machine: &'a str, command: &Command) -> Result<Run<'a>, Fault> {
+    let control = Arc::clone(hub.machine(machine)?);
+    // Output counts until nobody holds it any more: that is the contract of `execute`.
+    let request = guest_command(hub, &*control, command)?.linger();
+    let agent = control.agent().await?;
+    let text = text(&command.program);
+    let id = hub.log.new_id();
+    let command = text.clone();
+    hub.log
+        .emit_of(machine, What::CommandStarted { id, command });
+    let mut told = Told {
+        hub,
+        machine,
+        id,
+        began: Instant::now(),
+        ended: false,
+    };
+    match agent.spawn(&request).await {
+        Ok(process) => {
+            let (stdin, stdout, stderr, process) = process.split();
+            Ok(Run {
+                told,
+                control,
+                text,
+                stdin,
+                stdout,
+                stderr,
+                process,
+            })
+        }
+        Err(error) => {
+            told.end(NOT_RUN);
+            Err(fault(&*control, &text, error).await)
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub(crate) async fn execute(hub: &Hub, machine: &str, command: &Command) -> Result<Ran, Fault> {
+    let run = start(hub, machine, command).await?;
+    let Run {
+        mut told,
+        control,
+        text,
+        mut stdin,
+        stdout,
+        stderr,
+        mut process,
+    } = run;
+    let teller = |stream| Teller::new(&hub.log, machine, told.id, stream);
+    let feed = async {
+        // A command that does not read its input has its reasons.
+        if let Some(Data(input)) = &command.input {
+            drop(stdin.write_all(input).await);
+        }
+        drop(stdin.shutdown().await);
+    };
+    let (out, err) = (Keep::default(), Keep::default());
+    let reading = output::read(stdout, teller(Stream::Stdout), out.clone());
+    // On a task of its own, because it may go on after the command.
+    let err_reading = output::read(stderr, teller(Stream::Stderr), err.clone());
+    let mut err_reading = AbortOnDrop(tokio::spawn(err_reading));
+    let ended = async {
+        let (exit, ()) = tokio::join!(process.wait(), reading);
+        exit
+    };
+    let (exit, ()) = tokio::join!(ended, feed);
+    let exit = match exit {
+        Ok(exit) => exit,
+        Err(error) => return Err(fault(&*control, &text, error).await),
+    };
+    if tokio::time::timeout(STDERR_LAG, &mut err_reading)
+        .await
+        .is_err()
+    {
+        // Something in the background holds it. It goes on, and so does the log.
+        hub.detach(err_reading);
+    }
+    let stdout = out.drain();
+    if stdout.len() > MOST_KEPT {
+        return Err(Fault::test(format!(
+            "{machine}: `{text}` printed more than {MOST_KEPT} bytes: let it write to a file, \
+             and copy that"
+        )));
+    }
+    let status = status(exit);
+    let seconds = told.end(status);
+    Ok(Ran {
+        executed: Executed {
+            status,
+            stdout: Data(stdout),
+            stderr: Data(err.drain()),
+            seconds,
+        },
+        machine: machine.to_owned(),
+        command: text,
+    })
+}
+
+/// A task that ends with whoever waits for it.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Future for AbortOnDrop {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(context).map(drop)
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Starts a command and leaves it running.
+async fn detach(hub: &Arc<Hub>, machine: String, command: Command) -> Result<Executed, Fault> {
+    // The machine has to be there: later nobody would be told that it is not.
+    hub.machine(&machine)?.agent().await?;
+    let going_on = Arc::clone(hub);
+    hub.detach(async move { drop(execute(&going_on, &machine, &command).await) });
+    Ok(Executed {
+        status: NOT_AWAITED,
+        stdout: Data::default(),
+        stderr: Data::default(),
+        seconds: 0.0,
+    })
+}
+
+/// Repeats a command until it ends as wanted.
+async fn retry(
+    hub: &Hub,
+    machine: &str,
+    command: &Command,
+    until: Until,
+    within: Option<Duration>,
+) -> Result<Executed, Fault> {
+    let goal = match until {
+        Until::Success => "to succeed",
+        Until::Failure => "to fail",
+    };
+    let text = text(&command.program);
+    let wait = Wait::begin(hub, machine, &format!("`{text}` {goal}"));
+    let began = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let last = within.is_some_and(|within| began.elapsed() >= within);
+        let ran = execute(hub, machine, command).await?;
+        if (ran.executed.status == 0) == (until == Until::Success) {
+            wait.end(true);
+            return Ok(ran.executed);
+        }
+        if last {
+            return Err(Fault::test(format!(
+                "waiting for `{text}` {goal} timed out after {} s (exit code {})",
+                crate::hub::seconds(began.elapsed()),
+                ran.executed.status,
+            ))
+            .about(ran.record()));
+        }
+        wait.progress(format!("exit code {}", ran.executed.status));
+        let left = within.map_or(pause, |within| within.saturating_sub(began.elapsed()));
+        tokio::time::sleep(pause.min(left)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Runs a command whose output goes to the client as it comes, and that listens to the client.
+async fn spawn(
+    hub: &Hub,
+    machine: &str,
+    command: &Command,
+    parts: &Parts,
+    mut words: UnboundedReceiver<Word>,
+) -> Result<Executed, Fault> {
+    let run = start(hub, machine, command).await?;
+    let Run {
+        mut told,
+        control,
+        text,
+        stdin,
+        stdout,
+        stderr,
+        mut process,
+    } = run;
+    parts
+        .send(Part::Started(Started { command: told.id }))
+        .await?;
+    let teller = |stream| Teller::new(&hub.log, machine, told.id, stream);
+    let sink = |part| ToClient { parts, part };
+    let out = output::read(stdout, teller(Stream::Stdout), sink(Part::Stdout));
+    let err = output::read(stderr, teller(Stream::Stderr), sink(Part::Stderr));
+    let (input, queue) = mpsc::unbounded_channel();
+    let mut input = Some(input);
+    // Input has its own pace: a command that does not read must not keep us from reading it.
+    let mut feeding = std::pin::pin!(feed(stdin, queue));
+    let mut reading = std::pin::pin!(async { tokio::join!(out, err) });
+    let (mut fed, mut read_all) = (false, false);
+    let exit = loop {
+        tokio::select! {
+            exit = process.wait() => break exit,
+            () = &mut feeding, if !fed => fed = true,
+            _ = &mut reading, if !read_all => read_all = true,
+            Some(word) = words.recv() => match word {
+                Word::Input(data) => if let Some(input) = &input {
+                    // What it does not read is lost, as in any pipe.
+                    drop(input.send(data));
+                },
+                Word::CloseInput => input = None,
+                Word::Signal(signal) => process.signal(signal),
+                Word::Done => {}
+            },
+        }
+    };
+    let exit = match exit {
+        Ok(exit) => exit,
+        Err(error) => return Err(fault(&*control, &text, error).await),
+    };
+    if !read_all {
+        // The rest of its own output is on its way; what the background prints is not waited for.
+        drop(tokio::time::timeout(STDERR_LAG, reading).await);
+    }
+    let status = status(exit);
+    Ok(Executed {
+        status,
+        stdout: Data::default(),
+        stderr: Data::default(),
+        seconds: told.end(status),
+    })
+}
+
+/// Gives a command what comes from `queue`, and the end of its input when that ends.
+async fn feed(mut stdin: Writer, mut queue: UnboundedReceiver<Vec<u8>>) {
+    while let Some(data) = queue.recv().await {
+        if stdin.write_all(&data).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// From the protocol's command to the guest's.
+pub(super) fn guest_command(
+    hub: &Hub,
+    control: &dyn Control,
+    command: &Command,
+) -> Result<guest::Command, Fault> {
+    let mut request = match &command.program {
+        Program::Argv(words) if words.is_empty() => {
+            return Err(Fault::usage("a command needs at least one word"));
+        }
+        Program::Argv(words) => guest::Command::argv(words),
+        Program::Shell(script) => guest::Command::shell(script),
+    };
+    for (name, value) in control.env().iter().chain(&command.env) {
+        request = request.env(name, value);
+    }
+    if let Some(user) = &command.user {
+        request = request.user(user);
+    }
+    if let Some(timeout) = hub.limit(command.timeout)? {
+        request = request.timeout(timeout);
+    }
+    request = request.dir(command.cwd.as_deref().unwrap_or(DIRECTORY));
+    // Every command gets one, so that `send` works; without input it is closed at once.
+    Ok(request.stdin())
+}
+
+/// A command for people.
+pub(super) fn text(program: &Program) -> String {
+    match program {
+        Program::Shell(script) => script.clone(),
+        Program::Argv(words) => {
+            let quoted: Vec<String> = words.iter().map(|word| quote(word)).collect();
+            quoted.join(" ")
+        }
+    }
+}
+
+/// A word as a shell takes it.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// The status as a shell gives it.
+pub(super) fn status(exit: guest::Exit) -> i32 {
+    match exit {
+        guest::Exit::Code(code) => code,
+        guest::Exit::Signal(signal) => 128 + signal,
+        guest::Exit::TimedOut => 124,
+    }
+}
+
+/// What went wrong in a guest, said of the machine. A machine that is gone says why.
+pub(super) async fn fault(control: &dyn Control, what: &str, error: GuestError) -> Fault {
+    match error {
+        GuestError::Channel(_) => {
+            let reason = control.why_lost().await;
+            let reason = reason.unwrap_or_else(|| chain::text(&error));
+            Fault::machinery(format!("`{what}`: {reason}"))
+        }
+        GuestError::TooLong => Fault::usage(format!("`{what}`: {error}")),
+        error => Fault::test(format!("{what}: {}", chain::text(&error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_shown_as_a_shell_would_take_them() {
+        let argv = |words: &[&str]| {
+            text(&Program::Argv(
+                words.iter().map(|&word| word.to_owned()).collect(),
+            ))
+        };
+        assert_eq!(argv(&["psql", "-Atc", "select 1"]), "psql -Atc 'select 1'");
+        assert_eq!(argv(&["echo", "", "it's"]), "echo '' 'it'\\''s'");
+    }
+}

@@ -1,0 +1,185 @@
+//! What commands print: kept for the answer, and told line by line.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use machinist_events::{Stream, What, printed_line};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::parts::Parts;
+use crate::log::Log;
+use crate::protocol::{Data, Part};
+
+/// The most that one stream of a command puts into the event log, in bytes. An answer has all; the
+/// log is for people.
+const TOLD: usize = 256 * 1024;
+/// Where a line without an end is cut, in bytes.
+const LONGEST: usize = 16 * 1024;
+
+/// The most that a command may print into one answer, in bytes.
+pub(super) const MOST_KEPT: usize = 32 * 1024 * 1024;
+
+/// Tells one stream of a command, line by line.
+pub(super) struct Teller {
+    log: Arc<Log>,
+    machine: String,
+    id: u64,
+    stream: Stream,
+    partial: Vec<u8>,
+    told: usize,
+    untold: usize,
+}
+
+impl Teller {
+    pub(super) fn new(log: &Arc<Log>, machine: &str, id: u64, stream: Stream) -> Self {
+        Self {
+            log: Arc::clone(log),
+            machine: machine.to_owned(),
+            id,
+            stream,
+            partial: Vec::new(),
+            told: 0,
+            untold: 0,
+        }
+    }
+
+    /// Takes what was printed.
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        if self.told >= TOLD {
+            self.untold += bytes.len();
+            return;
+        }
+        self.told += bytes.len();
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.partial.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || self.partial.len() >= LONGEST {
+                self.tell_line();
+            }
+        }
+    }
+
+    /// Tells what has no end yet, and that something was left out.
+    pub(super) fn finish(&mut self) {
+        if !self.partial.is_empty() {
+            self.tell_line();
+        }
+        if self.untold > 0 {
+            let line = format!("[{} more bytes are not in the log]", self.untold);
+            self.tell(line);
+            self.untold = 0;
+        }
+    }
+
+    fn tell_line(&mut self) {
+        let line = printed_line(&self.partial);
+        self.partial.clear();
+        self.tell(line);
+    }
+
+    fn tell(&self, line: String) {
+        let (id, stream) = (self.id, self.stream);
+        self.log
+            .emit_of(&self.machine, What::CommandOutput { id, stream, line });
+    }
+}
+
+/// Where what a command prints goes, beside the log.
+pub(super) trait Sink: Send {
+    /// Takes bytes. False: wants no more.
+    fn take(&mut self, bytes: &[u8]) -> impl Future<Output = bool> + Send;
+}
+
+/// Keeps bytes, up to a limit, for the answer.
+#[derive(Clone, Default)]
+pub(super) struct Keep(Arc<Mutex<Vec<u8>>>);
+
+impl Keep {
+    /// What has been kept so far, and is not kept any more.
+    pub(super) fn drain(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Sink for Keep {
+    async fn take(&mut self, bytes: &[u8]) -> bool {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend_from_slice(bytes);
+        kept.len() <= MOST_KEPT
+    }
+}
+
+/// Sends bytes to the client as parts.
+pub(super) struct ToClient<'a> {
+    pub(super) parts: &'a Parts,
+    pub(super) part: fn(Data) -> Part,
+}
+
+impl Sink for ToClient<'_> {
+    async fn take(&mut self, bytes: &[u8]) -> bool {
+        let part = (self.part)(Data(bytes.to_vec()));
+        self.parts.send(part).await.is_ok()
+    }
+}
+
+/// Reads a stream to its end. What comes goes to the log, and to `sink`.
+pub(super) async fn read(
+    mut from: impl AsyncRead + Unpin,
+    mut teller: Teller,
+    mut sink: impl Sink,
+) {
+    let mut buffer = vec![0; 32 * 1024];
+    // A stream that breaks has ended; why, the exit says.
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        teller.take(&buffer[..count]);
+        if !sink.take(&buffer[..count]).await {
+            break;
+        }
+    }
+    teller.finish();
+}
+
+#[cfg(test)]
+mod tests {
+    use machinist_events::Event;
+
+    use super::*;
+
+    fn told(pieces: &[&[u8]]) -> Vec<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let sink = Arc::clone(&seen);
+        let sink = Arc::new(move |event: &Event| {
+            if let What::CommandOutput { line, .. } = &event.what {
+                sink.lock().unwrap().push(line.clone());
+            }
+        });
+        let log = Log::create(&directory.path().join("events.jsonl"), None, sink).unwrap();
+        let mut teller = Teller::new(&Arc::new(log), "web", 1, Stream::Stdout);
+        for piece in pieces {
+            teller.take(piece);
+        }
+        teller.finish();
+        let seen = seen.lock().unwrap();
+        seen.clone()
+    }
+
+    #[test]
+    fn lines_are_told_however_they_come() {
+        assert_eq!(told(&[b"a\nb", b"c\n", b"d"]), ["a", "bc", "d"]);
+        assert_eq!(told(&[]), Vec::<String>::new());
+        assert_eq!(told(&[b"\n\n"]), ["", ""]);
+    }
+
+    #[test]
+    fn a_flood_is_cut_and_that_is_told() {
+        let piece = [b'x'; 1023];
+        let mut line = piece.to_vec();
+        line.push(b'\n');
+        let pieces: Vec<&[u8]> = std::iter::repeat_n(line.as_slice(), 1000).collect();
+        let told = told(&pieces);
+        assert_eq!(told.len(), TOLD / 1024 + 1);
+        assert_eq!(
+            told.last().unwrap(),
+            &format!("[{} more bytes are not in the log]", 1000 * 1024 - TOLD)
+        );
+    }
+}
