@@ -126,7 +126,8 @@ impl Cache {
         }
     }
 
-    /// Removes the builds whose builders are dead: their locks are free.
+    /// Removes the builds whose builders are dead: their locks are free. One that cannot be removed
+    /// takes up room and does no other harm.
     fn sweep(&self) -> Result<(), PathError> {
         let tmp = self.dir.join("tmp");
         for entry in fs::read_dir(&tmp).at("list", &tmp)? {
@@ -136,11 +137,12 @@ impl Cache {
                 continue;
             }
             // Another sweeper may have been faster.
-            if path.exists()
-                && let Some(_lock) = FileLock::try_directory(&path)?
-            {
-                tracing::info!(path = %path.display(), "removing what a dead builder left");
-                tree::remove(&path)?;
+            let Ok(Some(_lock)) = FileLock::try_directory(&path) else {
+                continue;
+            };
+            tracing::info!(path = %path.display(), "removing what a dead builder left");
+            if let Err(error) = tree::remove(&path) {
+                tracing::warn!(%error, "a dead builder's directory stays");
             }
         }
         Ok(())
@@ -215,6 +217,8 @@ impl Cache {
         let quiet = |_| ();
         let progress = if plan.told { progress } else { &quiet };
         let what = plan.what.to_owned();
+        // Whoever built it before us may have been killed, and left a full disk.
+        self.sweep()?;
         space::require(&self.dir, plan.what, plan.needs)?;
         cancel.check()?;
         progress(Step::Started { what: what.clone() });

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,8 @@ pub struct Entry {
     pub id: ImageId,
     /// For people, such as `debian:bookworm with nginx`.
     pub name: String,
+    /// Its directory.
+    pub path: PathBuf,
     /// Bytes on disk.
     pub size: u64,
     /// When it was built.
@@ -162,6 +165,7 @@ impl Store {
             kind,
             id,
             name: record.name,
+            path,
             size: record.size,
             created: record.created,
             last_used,
@@ -222,6 +226,7 @@ mod tests {
             kind: ArtefactKind::Image,
             id: recipe.key(),
             name: name.to_owned(),
+            path: PathBuf::from("/cache").join(name),
             size,
             created: now,
             last_used: now - Duration::from_secs(age),

@@ -263,8 +263,8 @@ fn missing(tool: &Tool) -> ToolError {
     }
 }
 
-/// Whether `PATH` has it. Asked before, because inside of unshare its absence has no exit status of
-/// its own. As root, `/usr/sbin` counts even where `PATH` lacks it.
+/// Whether it is to be found. Asked before, because inside of unshare its absence has no exit status
+/// of its own.
 fn installed(program: &str) -> bool {
     Command::new("sh")
         .args(["-c", "command -v -- \"$1\" >/dev/null", "sh", program])

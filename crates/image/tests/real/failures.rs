@@ -37,6 +37,24 @@ pub(crate) fn killed() -> Result<(), Failed> {
     Ok(())
 }
 
+/// Who waits for a builder that is killed builds it.
+pub(crate) fn taken_over() -> Result<(), Failed> {
+    let cache = directory();
+    let args = [cache.path().to_str().unwrap(), "container", "bookworm", ""];
+    let mut first = Builder::start(&[], None, &args);
+    assert!(first.wait_for("extracting archives"));
+    let mut second = Builder::start(&[], None, &args);
+    assert!(second.wait_for("waiting for another machinist"));
+    first.child.kill()?;
+    drop(first.finish());
+    assert!(second.wait_for("debian:bookworm: building"));
+    let (well, said) = second.finish();
+    assert!(well, "{said}");
+    assert_eq!(names(&cache.path().join("tmp")), [""; 0]);
+    assert_eq!(names(&cache.path().join("images")).len(), 1);
+    Ok(())
+}
+
 /// Processes that have the directory in their command line, their root or their current directory.
 fn processes_below(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     let tests: &[(&str, Test)] = &[
         ("debian_is_built_once_by_two", debian::built_once_by_two),
         ("a_killed_build_leaves_nothing", failures::killed),
+        ("a_killed_build_is_taken_over", failures::taken_over),
         (
             "a_full_disk_is_told_and_leaves_nothing",
             failures::full_disk,
