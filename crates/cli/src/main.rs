@@ -1,3 +1,71 @@
 //! The machinist program: one file for each verb.
+//!
+//! This is the only crate that prints, exits, or reads the environment. A verb returns what it has
+//! to say as [`CliError`] or as an exit code of [`exit`]; everything else is here.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod environment;
+mod error;
+mod exit;
+mod interrupt;
+mod lab_file;
+mod parse;
+mod preflight;
+mod progress;
+mod sessions;
+mod table;
+mod terminal;
+mod ui;
+mod verbs;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::environment::Environment;
+use crate::error::CliError;
+use crate::exit::Exit;
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // The helpers that the engine starts are this program again, under hidden verbs.
+    if let Some(code) = machinist_session::guard::dispatch(&args) {
+        return code;
+    }
+    let words: Vec<String> = args
+        .iter()
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    if let Some(code) = machinist_machine::helper::dispatch(&words) {
+        return code;
+    }
+    run(args).into()
+}
+
+fn run(args: Vec<OsString>) -> Exit {
+    let cli = match verbs::parse(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Passed
+            };
+            // A closed pipe is the reader's business.
+            drop(error.print());
+            return exit;
+        }
+    };
+    let outcome = Environment::read().and_then(|environment| cli.verb.run(&environment));
+    match outcome {
+        Ok(exit) => exit,
+        Err(error) => {
+            ui::error(&error);
+            error.exit()
+        }
+    }
+}
+
+/// What a verb comes to.
+type Outcome = Result<Exit, CliError>;

@@ -1,0 +1,148 @@
+//! What the program takes from its environment. Nothing else reads it.
+//!
+//! | variable | for |
+//! |---|---|
+//! | `MACHINIST_CACHE` | the cache; else `$XDG_CACHE_HOME/machinist`, else `~/.cache/machinist` |
+//! | `MACHINIST_RUNTIME` | live sessions; else `$XDG_RUNTIME_DIR/machinist`, else `/run/machinist` for root, else `/tmp/machinist-UID` |
+//! | `PATH` | where QEMU, systemd-nspawn, Python and the tools that build images are found |
+//! | `NO_COLOR`, `CLICOLOR_FORCE` | colours |
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use machinist_session::{Accel, Settings};
+
+use crate::error::CliError;
+
+/// The environment, read once.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// The image cache.
+    pub images: PathBuf,
+    /// The directory of live sessions.
+    pub runtime: PathBuf,
+    /// Our own program.
+    pub exe: PathBuf,
+    /// Where programs are looked for.
+    pub search: OsString,
+    /// The directory that we were called in.
+    pub here: PathBuf,
+}
+
+impl Environment {
+    /// Reads it.
+    pub fn read() -> Result<Self, CliError> {
+        let var = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+        let root = rustix::process::geteuid().is_root();
+        let exe = env::current_exe()
+            .map_err(|error| CliError::machinery(error).context("cannot find this program"))?;
+        let here = env::current_dir().map_err(|error| {
+            CliError::machinery(error).context("cannot tell the current directory")
+        })?;
+        let cache = cache(var, root).ok_or_else(|| {
+            CliError::host("there is no place for the cache: HOME is not set")
+                .hint("set MACHINIST_CACHE to a directory")
+        })?;
+        Ok(Self {
+            images: absolute(&here, cache).join("images"),
+            runtime: absolute(&here, runtime(var)),
+            exe,
+            search: var("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()),
+            here,
+        })
+    }
+
+    /// What an engine needs of it.
+    pub fn settings(&self, accel: Accel) -> Settings {
+        Settings {
+            runtime: self.runtime.clone(),
+            exe: self.exe.clone(),
+            images: self.images.clone(),
+            search: self.search.clone(),
+            accel,
+        }
+    }
+
+    /// The program called `name`, as a shell would find it.
+    pub fn find_program(&self, name: &str) -> Option<PathBuf> {
+        env::split_paths(&self.search)
+            .map(|dir| dir.join(name))
+            .find(|path| is_program(path))
+    }
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+fn absolute(here: &Path, path: PathBuf) -> PathBuf {
+    // `join` keeps a path that is absolute already.
+    here.join(path)
+}
+
+fn cache(var: impl Fn(&str) -> Option<OsString>, root: bool) -> Option<PathBuf> {
+    if let Some(cache) = var("MACHINIST_CACHE") {
+        return Some(cache.into());
+    }
+    if let Some(cache) = var("XDG_CACHE_HOME") {
+        return Some(PathBuf::from(cache).join("machinist"));
+    }
+    if let Some(home) = var("HOME") {
+        return Some(PathBuf::from(home).join(".cache/machinist"));
+    }
+    // A service has no home.
+    root.then(|| PathBuf::from("/var/cache/machinist"))
+}
+
+fn runtime(var: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    if let Some(runtime) = var("MACHINIST_RUNTIME") {
+        return runtime.into();
+    }
+    if let Some(runtime) = var("XDG_RUNTIME_DIR") {
+        return PathBuf::from(runtime).join("machinist");
+    }
+    let user = rustix::process::geteuid();
+    if user.is_root() {
+        PathBuf::from("/run/machinist")
+    } else {
+        PathBuf::from(format!("/tmp/machinist-{}", user.as_raw()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn var<'a>(set: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<OsString> + 'a {
+        |name| {
+            let found = set.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).into())
+        }
+    }
+
+    #[test]
+    fn the_cache_has_an_order_of_places() {
+        let all = [
+            ("MACHINIST_CACHE", "/a"),
+            ("XDG_CACHE_HOME", "/b"),
+            ("HOME", "/c"),
+        ];
+        let path = |set: &[(&str, &str)], root| cache(var(set), root);
+        assert_eq!(path(&all, false), Some("/a".into()));
+        assert_eq!(path(&all[1..], false), Some("/b/machinist".into()));
+        assert_eq!(path(&all[2..], false), Some("/c/.cache/machinist".into()));
+        assert_eq!(path(&[], true), Some("/var/cache/machinist".into()));
+        assert_eq!(path(&[], false), None);
+    }
+
+    #[test]
+    fn the_runtime_directory_may_be_named() {
+        assert_eq!(
+            runtime(var(&[("MACHINIST_RUNTIME", "/x")])),
+            Path::new("/x")
+        );
+        let path = runtime(var(&[("XDG_RUNTIME_DIR", "/run/user/1")]));
+        assert_eq!(path, Path::new("/run/user/1/machinist"));
+    }
+}

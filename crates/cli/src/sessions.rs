@@ -1,0 +1,85 @@
+//! Finding a live session by what the user typed.
+
+use machinist_session::{Client, Found, live_sessions};
+
+use crate::environment::Environment;
+use crate::error::CliError;
+
+/// All live sessions, oldest first.
+pub fn all(environment: &Environment) -> Result<Vec<Found>, CliError> {
+    live_sessions(&environment.runtime).map_err(CliError::machinery)
+}
+
+/// The session whose id begins with `id`; without an id, the only one that there is.
+pub fn find(environment: &Environment, id: Option<&str>) -> Result<Found, CliError> {
+    let live = all(environment)?;
+    if live.is_empty() {
+        return Err(
+            CliError::nothing_selected("no session is live").hint("`machinist up` starts one")
+        );
+    }
+    let wanted = id.unwrap_or("");
+    let mut matching: Vec<_> = live
+        .iter()
+        .filter(|found| found.card.session.starts_with(wanted))
+        .collect();
+    match (matching.pop(), matching.is_empty()) {
+        (Some(found), true) => Ok(found.clone()),
+        (None, _) => Err(CliError::nothing_selected(format!(
+            "no live session is called {wanted:?}"
+        ))
+        .hint(format!("live are: {}", ids(&live)))),
+        (Some(_), false) => {
+            let message = match id {
+                None => "several sessions are live".to_owned(),
+                Some(id) => format!("several live sessions begin with {id:?}"),
+            };
+            Err(CliError::usage(message).hint(format!("name one of: {}", ids(&live))))
+        }
+    }
+}
+
+fn ids(live: &[Found]) -> String {
+    let ids: Vec<_> = live
+        .iter()
+        .map(|found| found.card.session.as_str())
+        .collect();
+    ids.join(", ")
+}
+
+/// A connection to a session.
+pub async fn connect(found: &Found) -> Result<Client, CliError> {
+    Ok(Client::connect(&found.socket).await?)
+}
+
+/// The machine that the user named, or the only one of the session.
+pub fn machine(client: &Client, name: Option<&str>) -> Result<String, CliError> {
+    let machines = &client.hello().machines;
+    let known = machines.join(", ");
+    match name {
+        Some(name) if machines.iter().any(|known| known == name) => Ok(name.to_owned()),
+        Some(name) => Err(CliError::usage(format!("no machine is called {name:?}"))
+            .hint(format!("the session has: {known}"))),
+        None => match machines.as_slice() {
+            [only] => Ok(only.clone()),
+            _ => Err(CliError::usage("which machine?").hint(format!("name one of: {known}"))),
+        },
+    }
+}
+
+/// Waits until a session has ended and is removed: until its engine lets the lock go.
+pub async fn ended(found: &Found) -> Result<(), CliError> {
+    let path = found.path.join("lock");
+    let waited = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+        match std::fs::File::open(&path) {
+            Ok(file) => Ok(rustix::fs::flock(
+                &file,
+                rustix::fs::FlockOperation::LockShared,
+            )?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    });
+    let ended = waited.await.map_err(CliError::machinery)?;
+    ended.map_err(|error| CliError::machinery(error).context("cannot wait for the session's end"))
+}

@@ -1,0 +1,28 @@
+//! `machinist image list`
+
+use clap::Args;
+
+use crate::Outcome;
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::ui;
+use crate::verbs::{Format, FormatArgs};
+
+/// List what is in the cache
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+impl List {
+    /// Lists it.
+    pub fn run(self, environment: &Environment) -> Outcome {
+        let entries = super::store(environment)?.list().map_err(super::failed)?;
+        match self.format.format {
+            Format::Json => ui::json(&entries),
+            Format::Text => ui::data(super::entries(&entries)),
+        }
+        Ok(Exit::Passed)
+    }
+}

@@ -1,0 +1,139 @@
+//! `machinist show`
+
+use clap::Args;
+use machinist_lab::{Body, Lab, Machine, Test};
+use serde::Serialize;
+
+use super::{Format, FormatArgs};
+use crate::Outcome;
+use crate::environment::Environment;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::lab_file::LabArgs;
+use crate::{preflight, table, ui};
+
+/// Show what a test comes to: its machines, why each is a VM or a container, its addresses
+///
+/// Also why this host could not run it.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The test's name
+    test: String,
+    #[command(flatten)]
+    lab: LabArgs,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    test: String,
+    tags: Vec<String>,
+    timeout: f64,
+    body: String,
+    machines: Vec<ShownMachine>,
+    /// Why it would be skipped here; empty if it would run.
+    lacking: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ShownMachine {
+    name: String,
+    kind: String,
+    because: String,
+    image: String,
+    packages: Vec<String>,
+    memory: u64,
+    cpus: u16,
+    addresses: Vec<String>,
+}
+
+impl Show {
+    /// Shows it.
+    pub fn run(self, environment: &Environment) -> Outcome {
+        let file = self.lab.load(environment)?;
+        let Some(test) = file.lab.tests.iter().find(|test| test.name == self.test) else {
+            let names: Vec<_> = file
+                .lab
+                .tests
+                .iter()
+                .map(|test| test.name.as_str())
+                .collect();
+            let message = format!("there is no test {:?}", self.test);
+            return Err(CliError::nothing_selected(message)
+                .hint(format!("there are: {}", names.join(", "))));
+        };
+        let shown = shown(&file.lab, test, environment);
+        match self.format.format {
+            Format::Json => ui::json(&shown),
+            Format::Text => print(&shown),
+        }
+        Ok(Exit::Passed)
+    }
+}
+
+fn shown(lab: &Lab, test: &Test, environment: &Environment) -> Shown {
+    let machines = || {
+        test.machines
+            .iter()
+            .filter_map(|name| lab.machine(name.as_str()))
+    };
+    let needs = preflight::of_test(machines(), test);
+    Shown {
+        test: test.name.clone(),
+        tags: test.tags.clone(),
+        timeout: test.timeout.as_secs_f64(),
+        body: match &test.body {
+            Body::Steps(steps) => format!("{} steps", steps.len()),
+            Body::Script(path) => format!("script {}", path.display()),
+        },
+        machines: machines().map(machine).collect(),
+        lacking: preflight::reasons(&needs, environment),
+    }
+}
+
+fn machine(machine: &Machine) -> ShownMachine {
+    let (kind, because) = machine.resolve();
+    ShownMachine {
+        name: machine.name.to_string(),
+        kind: kind.to_string(),
+        because: because.to_owned(),
+        image: machine.image.name.clone(),
+        packages: machine.image.packages.clone(),
+        memory: machine.memory.0,
+        cpus: machine.cpus,
+        addresses: machine
+            .vlans
+            .iter()
+            .map(|vlan| format!("192.168.{vlan}.{}", machine.number))
+            .collect(),
+    }
+}
+
+fn print(shown: &Shown) {
+    let seconds = shown.timeout;
+    ui::data(format_args!(
+        "{}: {}, at most {seconds} s",
+        shown.test, shown.body
+    ));
+    let rows: Vec<[String; 5]> = shown
+        .machines
+        .iter()
+        .map(|machine| {
+            [
+                machine.name.clone(),
+                machine.kind.clone(),
+                machine.image.clone(),
+                machine.addresses.join(","),
+                machine.because.clone(),
+            ]
+        })
+        .collect();
+    ui::data(table::table(
+        ["MACHINE", "KIND", "IMAGE", "ADDRESSES", "BECAUSE"],
+        &rows,
+    ));
+    for reason in &shown.lacking {
+        ui::data(format_args!("would be skipped here: {reason}"));
+    }
+}
