@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::UnixStream;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -14,6 +14,7 @@ use zbus::connection::Builder;
 use zbus::{Connection, Message, MessageStream, OwnedObjectPath, OwnedVariant};
 
 use super::SystemdError;
+use super::sender::Mender;
 use crate::stream::Stream;
 
 pub(super) const MANAGER: &str = "/org/freedesktop/systemd1";
@@ -39,14 +40,11 @@ pub(super) struct Bus {
 }
 
 impl Bus {
-    pub(super) async fn new(mut stream: Stream) -> Result<Self, SystemdError> {
+    pub(super) async fn new(stream: Stream) -> Result<Self, SystemdError> {
         let (ours, theirs) = StdStream::pair().map_err(broken)?;
         ours.set_nonblocking(true).map_err(broken)?;
-        let mut ours = UnixStream::from_std(ours).map_err(broken)?;
-        let pump = tokio::spawn(async move {
-            // Either end that goes takes the other with it; there is nobody to tell.
-            drop(copy_bidirectional(&mut ours, &mut stream).await);
-        });
+        let ours = UnixStream::from_std(ours).map_err(broken)?;
+        let pump = tokio::spawn(pump(ours, stream));
         // The agent is root in the guest, whoever we are here.
         let built = Builder::unix_stream(theirs).p2p().user_id(0).build().await;
         let connection = match built {
@@ -136,6 +134,29 @@ impl Drop for Bus {
         for task in &self.tasks {
             task.abort();
         }
+    }
+}
+
+/// Carries bytes between the guest's socket and ours, until either ends.
+async fn pump(ours: UnixStream, guest: Stream) {
+    let (mut from_us, mut to_us) = ours.into_split();
+    let (mut from_guest, mut to_guest) = guest.into_split();
+    let receive = async {
+        let mut mender = Mender::default();
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(count @ 1..) = from_guest.read(&mut buffer).await {
+            let Ok(bytes) = mender.push(&buffer[..count]) else {
+                return;
+            };
+            if to_us.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    };
+    // Whichever ends takes the other with it; there is nobody to tell.
+    tokio::select! {
+        () = receive => {}
+        _ = copy(&mut from_us, &mut to_guest) => {}
     }
 }
 

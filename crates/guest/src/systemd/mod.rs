@@ -7,6 +7,7 @@ mod bus;
 mod error;
 mod manager;
 mod ready;
+mod sender;
 mod unit;
 
 pub use error::SystemdError;
