@@ -37,6 +37,8 @@ mod steps;
 pub mod stream;
 mod sweep;
 mod test;
+#[cfg(test)]
+mod tests;
 
 pub use cancel::Cancel;
 pub use client::{Client, ClientError, Shell, ShellReader, ShellWriter};
