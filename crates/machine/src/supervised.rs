@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 
-use machinist_sys::process::{Child, Signal};
+use machinist_sys::process::Child;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -41,11 +41,6 @@ impl Supervised {
             }
             guard.clear_ready();
         }
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        // It can only be gone, and then its end is seen anyway.
-        drop(self.child.signal(signal));
     }
 
     pub(crate) fn kill(&self) {

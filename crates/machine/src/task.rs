@@ -58,6 +58,8 @@ pub(crate) struct Task {
     status: watch::Sender<Status>,
     agents: watch::Sender<Option<Agent>>,
     published: Option<Published>,
+    /// Our own: `agents` has it only while the machine may be used.
+    agent: Option<Agent>,
     /// Counts channels: what is heard of an older one is void.
     channel: u64,
     helper: Option<AbortHandle>,
@@ -104,6 +106,7 @@ impl Task {
             status,
             agents,
             published: None,
+            agent: None,
             channel: 0,
             helper: None,
             tell,
@@ -188,6 +191,7 @@ impl Task {
     async fn heard(&mut self, inner: Inner) {
         match inner {
             Inner::Agent(channel, agent) if channel == self.channel => {
+                self.agent = Some(agent.clone());
                 self.agents.send_replace(Some(agent));
                 self.status.send_modify(|status| status.boots += 1);
                 self.event(Event::AgentUp).await;
@@ -237,6 +241,10 @@ impl Task {
             State::Failed { .. } => self.last_words(),
             _ => Vec::new(),
         };
+        if !after.answers() {
+            // Whoever sees the new state must not find the old agent.
+            self.agents.send_replace(None);
+        }
         let seconds = self.began.elapsed().as_secs_f64();
         if after.answers() && !before.answers() {
             self.report(Report::Up { seconds });
@@ -361,13 +369,14 @@ impl Task {
         if let Some(helper) = self.helper.take() {
             helper.abort();
         }
+        self.agent = None;
         self.agents.send_replace(None);
     }
 
     /// Asks the machine's system to go off or to restart. A container's init takes that from its
     /// supervisor; a VM's agent asks its system, and where it cannot there is the power button.
     fn ask_power(&self, power: Power) {
-        let agent = self.agents.borrow().clone();
+        let agent = self.agent.clone();
         let button = match &self.run {
             Some(run) if power == Power::Off => Some(run.control.clone()),
             _ => None,

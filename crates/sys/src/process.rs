@@ -18,7 +18,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 pub use rustix::process::Signal;
 
@@ -27,6 +30,8 @@ pub use rustix::process::Signal;
 pub struct Spawn {
     command: Command,
     pass: Vec<OwnedFd>,
+    cgroup: Option<OwnedFd>,
+    first: bool,
 }
 
 impl Spawn {
@@ -39,9 +44,15 @@ impl Spawn {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        Self::of(command)
+    }
+
+    fn of(command: Command) -> Self {
         Self {
             command,
             pass: Vec::new(),
+            cgroup: None,
+            first: false,
         }
     }
 
@@ -56,6 +67,18 @@ impl Spawn {
         let number = fd.as_raw_fd();
         self.pass.push(fd);
         number
+    }
+
+    /// Starts the child in the cgroup whose `cgroup.procs` file, open for writing, is `procs`.
+    pub fn cgroup(&mut self, procs: OwnedFd) {
+        self.cgroup = Some(procs);
+    }
+
+    /// Makes the child the first process of a process-id namespace: when it ends, however it ends,
+    /// the kernel kills everything that came from it. It gets a mount namespace of its own, with a
+    /// `/proc` that shows that namespace.
+    pub fn first_process(&mut self) {
+        self.first = true;
     }
 
     /// Starts it from the calling thread, which must outlive it. For a process with one thread that
@@ -93,11 +116,7 @@ impl Spawn {
 /// # Errors
 /// As [`Spawn::start`].
 pub fn spawn(command: Command) -> io::Result<Child> {
-    Spawn {
-        command,
-        pass: Vec::new(),
-    }
-    .start()
+    Spawn::of(command).start()
 }
 
 struct Job {
@@ -122,13 +141,17 @@ fn spawner() -> &'static mpsc::Sender<Job> {
     })
 }
 
-/// Forks and executes, on the spawner thread.
+/// Forks and executes, on the calling thread.
 fn fork(spawn: Spawn) -> io::Result<Child> {
-    let Spawn { mut command, pass } = spawn;
+    let Spawn {
+        mut command,
+        pass,
+        cgroup,
+        first,
+    } = spawn;
     command.process_group(0);
     let parent = rustix::process::getpid();
-    let kept: Vec<OwnedFd> = pass;
-    let numbers: Vec<i32> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    let numbers: Vec<i32> = pass.iter().map(AsRawFd::as_raw_fd).collect();
     let before_exec = move || {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // The parent may have died before the signal was set; then nobody would send it, and we
@@ -136,20 +159,51 @@ fn fork(spawn: Spawn) -> io::Result<Child> {
         if rustix::process::getppid().is_some_and(|now| now != parent) {
             return Err(io::Error::from(rustix::io::Errno::CHILD));
         }
+        if let Some(procs) = &cgroup {
+            rustix::io::write(procs, b"0")?;
+        }
+        if first {
+            // SAFETY: unsharing is unsafe for `FILES` alone.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+            rustix::mount::mount_change(
+                c"/",
+                MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+            )?;
+            rustix::mount::mount(c"proc", c"/proc", c"proc", MountFlags::empty(), None)?;
+        }
         for &number in &numbers {
-            // SAFETY: the descriptor is open: `kept` of the function around lives until after the
+            // SAFETY: the descriptor is open: `pass` of the function around lives until after the
             // fork, and the child has a copy of the whole table.
             let fd = unsafe { BorrowedFd::borrow_raw(number) };
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes three kinds of system calls and reads memory
-    // that was allocated before; it takes no lock and allocates nothing.
+    // SAFETY: between fork and exec the closure makes system calls and reads memory that was
+    // allocated before; it takes no lock and allocates nothing.
     unsafe { command.pre_exec(before_exec) };
-    let child = command.spawn()?;
-    drop(kept);
+    let child = if first {
+        in_new_pid_namespace(|| command.spawn())?
+    } else {
+        command.spawn()
+    }?;
+    drop(pass);
     Child::adopt(child)
+}
+
+/// Calls `fork` so that what it forks is the first process of a process-id namespace.
+fn in_new_pid_namespace<R>(fork: impl FnOnce() -> R) -> io::Result<R> {
+    let own = rustix::fs::open(
+        "/proc/self/ns/pid",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    // SAFETY: unsharing is unsafe for `FILES` alone.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }?;
+    let forked = fork();
+    // A namespace is entered by one first process only: the next child gets another again.
+    rustix::thread::move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
+    Ok(forked)
 }
 
 /// A running child. Dropping it kills its whole process group and reaps it.
@@ -419,6 +473,26 @@ mod tests {
         let mut pid = String::new();
         stdout.read_to_string(&mut pid).unwrap();
         assert!(!pid.trim().is_empty());
+    }
+
+    #[test]
+    fn a_first_process_takes_its_kind_with_it() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let mut spawn = shell("setsid sleep 1000 & echo $$; ls -d /proc/[0-9]* | wc -l; read x");
+        spawn.command().stdin(Stdio::piped()).stdout(Stdio::piped());
+        spawn.first_process();
+        let mut child = spawn.start().unwrap();
+        let stdin = child.stdin.take();
+        let mut stdout = child.stdout.take().unwrap();
+        drop(stdin);
+        let mut said = String::new();
+        // The sleeper left the group, but holds the pipe open: its end is the pipe's end.
+        stdout.read_to_string(&mut said).unwrap();
+        assert!(said.starts_with("1\n"), "{said}");
+        assert!(child.wait().is_ok());
     }
 
     #[test]

@@ -53,6 +53,31 @@ pub fn join(dir: &Path) -> Result<(), PathError> {
     fs::write(&procs, "0").path(&procs)
 }
 
+/// The file by which a process joins the cgroup at `dir`, open for writing.
+///
+/// # Errors
+/// The cgroup is gone.
+pub fn processes(dir: &Path) -> Result<fs::File, PathError> {
+    let procs = dir.join("cgroup.procs");
+    fs::File::options().write(true).open(&procs).path(&procs)
+}
+
+/// Removes what is below the cgroup at `dir`, and switches its controllers off: a cgroup that gives
+/// some to those below it takes no processes itself.
+pub fn clear(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&entry.path(), Duration::from_secs(2));
+        }
+    }
+    let control = dir.join("cgroup.subtree_control");
+    let enabled = fs::read_to_string(&control).unwrap_or_default();
+    for controller in enabled.split_whitespace() {
+        // What cannot be switched off is seen when the next process joins.
+        drop(fs::write(&control, format!("-{controller}")));
+    }
+}
+
 /// A container's own cgroup. Dropping it kills what is in it and removes it.
 #[derive(Debug)]
 pub struct Cgroup {

@@ -1,28 +1,34 @@
-//! The hidden verb `__launch`: becomes the supervisor of one container.
+//! The hidden verb `__launch`: makes a container, and watches over its systemd-nspawn.
 //!
 //! It runs in a process of its own, with one thread, and speaks with the engine over the socket that
 //! is its standard input:
 //!
 //! 1. engine: the [`Plan`], one line of JSON
-//! 2. launcher: `isolated` (it has its own mount and network namespace now)
-//! 3. engine, when the network hangs on it: `go`
-//! 4. launcher: end of file (it has become systemd-nspawn), or `failed: REASON`
+//! 2. launcher: [`Said::Isolated`]: it has its own mount and network namespace now
+//! 3. engine, when the network hangs on it: [`order::GO`]
+//! 4. launcher: [`Said::Running`], perhaps [`Said::Restarting`] and again, at last [`Said::Ended`];
+//!    engine: [`order::BUTTON`] to switch the machine off
 //!
-//! Every mount it makes is in its own mount namespace, and so is gone when the container is.
+//! systemd-nspawn is the first process of a process-id namespace: when it dies, or we do, or the
+//! engine does, the kernel kills all that it started. (Without that the container's init survives
+//! an nspawn that is killed.) Every mount is in our own mount namespace, so a container's root
+//! survives its restarts, and nothing survives us.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, ExitStatus, Stdio};
 
+use machinist_sys::process::{Child, Signal, Spawn};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
-use super::plan::{Plan, STAGE, staged_volume};
+use super::plan::{Plan, STAGE, Said, order, staged_volume};
 use crate::path_error::{PathContext, PathError};
 
 /// Why a container could not be prepared.
@@ -40,41 +46,107 @@ enum LaunchError {
     Execute(#[source] io::Error),
 }
 
-/// Runs the verb. Returns only if the container could not be prepared.
+/// The status by which nspawn says that the container wants to restart.
+pub(super) const RESTART: i32 = 133;
+
+/// Runs the verb.
 pub fn main() -> ExitCode {
     let engine = match io::stdin().as_fd().try_clone_to_owned() {
         Ok(fd) => UnixStream::from(fd),
         Err(_) => return ExitCode::FAILURE,
     };
-    let Err(error) = launch(&engine);
+    let (last, code) = match launch(&engine) {
+        Ok(exit) => (Said::Ended(exit.into_raw()), ExitCode::SUCCESS),
+        Err(error) => (Said::Failed(crate::error::chain(&error)), ExitCode::FAILURE),
+    };
     // Nobody to tell, if this fails: the engine is gone, and so are we.
-    drop(writeln!(&engine, "failed: {}", crate::error::chain(&error)));
-    ExitCode::FAILURE
+    drop(say(&engine, &last));
+    code
 }
 
-fn launch(engine: &UnixStream) -> Result<std::convert::Infallible, LaunchError> {
+fn say(mut engine: &UnixStream, said: &Said) -> Result<(), LaunchError> {
+    writeln!(engine, "{said}").map_err(LaunchError::Engine)
+}
+
+fn launch(engine: &UnixStream) -> Result<ExitStatus, LaunchError> {
     let mut lines = BufReader::new(engine);
     let plan: Plan = serde_json::from_str(&line(&mut lines)?).map_err(LaunchError::Nonsense)?;
-    if let Some(cgroup) = &plan.cgroup {
-        super::cgroup::join(cgroup)?;
-    }
     machinist_sys::isolation::leave_host().map_err(LaunchError::Isolate)?;
-    let mut writer = engine;
-    writeln!(writer, "isolated").map_err(LaunchError::Engine)?;
+    say(engine, &Said::Isolated)?;
+    // The cgroup is found before its file system is mounted over.
+    let cgroup = plan.cgroup.as_deref().map(handle).transpose()?;
     prepare(&plan)?;
     // While we were at it, the engine has laid the network.
-    if line(&mut lines)?.trim() != "go" {
-        return Err(LaunchError::Engine(io::ErrorKind::UnexpectedEof.into()));
+    let mut order = [0];
+    lines.read_exact(&mut order).map_err(LaunchError::Engine)?;
+    if order != [order::GO] {
+        return Err(LaunchError::Engine(io::ErrorKind::InvalidData.into()));
     }
+    loop {
+        let exit = supervise(engine, &plan, cgroup.as_ref())?;
+        if exit.code() != Some(RESTART) || !plan.may_restart {
+            return Ok(exit);
+        }
+        say(engine, &Said::Restarting)?;
+        if let Some(cgroup) = &cgroup {
+            super::cgroup::clear(&magic(cgroup));
+        }
+    }
+}
+
+/// Runs one systemd-nspawn to its end.
+fn supervise(
+    engine: &UnixStream,
+    plan: &Plan,
+    cgroup: Option<&OwnedFd>,
+) -> Result<ExitStatus, LaunchError> {
     let argv = plan.argv();
-    let mut command = Command::new(&argv[0]);
-    command
+    let mut spawn = Spawn::new(&argv[0]);
+    spawn
+        .command()
         .args(&argv[1..])
         .env_clear()
         .envs(Plan::environment())
         .current_dir("/")
-        .stdin(Stdio::null());
-    Err(LaunchError::Execute(command.exec()))
+        .stdout(Stdio::inherit())
+        .stderr(Stdio::inherit());
+    spawn.first_process();
+    if let Some(cgroup) = cgroup {
+        spawn.cgroup(super::cgroup::processes(&magic(cgroup))?.into());
+    }
+    let mut child = spawn.start_here().map_err(LaunchError::Execute)?;
+    say(engine, &Said::Running(child.pid()))?;
+    loop {
+        let ours = child.pidfd();
+        let mut polled = [
+            PollFd::new(&ours, PollFlags::IN),
+            PollFd::new(engine, PollFlags::IN),
+        ];
+        match rustix::event::poll(&mut polled, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(LaunchError::Execute(error.into())),
+        }
+        let (ended, ordered) = (
+            !polled[0].revents().is_empty(),
+            !polled[1].revents().is_empty(),
+        );
+        if ended {
+            return child.wait().map_err(LaunchError::Execute);
+        }
+        if ordered {
+            obey(engine, &child)?;
+        }
+    }
+}
+
+/// Does what the engine orders. An engine that is gone is an error, and the end of the container.
+fn obey(mut engine: &UnixStream, child: &Child) -> Result<(), LaunchError> {
+    let mut order = [0];
+    engine.read_exact(&mut order).map_err(LaunchError::Engine)?;
+    if order == [order::BUTTON] {
+        child.signal(Signal::TERM).map_err(LaunchError::Execute)?;
+    }
+    Ok(())
 }
 
 fn line(reader: &mut impl BufRead) -> Result<String, LaunchError> {

@@ -1,7 +1,7 @@
 //! Containers, run by systemd-nspawn.
 //!
-//! Three processes make one: `__launch` ([`launch`]), which becomes systemd-nspawn, the container's
-//! init under it, and `__enter` ([`enter`]), which brings the agent in. All mounts, namespaces and
+//! Four processes make one: `__launch` ([`launch`]), systemd-nspawn under it, the container's init
+//! under that, and `__enter` ([`enter`]), which brings the agent in. All mounts, namespaces and
 //! interfaces of a container hang on the first; when it dies, the kernel takes them.
 
 pub(crate) mod cgroup;
@@ -12,13 +12,15 @@ mod notify;
 mod plan;
 mod run;
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::Duration;
 
 use machinist_sys::process::Spawn;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use crate::backend::{Mode, Run};
@@ -32,7 +34,7 @@ use crate::words::{self, Words};
 
 use cgroup::Cgroup;
 use notify::Notifications;
-pub(crate) use plan::{Bind, Plan};
+pub(crate) use plan::{Bind, Plan, Said, order};
 
 /// The file of a machine's directory that names its cgroup, for whoever cleans up after us.
 pub(crate) const CGROUP_FILE: &str = "cgroup";
@@ -50,7 +52,7 @@ impl Nspawn {
         let dir = &self.environment.dir;
         let notifications = Notifications::bind(dir)?;
         let cgroup = self.make_cgroup()?;
-        let plan = self.plan(cgroup.as_ref());
+        let plan = self.plan(cgroup.as_ref(), mode);
 
         let (ours, theirs) = UnixStream::pair().path(dir)?;
         let mut spawn = Spawn::new(&self.environment.exe);
@@ -79,7 +81,8 @@ impl Nspawn {
             environment: self.environment.clone(),
             machine: self.spec.name.clone(),
         };
-        self.converse(ours, &plan, child.pid()).await?;
+        let mut launcher = Launcher::new(ours).map_err(failed)?;
+        self.converse(&mut launcher, &plan, child.pid()).await?;
 
         let (control, controlled) = mpsc::unbounded_channel();
         let (tell, happenings) = mpsc::unbounded_channel();
@@ -89,13 +92,14 @@ impl Nspawn {
         }
         let running = run::Running {
             child,
+            launcher,
+            supervisor: None,
             notifications,
             controlled,
             tell,
             words: self.words.clone(),
             exe: self.environment.exe.clone(),
             agent: self.environment.agent.clone(),
-            may_restart: mode.may_restart,
             readers,
             held: run::Held { cgroup, attached },
             entered: None,
@@ -107,19 +111,23 @@ impl Nspawn {
         })
     }
 
-    /// What is agreed with `__launch` before it becomes nspawn. While it makes its mounts, the
-    /// network is laid.
-    async fn converse(&self, ours: UnixStream, plan: &Plan, pid: u32) -> Result<(), LaunchError> {
+    /// What is agreed with `__launch` before it runs nspawn. While it makes its mounts, the network
+    /// is laid.
+    async fn converse(
+        &self,
+        launcher: &mut Launcher,
+        plan: &Plan,
+        pid: u32,
+    ) -> Result<(), LaunchError> {
         let gone = LaunchError::HelperGone;
-        ours.set_nonblocking(true).map_err(gone)?;
-        let mut socket = BufReader::new(tokio::net::UnixStream::from_std(ours).map_err(gone)?);
         let mut text = serde_json::to_string(plan)
             .map_err(|error| LaunchError::Unable(format!("a path is not UTF-8: {error}")))?;
         text.push('\n');
-        socket.write_all(text.as_bytes()).await.map_err(gone)?;
-        let mut answer = String::new();
-        socket.read_line(&mut answer).await.map_err(gone)?;
-        self.understand(&answer, "isolated").await?;
+        launcher.send(text.as_bytes()).await.map_err(gone)?;
+        match launcher.next().await {
+            Some(Said::Isolated) => {}
+            other => return Err(self.lost(other).await),
+        }
         let (attach, name, nics) = (
             self.environment.attach.clone(),
             self.spec.name.clone(),
@@ -130,25 +138,19 @@ impl Nspawn {
             .map_err(|error| LaunchError::Network(error.into()))?
             .map_err(LaunchError::Network)?;
         // An error here is explained by what it says next.
-        drop(socket.write_all(b"go\n").await);
-        answer.clear();
-        socket.read_line(&mut answer).await.map_err(gone)?;
-        self.understand(&answer, "").await
+        drop(launcher.send(&[order::GO]).await);
+        Ok(())
     }
 
-    async fn understand(&self, answer: &str, wanted: &str) -> Result<(), LaunchError> {
-        if answer.trim_end() == wanted {
-            return Ok(());
-        }
-        if let Some(reason) = answer.trim_end().strip_prefix("failed: ") {
-            return Err(LaunchError::Helper(reason.to_owned()));
+    /// Why the launcher did not say what it should.
+    async fn lost(&self, said: Option<Said>) -> LaunchError {
+        if let Some(Said::Failed(reason)) = said {
+            return LaunchError::Helper(reason);
         }
         // It died without a word on the socket; a panic of its would be on its standard error.
         tokio::time::sleep(Duration::from_millis(20)).await;
         let words = self.words.lines().join("; ");
-        Err(LaunchError::Helper(format!(
-            "the container's launcher died: {words}"
-        )))
+        LaunchError::Helper(format!("the container's launcher died: {words}"))
     }
 
     fn make_cgroup(&self) -> Result<Option<Cgroup>, LaunchError> {
@@ -168,7 +170,7 @@ impl Nspawn {
         Ok(cgroup)
     }
 
-    fn plan(&self, cgroup: Option<&Cgroup>) -> Plan {
+    fn plan(&self, cgroup: Option<&Cgroup>, mode: Mode) -> Plan {
         let spec = &self.spec;
         let devices = match &spec.kind {
             Kind::Container { devices } => devices.clone(),
@@ -198,7 +200,37 @@ impl Nspawn {
                 .collect(),
             devices,
             cgroup: cgroup.map(|cgroup| cgroup.dir().to_owned()),
+            may_restart: mode.may_restart,
         }
+    }
+}
+
+/// The engine's end of the socket to `__launch`.
+pub(crate) struct Launcher {
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    write: OwnedWriteHalf,
+}
+
+impl Launcher {
+    fn new(socket: UnixStream) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let (read, write) = tokio::net::UnixStream::from_std(socket)?.into_split();
+        let lines = BufReader::new(read).lines();
+        Ok(Self { lines, write })
+    }
+
+    /// What it says next; `None` when it is gone.
+    pub(crate) async fn next(&mut self) -> Option<Said> {
+        while let Ok(Some(line)) = self.lines.next_line().await {
+            if let Some(said) = Said::parse(&line) {
+                return Some(said);
+            }
+        }
+        None
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write.write_all(bytes).await
     }
 }
 

@@ -30,8 +30,10 @@ pub struct Plan {
     pub volumes: Vec<Bind>,
     /// Device nodes of the host that the container sees under the same name.
     pub devices: Vec<PathBuf>,
-    /// The directory of the container's own cgroup, to be joined.
+    /// The directory of the container's own cgroup.
     pub cgroup: Option<PathBuf>,
+    /// Whether a restart from inside is one. Otherwise it is the end.
+    pub may_restart: bool,
 }
 
 /// A directory or file of the host, inside the container.
@@ -99,11 +101,66 @@ impl Plan {
             // Handed on to the container's init: a console log wants no colours.
             ("TERM", "dumb".into()),
             ("NOTIFY_SOCKET", format!("{STAGE}/dir/notify")),
+            // As the first process of its namespace it would take itself for a system's init, and
+            // log to the kernel.
+            ("SYSTEMD_LOG_TARGET", "console".into()),
             ("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1".into()),
             // As with a network of nspawn's own making: /proc/sys/net belongs to the machine.
             ("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network".into()),
         ]
     }
+}
+
+/// What `__launch` says to the engine, one line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// It has its own mount and network namespace: the network can be hung on it.
+    Isolated,
+    /// systemd-nspawn runs, and this is its process id.
+    Running(u32),
+    /// The container restarts: another systemd-nspawn follows.
+    Restarting,
+    /// systemd-nspawn ended with this wait status, and all of the container is gone.
+    Ended(i32),
+    /// The container could not be prepared or run.
+    Failed(String),
+}
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Isolated => f.write_str("isolated"),
+            Self::Running(pid) => write!(f, "running {pid}"),
+            Self::Restarting => f.write_str("restarting"),
+            Self::Ended(status) => write!(f, "ended {status}"),
+            // One line, whatever is in it.
+            Self::Failed(reason) => write!(f, "failed {}", reason.replace('\n', " ")),
+        }
+    }
+}
+
+impl Said {
+    /// Reads a line, without its end.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "isolated" => Some(Self::Isolated),
+            "running" => rest.parse().ok().map(Self::Running),
+            "restarting" => Some(Self::Restarting),
+            "ended" => rest.parse().ok().map(Self::Ended),
+            "failed" => Some(Self::Failed(rest.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// What the engine says to `__launch` after the plan, one byte each.
+pub mod order {
+    /// The network is there: go.
+    pub const GO: u8 = b'g';
+    /// Press the power button.
+    pub const BUTTON: u8 = b'b';
 }
 
 /// Where `__launch` binds the volume of this number before nspawn binds it on.
@@ -158,6 +215,7 @@ mod tests {
             ],
             devices: vec!["/dev/fuse".into()],
             cgroup: None,
+            may_restart: true,
         }
     }
 
@@ -184,6 +242,21 @@ mod tests {
         --bind-ro=/run/machinist/volumes/1:/a\:b
         --bind=/dev/fuse:/dev/fuse
         ");
+    }
+
+    #[test]
+    fn what_is_said_is_understood() {
+        for said in [
+            Said::Isolated,
+            Said::Running(42),
+            Said::Restarting,
+            Said::Ended(-1),
+            Said::Failed("no such file".into()),
+        ] {
+            assert_eq!(Said::parse(&said.to_string()), Some(said));
+        }
+        assert_eq!(Said::parse("ended"), None);
+        assert_eq!(Said::parse("gone"), None);
     }
 
     #[test]

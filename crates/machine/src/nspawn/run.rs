@@ -3,17 +3,20 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use machinist_sys::process::{Signal, Spawn};
+use machinist_sys::process::Spawn;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::Attached;
 use super::cgroup::Cgroup;
 use super::notify::{Notice, Notifications};
+use super::{Attached, Launcher, Said, order};
 use crate::backend::{Channel, Control, Happening};
 use crate::environment::AgentBinary;
 use crate::lifecycle::Ending;
@@ -23,6 +26,9 @@ use crate::words::{self, Words};
 /// How long after the process the rest of its output may come.
 const DRAIN: Duration = Duration::from_millis(500);
 
+/// How long the kernel may take to clear away a container that was killed.
+const CLEARING: Duration = Duration::from_secs(10);
+
 /// What goes when the container is gone, in this order.
 pub(super) struct Held {
     pub(super) cgroup: Option<Cgroup>,
@@ -31,57 +37,65 @@ pub(super) struct Held {
 
 pub(super) struct Running {
     pub(super) child: Supervised,
+    pub(super) launcher: Launcher,
+    /// systemd-nspawn, once it runs. When it has ended, so has all that it started.
+    pub(super) supervisor: Option<Supervisor>,
     pub(super) notifications: Notifications,
     pub(super) controlled: mpsc::UnboundedReceiver<Control>,
     pub(super) tell: mpsc::UnboundedSender<Happening>,
     pub(super) words: Words,
     pub(super) exe: PathBuf,
     pub(super) agent: AgentBinary,
-    pub(super) may_restart: bool,
     pub(super) readers: Vec<JoinHandle<()>>,
     pub(super) held: Held,
     /// `__enter` of the present init.
     pub(super) entered: Option<Supervised>,
 }
 
+/// systemd-nspawn, which is the launcher's child.
+pub(super) struct Supervisor {
+    pid: u32,
+    process: OwnedFd,
+}
+
 /// Why the loop ended.
 enum End {
-    Exited(io::Result<ExitStatus>),
+    /// systemd-nspawn ended, with all of the container.
+    Ended(ExitStatus),
+    /// The launcher could not go on.
+    Failed(String),
+    /// The launcher was killed.
+    Lost,
+    /// We are to kill it.
     Killed,
-    /// It restarted, and was not to.
-    Restarted,
 }
 
 impl Running {
     pub(super) async fn run(mut self) {
         let end = self.attend().await;
+        self.child.kill();
+        // Only its being reaped by somebody else is an error, and then it is gone as well.
+        drop(self.child.ended().await);
+        self.drain().await;
         let ending = match end {
-            End::Exited(exit) => {
-                self.drain().await;
-                self.judge(exit)
-            }
-            End::Killed | End::Restarted => {
-                self.child.kill();
-                // Only its being reaped by somebody else is an error, and then it is gone as well.
-                drop(self.child.ended().await);
-                self.drain().await;
-                match end {
-                    End::Restarted => Ending::ByItself,
-                    _ => Ending::Killed,
-                }
-            }
+            End::Ended(exit) => self.judge(exit),
+            End::Failed(reason) => Ending::Fault(reason),
+            End::Lost => Ending::Fault("the container's launcher was killed".to_owned()),
+            End::Killed => Ending::Killed,
         };
         let Self {
-            child,
             entered,
             held,
             tell,
+            supervisor,
             ..
         } = self;
-        // Both wait for processes or the kernel to let go.
+        // All of these wait for processes or for the kernel to let go.
         let release = tokio::task::spawn_blocking(move || {
             drop(entered);
-            drop(child);
+            if let Some(supervisor) = supervisor {
+                supervisor.wait_until_clear();
+            }
             drop(held.cgroup);
             drop(held.attached);
         });
@@ -90,29 +104,32 @@ impl Running {
     }
 
     async fn attend(&mut self) -> End {
-        let mut leaders = 0;
         loop {
             tokio::select! {
-                exit = self.child.ended() => return End::Exited(exit),
+                // What the launcher says of a supervisor comes before what that says itself.
+                biased;
+                said = self.launcher.next() => match said {
+                    Some(Said::Running(pid)) => self.supervisor = Supervisor::of(pid),
+                    Some(Said::Restarting) => {
+                        self.entered = None;
+                        self.say(Happening::Reset);
+                    }
+                    Some(Said::Ended(status)) => return End::Ended(ExitStatus::from_raw(status)),
+                    Some(Said::Failed(reason)) => return End::Failed(reason),
+                    Some(Said::Isolated) => {}
+                    None => return End::Lost,
+                },
                 notices = self.notifications.next() => {
                     for notice in notices.unwrap_or_default() {
                         match notice {
                             Notice::Ready => self.say(Happening::Ready),
-                            Notice::Leader(pid) => {
-                                leaders += 1;
-                                if leaders > 1 {
-                                    if !self.may_restart {
-                                        return End::Restarted;
-                                    }
-                                    self.say(Happening::Reset);
-                                }
-                                self.bring_agent(pid);
-                            }
+                            Notice::Leader(pid) => self.bring_agent(pid),
                         }
                     }
                 }
                 control = self.controlled.recv() => match control {
-                    Some(Control::PowerButton) => self.child.signal(Signal::TERM),
+                    // If it cannot be told, it is gone, and that is seen above.
+                    Some(Control::PowerButton) => drop(self.launcher.send(&[order::BUTTON]).await),
                     // Nobody holds the other end any more: the machine is dropped.
                     Some(Control::Kill) | None => return End::Killed,
                 },
@@ -128,7 +145,13 @@ impl Running {
     fn bring_agent(&mut self, leader: u32) {
         // The former one is dead with its namespace.
         self.entered = None;
-        match enter(&self.exe, &self.agent, leader, &self.words) {
+        let found = self
+            .supervisor
+            .as_ref()
+            .and_then(|supervisor| supervisor.leader(leader))
+            .ok_or_else(|| io::Error::other("its init is gone"));
+        let entered = found.and_then(|leader| enter(&self.exe, &self.agent, leader, &self.words));
+        match entered {
             Ok((channel, entered)) => {
                 self.entered = Some(entered);
                 self.say(Happening::Channel(channel));
@@ -145,11 +168,11 @@ impl Running {
         }
     }
 
-    fn judge(&self, exit: io::Result<ExitStatus>) -> Ending {
-        let exit = match exit {
-            Ok(exit) => exit,
-            Err(error) => return Ending::Fault(format!("systemd-nspawn was lost: {error}")),
-        };
+    fn judge(&self, exit: ExitStatus) -> Ending {
+        if exit.code() == Some(super::launch::RESTART) {
+            // It wants to restart, and may not.
+            return Ending::ByItself;
+        }
         let words = self.words.lines();
         // nspawn's status is the init's where that just exits; an orderly power-off is no exit.
         let init_left = words
@@ -168,6 +191,44 @@ impl Running {
             format!("systemd-nspawn {}", describe(exit))
         })
     }
+}
+
+impl Supervisor {
+    fn of(pid: u32) -> Option<Self> {
+        let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        let process = rustix::process::pidfd_open(raw, PidfdFlags::empty()).ok()?;
+        Some(Self { pid, process })
+    }
+
+    /// The container's init, which nspawn knows by the number `inside` its own namespace.
+    fn leader(&self, inside: u32) -> Option<u32> {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid);
+        let children = std::fs::read_to_string(children).ok()?;
+        children
+            .split_whitespace()
+            .find(|child| {
+                let status = std::fs::read_to_string(format!("/proc/{child}/status"));
+                status.is_ok_and(|status| number_inside(&status) == Some(inside))
+            })?
+            .parse()
+            .ok()
+    }
+
+    /// Waits until the kernel has cleared away everything in the container.
+    fn wait_until_clear(self) {
+        let mut polled = [PollFd::new(&self.process, PollFlags::IN)];
+        let limit = Timespec::try_from(CLEARING).ok();
+        // After that it hangs in the kernel, and nothing that we do changes that.
+        _ = rustix::event::poll(&mut polled, limit.as_ref());
+    }
+}
+
+/// A process's number one namespace further in than the reader's, from its /proc/PID/status.
+fn number_inside(status: &str) -> Option<u32> {
+    let numbers = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Starts `__enter`; returns our end of the agent's channel.
@@ -194,4 +255,16 @@ fn enter(
     ours.set_nonblocking(true)?;
     let ours = tokio::net::UnixStream::from_std(ours)?;
     Ok((Box::pin(ours), Supervised::new(child)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_inside_are_read() {
+        let status = "Name:\tsystemd\nNSpid:\t31112\t4\t1\n";
+        assert_eq!(number_inside(status), Some(4));
+        assert_eq!(number_inside("NSpid:\t7\n"), None);
+    }
 }

@@ -236,6 +236,7 @@ pub fn published() -> Result<(), Failed> {
         }];
         let bench = Bench::new(spec)?;
         bench.machine.start(StartOptions::default()).await?;
+        bench.machine.ready(LONG).await?;
         let address = bench.machine.status().borrow().published[0];
         bench
             .sh(
