@@ -152,6 +152,11 @@ impl Running {
         }
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     /// Waits until it ends. A hang ends it, with an error that tells what it said.
     ///
     /// # Errors

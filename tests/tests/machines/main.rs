@@ -52,7 +52,7 @@ fn trial(case: &'static Case) -> Trial {
         if let Some(reason) = needs.filter_map(|need| need.lacking()).next() {
             return Ok(Completion::ignored_with(reason));
         }
-        in_bench(case).map_err(|error| Failed::from(format!("{error:?}")))?;
+        in_bench(case).map_err(|error| Failed::from(causes(&error)))?;
         Ok(Completion::Completed)
     })
 }
@@ -67,4 +67,10 @@ fn in_bench(case: &Case) -> Result<()> {
         (Err(error), Ok(())) => Err(error),
         (Ok(()), left) => left.context("the test itself passed"),
     }
+}
+
+/// The error and what caused it, without a backtrace.
+fn causes(error: &anyhow::Error) -> String {
+    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    causes.join("\n  because: ")
 }

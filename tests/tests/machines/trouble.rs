@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use machinist_tests::{Bench, Need, processes, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -48,21 +48,28 @@ fn qemu_killed(bench: &Bench) -> Result<()> {
             up.display()
         ),
     )?;
-    let running = bench.machinist(&["test"]).start()?;
+    let mut running = bench.machinist(&["test"]).start()?;
     let runtime = bench.runtime().display().to_string();
     let killed = wait_until(Duration::from_secs(120), || {
+        if running.has_ended() {
+            return Some(false);
+        }
         up.exists().then_some(())?;
         let all = processes();
         let qemu = all
             .iter()
             .find(|it| it.command.contains("qemu-system") && it.command.contains(&runtime))?;
-        kill_process(Pid::from_raw(i32::try_from(qemu.pid).ok()?)?, Signal::KILL).ok()
+        let pid = Pid::from_raw(i32::try_from(qemu.pid).ok()?)?;
+        kill_process(pid, Signal::KILL).ok().map(|()| true)
     });
     if killed.is_none() {
         running.signal(Signal::INT);
     }
     let ran = running.wait()?;
-    killed.with_context(|| format!("no QEMU was there to be killed: {ran}"))?;
+    ensure!(
+        killed == Some(true),
+        "no QEMU was there to be killed: {ran}"
+    );
     ran.exits(105)?.complains("signal 9")?;
     Ok(())
 }
