@@ -3,9 +3,12 @@
 use std::time::{Duration, SystemTime};
 
 pub use machinist_guest::Agent;
+use machinist_guest::systemd::Manager;
 use machinist_guest::{
     Address, Command, GuestError, HostLine, Identity, Interface, Mount, MountKind, Stream,
 };
+
+use tokio::time::Instant;
 
 use crate::backend::Channel;
 use crate::error::chain;
@@ -70,14 +73,15 @@ pub(crate) async fn closed(agent: &Agent) {
 
 /// Waits until the machine's own system has finished its start. A machine that has no system of its
 /// own has finished; one whose system cannot say so never does.
-pub(crate) async fn system_ready(agent: &Agent, boot: Boot) -> bool {
-    match boot {
-        Boot::Agent => true,
-        Boot::System => {
-            // Degraded is finished, too: what failed is the test's business.
-            let wait = Command::argv(["systemctl", "is-system-running", "--wait"]);
-            agent.output(&wait).await.is_ok()
-        }
+pub(crate) async fn system_ready(agent: &Agent, boot: Boot, within: Duration) -> bool {
+    if boot == Boot::Agent {
+        return true;
+    }
+    let deadline = Instant::now() + within;
+    match Manager::connect(agent, None, deadline).await {
+        // Degraded is finished, too: what failed is the test's business.
+        Ok(manager) => manager.wait_ready(deadline).await.is_ok(),
+        Err(_) => false,
     }
 }
 
@@ -86,22 +90,31 @@ pub(crate) async fn ask_power(agent: &Agent, boot: Boot, power: Power) -> bool {
     let asked = match (boot, power) {
         (Boot::Agent, Power::Off) => agent.power_off().await,
         (Boot::Agent, Power::Reboot) => agent.reboot().await,
-        (Boot::System, power) => {
-            let verb = match power {
-                Power::Off => "poweroff",
-                Power::Reboot => "reboot",
-            };
-            let command =
-                Command::argv(["systemctl", "--no-block", verb]).timeout(Duration::from_secs(30));
-            match agent.output(&command).await {
-                Ok(output) => return output.success(),
-                // It was fast.
-                Err(GuestError::Channel(_)) => Ok(()),
-                Err(error) => Err(error),
-            }
-        }
+        (Boot::System, power) => return ask_system(agent, power).await,
     };
     asked.is_ok()
+}
+
+/// Asks systemd. One that has just begun does not listen yet: it gets a moment.
+async fn ask_system(agent: &Agent, power: Power) -> bool {
+    let verb = match power {
+        Power::Off => "poweroff",
+        Power::Reboot => "reboot",
+    };
+    let command = Command::argv(["systemctl", "--no-block", verb]).timeout(Duration::from_secs(30));
+    let mut pause = Duration::from_millis(50);
+    while pause < Duration::from_secs(10) {
+        match agent.output(&command).await {
+            Ok(output) if output.success() => return true,
+            Ok(_) => {}
+            // It was fast.
+            Err(GuestError::Channel(_)) => return true,
+            Err(_) => return false,
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    false
 }
 
 /// Connects to a port on the machine's loopback.

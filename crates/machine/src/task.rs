@@ -350,7 +350,9 @@ impl Task {
             };
             drop(tell.send(Inner::Agent(number, agent.clone())));
             let readiness = async {
-                if wait_for_system && agent::system_ready(&agent, spec.boot).await {
+                if wait_for_system
+                    && agent::system_ready(&agent, spec.boot, spec.start_within).await
+                {
                     drop(tell.send(Inner::Ready(number)));
                 }
                 std::future::pending::<()>().await;

@@ -19,6 +19,8 @@ pub(crate) fn kernel_command_line(root: &RootArguments, boot: Boot) -> String {
         "net.ifnames=0".into(),
         // A timer that is emulated on a busy host looks broken when it is only late.
         "no_timer_check".into(),
+        // For init: a console log wants no colours.
+        "TERM=dumb".into(),
         // Self-tests of cryptography take longer under emulation than all else that drivers do.
         "cryptomgr.notests".into(),
         format!("machinist.root={}", root.root),
@@ -45,7 +47,7 @@ mod tests {
         };
         insta::assert_snapshot!(
             kernel_command_line(&root, Boot::Agent),
-            @"console=ttyS0 net.ifnames=0 no_timer_check cryptomgr.notests machinist.root=erofs:root machinist.modules=modules quiet machinist.init=agent"
+            @"console=ttyS0 net.ifnames=0 no_timer_check TERM=dumb cryptomgr.notests machinist.root=erofs:root machinist.modules=modules quiet machinist.init=agent"
         );
         let root = RootArguments {
             root: "9p:root".into(),
@@ -53,7 +55,7 @@ mod tests {
         };
         insta::assert_snapshot!(
             kernel_command_line(&root, Boot::System),
-            @"console=ttyS0 net.ifnames=0 no_timer_check cryptomgr.notests machinist.root=9p:root"
+            @"console=ttyS0 net.ifnames=0 no_timer_check TERM=dumb cryptomgr.notests machinist.root=9p:root"
         );
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use machinist_sys::process::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -63,6 +64,9 @@ impl Running {
         let ending = match end {
             End::Exited(exit) => {
                 self.drain().await;
+                if let Ok(exit) = &exit {
+                    self.blame_kvm(*exit);
+                }
                 self.judge(exit)
             }
             End::Killed => {
@@ -228,6 +232,29 @@ impl Running {
             if let Event::Shutdown { guest, .. } = event {
                 self.went_off |= guest;
             }
+        }
+    }
+
+    /// A QEMU that falls over KVM before the guest shows any life is a failed trial, too. One that
+    /// ends for another reason (a disk that cannot be opened, a kill) is not.
+    fn blame_kvm(&mut self, exit: ExitStatus) {
+        use std::os::unix::process::ExitStatusExt;
+        let last = self.words.lines().pop().unwrap_or_default();
+        let fell = exit
+            .signal()
+            .and_then(Signal::from_named_raw)
+            .is_some_and(|signal| {
+                [
+                    Signal::ABORT,
+                    Signal::SEGV,
+                    Signal::ILL,
+                    Signal::BUS,
+                    Signal::FPE,
+                ]
+                .contains(&signal)
+            });
+        if fell || (!exit.success() && last.to_lowercase().contains("kvm")) {
+            self.unfit(format!("QEMU {}: {last}", describe(exit)));
         }
     }
 

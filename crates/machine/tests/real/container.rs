@@ -239,11 +239,11 @@ pub fn published() -> Result<(), Failed> {
         bench.machine.ready(LONG).await?;
         let address = bench.machine.status().borrow().published[0];
         bench
-            .sh(
-                "systemd-run --quiet --unit=echo --socket-property=Accept=yes \
-                 --socket-property=ListenStream=127.0.0.1:7777 \
-                 -p StandardInput=socket cat",
-            )
+            .sh("cd /run/systemd/system
+                 printf '[Socket]\\nListenStream=127.0.0.1:7777\\nAccept=yes\\n' > echo.socket
+                 printf '[Service]\\nStandardInput=socket\\nExecStart=cat\\n' > echo@.service
+                 systemctl daemon-reload
+                 systemctl start echo.socket")
             .await?;
         let mut stream = tokio::net::TcpStream::connect(address).await?;
         stream.write_all(b"through the agent").await?;
