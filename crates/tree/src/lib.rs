@@ -14,3 +14,6 @@ mod unpack;
 pub use error::TreeError;
 pub use pack::Packer;
 pub use unpack::{Options, Unpacker};
+
+#[cfg(test)]
+mod tests;

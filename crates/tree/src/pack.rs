@@ -94,7 +94,8 @@ impl Packer {
             self.state = State::Walking;
             self.begin(out)?;
         }
-        while out.len() < MAX_CHUNK as usize {
+        let enough = out.len() + MAX_CHUNK as usize;
+        while out.len() < enough {
             if self.file.is_some() {
                 self.read(out)?;
             } else if !self.advance(out)? {

@@ -1,0 +1,339 @@
+//! Streams and waits by the real agent; and agents that die or lie.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream as StdStream};
+use std::time::Duration;
+
+use common::Local;
+use machinist_guest::{Address, Agent, ChannelError, Command, ConnectError, GuestError};
+use machinist_wire::message::{Reply, encode};
+use machinist_wire::{Endpoint, Event, Hello, Info, Lane, Role, VERSION};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep, timeout};
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(10)
+}
+
+#[tokio::test]
+async fn sockets_are_reached_and_each_direction_ends_alone() {
+    let local = Local::start().await;
+    let path = local.dir.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = tcp.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut text = Vec::new();
+        stream.read_to_end(&mut text).unwrap();
+        stream.write_all(&text).unwrap();
+    });
+    std::thread::spawn(move || {
+        let (mut stream, _) = tcp.accept().unwrap();
+        stream.write_all(&vec![5; 3_000_000]).unwrap();
+    });
+    let sent: Vec<u8> = (0..2_000_000_u32).map(|i| (i % 253) as u8).collect();
+    let stream = local.agent.open_unix(&path).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    writer.write_all(&sent).await.unwrap();
+    writer.shutdown().await.unwrap();
+    let mut received = Vec::new();
+    reader.read_to_end(&mut received).await.unwrap();
+    assert!(received == sent);
+
+    let host = "localhost".to_owned();
+    let mut stream = local.agent.open(Address::Tcp { host, port }).await.unwrap();
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).await.unwrap();
+    assert_eq!(received.len(), 3_000_000);
+
+    let error = local.agent.open_unix("/no/such").await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot connect to /no/such: No such file or directory (os error 2)"
+    );
+}
+
+#[tokio::test]
+async fn waits_end_when_it_happens() {
+    let local = Local::start().await;
+    let dir = local.dir.path().to_owned();
+    let agent = &local.agent;
+    let after = |act: Box<dyn FnOnce() + Send>| {
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            let then = std::time::Instant::now();
+            act();
+            then
+        })
+    };
+    let within = |name: &str, then: std::time::Instant| {
+        let late = then.elapsed();
+        eprintln!("{name}: seen after {late:?}");
+        assert!(late < Duration::from_millis(150), "{name}: {late:?}");
+    };
+
+    let file = dir.join("a/b/file");
+    let path = file.clone();
+    let maker = after(Box::new(move || {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "").unwrap();
+    }));
+    agent.wait_file(&file, soon()).await.unwrap();
+    within("file", maker.join().unwrap());
+
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let maker = after(Box::new(move || {
+        let listener = std::net::TcpListener::bind(free).unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(600));
+            drop(listener);
+        });
+    }));
+    agent
+        .wait_port("localhost", free.port(), true, soon())
+        .await
+        .unwrap();
+    within("port", maker.join().unwrap());
+    agent
+        .wait_port("localhost", free.port(), false, soon())
+        .await
+        .unwrap();
+
+    for datagram in [false, true] {
+        let socket = dir.join(format!("socket-{datagram}"));
+        let path = socket.clone();
+        let maker = after(Box::new(move || {
+            if datagram {
+                std::mem::forget(UnixDatagram::bind(path).unwrap());
+            } else {
+                std::mem::forget(UnixListener::bind(path).unwrap());
+            }
+        }));
+        agent.wait_socket(&socket, datagram, soon()).await.unwrap();
+        within("socket", maker.join().unwrap());
+    }
+
+    let deadline = Instant::now() + Duration::from_millis(50);
+    let error = agent
+        .wait_file("/no/such".as_ref(), deadline)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "timed out while waiting for the file /no/such"
+    );
+}
+
+#[tokio::test]
+async fn a_killed_agent_is_told_to_everyone_at_once() {
+    let mut local = Local::start().await;
+    let agent = local.agent.clone();
+    let waits = tokio::spawn(async move { agent.wait_file("/no/such".as_ref(), soon()).await });
+    let agent = local.agent.clone();
+    let runs = tokio::spawn(async move { agent.output(&Command::argv(["sleep", "100"])).await });
+    let mut process = local
+        .agent
+        .spawn(&Command::argv(["sleep", "100"]))
+        .await
+        .unwrap();
+    sleep(Duration::from_millis(50)).await;
+    local.child.kill().unwrap();
+    let limit = Duration::from_secs(2);
+    let closed = |error: GuestError| matches!(error, GuestError::Channel(ChannelError::Closed));
+    assert!(closed(
+        timeout(limit, waits).await.unwrap().unwrap().unwrap_err()
+    ));
+    assert!(closed(
+        timeout(limit, runs).await.unwrap().unwrap().unwrap_err()
+    ));
+    assert!(closed(
+        timeout(limit, process.wait()).await.unwrap().unwrap_err()
+    ));
+    assert!(process.stdout.read(&mut [0]).await.is_err());
+    assert!(process.stdin.write_all(b"x").await.is_err());
+    assert!(closed(
+        local
+            .agent
+            .output(&Command::argv(["true"]))
+            .await
+            .unwrap_err()
+    ));
+    timeout(limit, local.agent.closed()).await.unwrap();
+}
+
+/// The other end of a channel, in the hands of a liar. Gives the host's agent handle.
+async fn liar(behave: impl FnOnce(StdStream, Endpoint) + Send + 'static) -> Agent {
+    let (ours, theirs) = StdStream::pair().unwrap();
+    std::thread::spawn(move || {
+        let mut endpoint = Endpoint::new(Role::Agent);
+        let mut stream = theirs;
+        while !endpoint.established() {
+            let mut buffer = [0; 4096];
+            let count = stream.read(&mut buffer).unwrap();
+            endpoint.receive(&buffer[..count]).unwrap();
+        }
+        let Some(Event::Hello(hello)) = endpoint.next_event() else {
+            panic!("no hello");
+        };
+        endpoint.hello(&Hello {
+            version: VERSION,
+            nonce: hello.nonce,
+            info: Some(Info::default()),
+        });
+        // Noise of a console comes before it.
+        stream
+            .write_all(b"[    0.1] booting\r\n\xff\xffmach")
+            .unwrap();
+        stream.write_all(endpoint.output()).unwrap();
+        let count = endpoint.output().len();
+        endpoint.written(count);
+        behave(stream, endpoint);
+    });
+    ours.set_nonblocking(true).unwrap();
+    let ours = UnixStream::from_std(ours).unwrap();
+    Agent::connect(ours, Duration::from_secs(5)).await.unwrap()
+}
+
+/// Reads until the host has opened a stream.
+fn opened(stream: &mut StdStream, endpoint: &mut Endpoint) -> u32 {
+    loop {
+        while let Some(event) = endpoint.next_event() {
+            if let Event::Opened { stream, .. } = event {
+                return stream;
+            }
+        }
+        let mut buffer = [0; 4096];
+        let count = stream.read(&mut buffer).unwrap();
+        endpoint.receive(&buffer[..count]).unwrap();
+    }
+}
+
+async fn run(agent: &Agent) -> GuestError {
+    let command = Command::argv(["true"]);
+    let result = timeout(Duration::from_secs(5), agent.output(&command)).await;
+    result.expect("a liar held up the host").unwrap_err()
+}
+
+#[tokio::test]
+async fn liars_are_errors() {
+    // Garbage instead of frames.
+    let agent = liar(|mut stream, mut endpoint| {
+        opened(&mut stream, &mut endpoint);
+        stream.write_all(&[0x77; 1000]).unwrap();
+    });
+    let error = run(&agent.await).await;
+    assert!(
+        matches!(error, GuestError::Channel(ChannelError::Protocol(_))),
+        "{error:?}"
+    );
+
+    // A reply that is none, and one that belongs to another request.
+    let agent = liar(|mut stream, mut endpoint| {
+        let id = opened(&mut stream, &mut endpoint);
+        endpoint.message(id, &[200; 10]);
+        stream.write_all(endpoint.output()).unwrap();
+    });
+    assert!(matches!(run(&agent.await).await, GuestError::Channel(_)));
+    let agent = liar(|mut stream, mut endpoint| {
+        let id = opened(&mut stream, &mut endpoint);
+        endpoint.message(id, &encode(&Reply::Done));
+        stream.write_all(endpoint.output()).unwrap();
+        sleep_for_a_while();
+    });
+    assert!(matches!(
+        run(&agent.await).await,
+        GuestError::Channel(ChannelError::Unexpected(_))
+    ));
+
+    // A flood of replies.
+    let agent = liar(|mut stream, mut endpoint| {
+        let id = opened(&mut stream, &mut endpoint);
+        for _ in 0..100 {
+            endpoint.message(id, &encode(&Reply::Started { pid: 1 }));
+        }
+        stream.write_all(endpoint.output()).unwrap();
+        sleep_for_a_while();
+    });
+    assert!(matches!(run(&agent.await).await, GuestError::Channel(_)));
+
+    // A command that closes without a word.
+    let agent = liar(|mut stream, mut endpoint| {
+        let id = opened(&mut stream, &mut endpoint);
+        endpoint.close(id);
+        stream.write_all(endpoint.output()).unwrap();
+        sleep_for_a_while();
+    });
+    assert!(matches!(run(&agent.await).await, GuestError::Channel(_)));
+
+    // A stream that does not care for credit.
+    let agent = liar(|mut stream, mut endpoint| {
+        let id = opened(&mut stream, &mut endpoint);
+        endpoint.message(id, &encode(&Reply::Started { pid: 1 }));
+        while endpoint.send(id, Lane::Main, &[0; 1000]) > 0 {}
+        endpoint.message(
+            id,
+            &encode(&Reply::Failed(machinist_wire::message::Failure {
+                text: "x".into(),
+                errno: 0,
+            })),
+        );
+        stream.write_all(endpoint.output()).unwrap();
+        let mut frame = 100_u32.to_le_bytes().to_vec();
+        frame.extend(id.to_le_bytes());
+        frame.extend([3, 0]);
+        frame.extend([0; 100]);
+        for _ in 0..10_000 {
+            if stream.write_all(&frame).is_err() {
+                return;
+            }
+        }
+        sleep_for_a_while();
+    })
+    .await;
+    run(&agent).await;
+    let reason = timeout(Duration::from_secs(5), agent.closed())
+        .await
+        .unwrap();
+    assert!(matches!(reason, ChannelError::Protocol(_)), "{reason:?}");
+}
+
+/// A liar that does not hang up.
+fn sleep_for_a_while() {
+    std::thread::sleep(Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn nobody_there_is_a_timeout_and_another_version_is_said() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let error = Agent::connect(ours, Duration::from_millis(100))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ConnectError::TimedOut { .. }));
+    drop(theirs);
+
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let mut endpoint = Endpoint::new(Role::Agent);
+    endpoint.hello(&Hello {
+        version: VERSION + 1,
+        nonce: 0,
+        info: None,
+    });
+    theirs.write_all(endpoint.output()).await.unwrap();
+    let error = Agent::connect(ours, Duration::from_secs(5))
+        .await
+        .unwrap_err();
+    let ConnectError::Channel(ChannelError::Protocol(error)) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(
+        error.to_string(),
+        "protocol version 2 at the other end, 1 here"
+    );
+}
