@@ -58,6 +58,8 @@ pub(crate) struct Task {
     status: watch::Sender<Status>,
     agents: watch::Sender<Option<Agent>>,
     published: Option<Published>,
+    /// The machine's system has finished its start, since the last start or restart.
+    system_ready: bool,
     /// Our own: `agents` has it only while the machine may be used.
     agent: Option<Agent>,
     /// Counts channels: what is heard of an older one is void.
@@ -106,6 +108,7 @@ impl Task {
             status,
             agents,
             published: None,
+            system_ready: false,
             agent: None,
             channel: 0,
             helper: None,
@@ -217,6 +220,11 @@ impl Task {
     /// Moves the state, and tells of it.
     fn decide(&mut self, event: Event) -> Decision {
         let before = self.life.state().clone();
+        match event {
+            Event::SystemReady => self.system_ready = true,
+            Event::GuestReset => self.system_ready = false,
+            _ => {}
+        }
         let relaunch = matches!(event, Event::Start | Event::Unfit(_));
         let decision = self.life.handle(event);
         let after = self.life.state().clone();
@@ -302,6 +310,7 @@ impl Task {
         self.end_run().await;
         self.drop_agent();
         self.words.clear();
+        self.system_ready = false;
         let mode = Mode {
             plain,
             may_restart: self.may_restart,
@@ -375,8 +384,9 @@ impl Task {
         self.agents.send_replace(None);
     }
 
-    /// Asks the machine's system to go off or to restart. A container's init takes that from its
-    /// supervisor; a VM's agent asks its system, and where it cannot there is the power button.
+    /// Asks the machine's system to go off or to restart, through its agent; where that cannot, by
+    /// the power button. A container's button is the faster way, but an init that has just begun
+    /// does not hear it.
     fn ask_power(&self, power: Power) {
         let agent = self.agent.clone();
         let button = match &self.run {
@@ -389,7 +399,8 @@ impl Task {
             }
         };
         let container = matches!(self.spec.kind, Kind::Container { .. });
-        let (Some(agent), false) = (agent, container && power == Power::Off) else {
+        let by_button = container && self.system_ready && power == Power::Off;
+        let (Some(agent), false) = (agent, by_button) else {
             return press();
         };
         let boot = self.spec.boot;

@@ -92,10 +92,11 @@ impl Running {
         } = self;
         // All of these wait for processes or for the kernel to let go.
         let release = tokio::task::spawn_blocking(move || {
-            drop(entered);
             if let Some(supervisor) = supervisor {
                 supervisor.wait_until_clear();
             }
+            // Not before: it reaps the agent, and a namespace is not clear before all are reaped.
+            drop(entered);
             drop(held.cgroup);
             drop(held.attached);
         });

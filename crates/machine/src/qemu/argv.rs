@@ -290,7 +290,39 @@ mod tests {
 
     #[test]
     fn the_command_line() {
-        insta::assert_snapshot!(pairs(&plan()), @"");
+        insta::assert_snapshot!(pairs(&plan()), @r"
+        -name db,process=db
+        -nodefaults
+        -no-user-config
+        -display none
+        -machine q35,hpet=off
+        -accel tcg,thread=multi,tb-size=256
+        -cpu max,la57=off
+        -smp 2
+        -m 512M
+        -action reboot=reset,panic=pause
+        -chardev socket,id=qmp,fd=7
+        -mon chardev=qmp,mode=control
+        -chardev stdio,id=console,signal=off
+        -serial chardev:console
+        -device virtio-serial-pci,id=ports
+        -chardev socket,id=agent-channel,fd=9,server=on,wait=off
+        -device virtserialport,bus=ports.0,chardev=agent-channel,id=agent,name=org.machinist.agent.0
+        -object rng-random,id=random,filename=/dev/urandom
+        -device virtio-rng-pci,rng=random
+        -device pvpanic-pci
+        -blockdev driver=raw,node-name=root,read-only=on,file.driver=file,file.locking=off,file.filename=/cache/root.erofs
+        -device virtio-blk-pci,drive=root,serial=root
+        -blockdev driver=raw,node-name=disk0,discard=unmap,file.driver=file,file.discard=unmap,file.filename=/run/a,,b/disk0.img
+        -device virtio-blk-pci,drive=disk0,serial=disk0
+        -fsdev local,id=volume0,security_model=none,multidevs=remap,readonly=on,path=/srv/data
+        -device virtio-9p-pci,fsdev=volume0,mount_tag=volume0
+        -netdev stream,id=net0,server=off,addr.type=unix,addr.path=/run/vlan1/db.sock
+        -device virtio-net-pci,netdev=net0,mac=52:54:00:12:01:03,romfile=
+        -kernel /cache/vmlinuz
+        -initrd /cache/initrd
+        -append console=ttyS0
+        ");
     }
 
     #[test]

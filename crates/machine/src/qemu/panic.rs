@@ -38,7 +38,8 @@ fn reason(line: &[u8]) -> Option<String> {
     let start = line.windows(SIGN.len()).position(|window| window == SIGN)?;
     let before = String::from_utf8_lossy(&line[..start]);
     let before = before.trim();
-    if !before.is_empty() && !(before.starts_with('[') && before.ends_with(']')) {
+    let stamp = before.starts_with('[') && before.ends_with(']');
+    if !stamp && !before.is_empty() {
         return None;
     }
     let after = String::from_utf8_lossy(&line[start + SIGN.len()..]);

@@ -3,6 +3,13 @@
 //! The test binary is also the `exe` of its machines: with a hidden verb as its first argument it is
 //! a helper. With `__owner` it owns machines that a test kills it over.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a program of tests"
+)]
+
 mod container;
 mod lab;
 mod leftovers;
