@@ -9,7 +9,7 @@ use std::time::Duration;
 use machinist_events::What;
 use machinist_guest::Agent;
 use machinist_lab::Lab;
-use machinist_machine::{Attach, Boot};
+use machinist_machine::Boot;
 use machinist_network::VlanError;
 use machinist_network::addresses::MachineNumberError;
 use thiserror::Error;
@@ -148,27 +148,7 @@ impl Session {
             .flat_map(|plan| &plan.nics)
             .map(|nic| nic.vlan)
             .collect();
-        let network: Arc<dyn Attach> =
-            Arc::new(Network::new(vlans.iter().copied(), directory.path())?);
-        let ground = Arc::new(Ground {
-            images: Images::new(shared.store.clone(), &brief.base, Arc::clone(&log)),
-            log: Arc::clone(&log),
-            network,
-            exe: shared.settings.exe.clone(),
-            agent: shared.agent.clone(),
-            verdicts: shared.verdicts.clone(),
-            accel: shared.settings.accel.into(),
-            boot: if brief.agent_only {
-                Boot::Agent
-            } else {
-                Boot::System
-            },
-            directory: directory.machines(),
-            hidden: vec![
-                shared.settings.runtime.clone(),
-                shared.settings.images.clone(),
-            ],
-        });
+        let ground = Arc::new(make_ground(engine, brief, directory, &vlans, &log)?);
         let mut machines = BTreeMap::new();
         for plan in plans {
             let Some(machine) = brief.lab.machine(&plan.name) else {
@@ -343,6 +323,34 @@ impl Session {
         let ends = self.0.machines.values().map(|machine| machine.end(grace));
         futures_util::future::join_all(ends).await;
     }
+}
+
+/// What the machines of a session share.
+fn make_ground(
+    engine: &Engine,
+    brief: &Brief,
+    directory: &Directory,
+    vlans: &BTreeSet<u8>,
+    log: &Arc<Log>,
+) -> Result<Ground, SessionError> {
+    let shared = &engine.0;
+    let settings = &shared.settings;
+    Ok(Ground {
+        images: Images::new(shared.store.clone(), &brief.base, Arc::clone(log)),
+        log: Arc::clone(log),
+        network: Arc::new(Network::new(vlans.iter().copied(), directory.path())?),
+        exe: settings.exe.clone(),
+        agent: shared.agent.clone(),
+        verdicts: shared.verdicts.clone(),
+        accel: settings.accel.into(),
+        boot: if brief.agent_only {
+            Boot::Agent
+        } else {
+            Boot::System
+        },
+        directory: directory.machines(),
+        hidden: vec![settings.runtime.clone(), settings.images.clone()],
+    })
 }
 
 /// The machines that a session has; none named: all.

@@ -43,7 +43,7 @@ pub(crate) fn failure(message: String, fault: Fault) -> Failure {
         },
         message,
         frames: Vec::new(),
-        command: fault.command,
+        command: fault.command.map(|command| *command),
         also: Vec::new(),
     }
 }

@@ -193,7 +193,7 @@ pub struct Fault {
     pub message: String,
     /// The command it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub command: Option<CommandRecord>,
+    pub command: Option<Box<CommandRecord>>,
 }
 
 impl Fault {
@@ -232,7 +232,7 @@ impl Fault {
     /// The same fault, about `command`.
     #[must_use]
     pub fn about(mut self, command: CommandRecord) -> Self {
-        self.command = Some(command);
+        self.command = Some(Box::new(command));
         self
     }
 }

@@ -57,7 +57,7 @@ struct Connection {
 enum Next {
     Go,
     /// The connection becomes the stream of a command.
-    Shell(u64, Verb),
+    Shell(u64, Box<Verb>),
 }
 
 pub(super) async fn serve(stream: UnixStream, hub: Arc<Hub>) {
@@ -117,7 +117,7 @@ impl Connection {
             let line = read_line(reader).await.ok()??;
             match self.take(&line).await {
                 Next::Go => {}
-                Next::Shell(id, verb) => return Some((id, verb)),
+                Next::Shell(id, verb) => return Some((id, *verb)),
             }
             while self.work.try_join_next().is_some() {}
         }
@@ -138,7 +138,9 @@ impl Connection {
             return Next::Go;
         }
         match verb {
-            Verb::Shell { .. } if self.table().is_empty() => return Next::Shell(id, verb),
+            Verb::Shell { .. } if self.table().is_empty() => {
+                return Next::Shell(id, Box::new(verb));
+            }
             Verb::Shell { .. } => {
                 let fault = Fault::usage("a stream needs a connection without open requests");
                 self.answer(&Reply::error(id, fault)).await;

@@ -305,6 +305,15 @@ async fn repeating_waiting_and_copying() {
         fault.message,
         "web: waiting for the file /no/such timed out after 0.1 s"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_command_gives_up_and_copies_want_absolute_paths() {
+    let here = Here::new().await;
+    let mut client = here.client().await;
+    let machine = "web".to_owned();
+    let file = here.directory.path().join("there");
+    std::fs::write(&file, "text").unwrap();
     let command = Command::shell("echo no; exit 5");
     let never = Verb::Retry {
         machine: machine.clone(),

@@ -3,6 +3,12 @@
 //!
 //! The test binary is also the `exe` of its engines, and with `__engine` an engine to be killed.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "these are tests: what fails here has nothing to tell but where"
+)]
+
 mod killed;
 mod lab;
 mod tests;
