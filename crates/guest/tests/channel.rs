@@ -1,5 +1,7 @@
 //! Streams and waits by the real agent; and agents that die or lie.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod common;
 
 use std::io::{Read, Write};
@@ -57,78 +59,87 @@ async fn sockets_are_reached_and_each_direction_ends_alone() {
     );
 }
 
-#[tokio::test]
-async fn waits_end_when_it_happens() {
-    let local = Local::start().await;
-    let dir = local.dir.path().to_owned();
-    let agent = &local.agent;
-    let after = |act: Box<dyn FnOnce() + Send>| {
-        std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(300));
-            let then = std::time::Instant::now();
-            act();
-            then
-        })
-    };
-    let within = |name: &str, then: std::time::Instant| {
-        let late = then.elapsed();
-        eprintln!("{name}: seen after {late:?}");
-        assert!(late < Duration::from_millis(150), "{name}: {late:?}");
-    };
+/// Acts in a moment, and says when it did.
+fn after(act: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<std::time::Instant> {
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        let then = std::time::Instant::now();
+        act();
+        then
+    })
+}
 
-    let file = dir.join("a/b/file");
+/// Far more than it takes on an idle machine: tests share theirs.
+fn assert_seen_soon(name: &str, then: std::time::Instant) {
+    let late = then.elapsed();
+    assert!(late < Duration::from_millis(150), "{name}: {late:?}");
+}
+
+#[tokio::test]
+async fn a_file_is_seen_when_it_appears() {
+    let local = Local::start().await;
+    let file = local.dir.path().join("a/b/file");
     let path = file.clone();
-    let maker = after(Box::new(move || {
+    let maker = after(move || {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "").unwrap();
-    }));
-    agent.wait_file(&file, soon()).await.unwrap();
-    within("file", maker.join().unwrap());
+    });
+    local.agent.wait_file(&file, soon()).await.unwrap();
+    assert_seen_soon("file", maker.join().unwrap());
 
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let maker = after(Box::new(move || {
-        let listener = std::net::TcpListener::bind(free).unwrap();
+    let deadline = Instant::now() + Duration::from_millis(50);
+    let waited = local.agent.wait_file("/no/such".as_ref(), deadline).await;
+    assert_eq!(
+        waited.unwrap_err().to_string(),
+        "timed out while waiting for the file /no/such"
+    );
+}
+
+#[tokio::test]
+async fn a_port_is_seen_when_it_opens_and_closes() {
+    let local = Local::start().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let maker = after(move || {
+        let listener = std::net::TcpListener::bind(address).unwrap();
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(600));
             drop(listener);
         });
-    }));
+    });
+    let (agent, port) = (&local.agent, address.port());
     agent
-        .wait_port("localhost", free.port(), true, soon())
+        .wait_port("localhost", port, true, soon())
         .await
         .unwrap();
-    within("port", maker.join().unwrap());
+    assert_seen_soon("port", maker.join().unwrap());
     agent
-        .wait_port("localhost", free.port(), false, soon())
+        .wait_port("localhost", port, false, soon())
         .await
         .unwrap();
+}
 
+#[tokio::test]
+async fn a_socket_is_seen_when_it_listens() {
+    let local = Local::start().await;
     for datagram in [false, true] {
-        let socket = dir.join(format!("socket-{datagram}"));
+        let socket = local.dir.path().join(format!("socket-{datagram}"));
         let path = socket.clone();
-        let maker = after(Box::new(move || {
+        let maker = after(move || {
             if datagram {
                 std::mem::forget(UnixDatagram::bind(path).unwrap());
             } else {
                 std::mem::forget(UnixListener::bind(path).unwrap());
             }
-        }));
-        agent.wait_socket(&socket, datagram, soon()).await.unwrap();
-        within("socket", maker.join().unwrap());
+        });
+        local
+            .agent
+            .wait_socket(&socket, datagram, soon())
+            .await
+            .unwrap();
+        assert_seen_soon("socket", maker.join().unwrap());
     }
-
-    let deadline = Instant::now() + Duration::from_millis(50);
-    let error = agent
-        .wait_file("/no/such".as_ref(), deadline)
-        .await
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "timed out while waiting for the file /no/such"
-    );
 }
 
 #[tokio::test]
@@ -222,7 +233,7 @@ async fn run(agent: &Agent) -> GuestError {
 }
 
 #[tokio::test]
-async fn liars_are_errors() {
+async fn nonsense_is_an_error() {
     // Garbage instead of frames.
     let agent = liar(|mut stream, mut endpoint| {
         opened(&mut stream, &mut endpoint);
@@ -251,7 +262,10 @@ async fn liars_are_errors() {
         run(&agent.await).await,
         GuestError::Channel(ChannelError::Unexpected(_))
     ));
+}
 
+#[tokio::test]
+async fn too_much_and_too_little_are_errors() {
     // A flood of replies.
     let agent = liar(|mut stream, mut endpoint| {
         let id = opened(&mut stream, &mut endpoint);

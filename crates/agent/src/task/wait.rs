@@ -61,13 +61,16 @@ impl Task for Waiting {
     }
 
     fn ready(&mut self, port: &mut Port<'_>, token: Token, _: &mut Context) -> Step {
-        if token == Token::Timer {
-            let last = match self.inotify {
-                Some(_) => LAST_POLL_WITH_EVENTS,
-                None => LAST_POLL,
-            };
-            self.interval = (self.interval * 2).min(last);
-        }
+        let last = match (&self.condition, &self.inotify) {
+            // It is there, and no event will tell when someone listens on it.
+            (Condition::Socket { path, .. }, Some(_)) if path.as_path().exists() => LAST_POLL,
+            (_, Some(_)) => LAST_POLL_WITH_EVENTS,
+            (_, None) => LAST_POLL,
+        };
+        self.interval = match token {
+            Token::Timer => (self.interval * 2).min(last),
+            Token::File(_) => FIRST_POLL,
+        };
         // Watches first, then look: what happens in between is not lost.
         self.watch();
         if holds(&self.condition) {

@@ -1,5 +1,8 @@
 //! An agent on this machine, at the other end of a socket pair.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdStream;
@@ -41,9 +44,15 @@ pub fn start(dir: &TempDir, channel: StdStream) -> Child {
     let path = dir.path().join("agent");
     std::fs::write(&path, machinist_guest::AGENT).unwrap();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-    Command::new(&path)
+    let mut command = Command::new(&path);
+    command
         .arg("serve")
-        .stdin(Stdio::from(OwnedFd::from(channel)))
-        .spawn()
-        .unwrap()
+        .stdin(Stdio::from(OwnedFd::from(channel)));
+    loop {
+        match command.spawn() {
+            // Another test forked while the file was written, and has not yet let go of it.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {}
+            spawned => return spawned.unwrap(),
+        }
+    }
 }
