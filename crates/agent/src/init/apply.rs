@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use machinist_sys::netlink::{Mac, Netlink, NetlinkError};
 use machinist_wire::message::{Identity, Interface, Mount, MountKind};
+use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::time::{ClockId, Timespec, clock_settime};
 
@@ -17,12 +18,16 @@ use super::root::{PLAN9, wait_for};
 /// A clock that is less than this off is left alone.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
-/// Applies all of it, in the root that the machine has from now on.
-pub(super) fn apply(identity: &Identity) -> Result<(), BootError> {
+/// Applies all of it, in the root that the machine has from now on. Shared folders are mounted
+/// the first time only.
+pub(super) fn apply(identity: &Identity, first: bool) -> Result<(), BootError> {
     set_clock(identity.clock)?;
     names(identity)?;
     network(&identity.interfaces)?;
-    identity.mounts.iter().try_for_each(mount)
+    match first {
+        true => identity.mounts.iter().try_for_each(mount),
+        false => Ok(()),
+    }
 }
 
 fn set_clock(nanos: u64) -> Result<(), BootError> {
@@ -92,23 +97,36 @@ fn network(interfaces: &[Interface]) -> Result<(), BootError> {
         let link = wait_for(&format!("network interface {mac}"), || {
             Netlink::open().ok()?.link_by_mac(mac).ok()
         })?;
-        found.push(link.index);
+        // Only an interface that is down can be renamed. It is up where this machine was another
+        // one before.
+        if link.name != interface.name {
+            netlink.set_up(link.index, false).map_err(told)?;
+        }
+        found.push(link);
     }
     // By way of names that nobody has: one's new name may be another's old one.
-    for (number, index) in found.iter().enumerate() {
+    let renamed = || {
+        let pairs = interfaces.iter().zip(&found);
+        pairs.filter(|(interface, link)| link.name != interface.name)
+    };
+    for (number, (_, link)) in renamed().enumerate() {
         let name = format!("machinist{number}");
-        netlink.rename(*index, &name).map_err(told)?;
+        netlink.rename(link.index, &name).map_err(told)?;
     }
-    for (interface, index) in interfaces.iter().zip(&found) {
-        netlink.rename(*index, &interface.name).map_err(told)?;
+    for (interface, link) in renamed() {
+        netlink.rename(link.index, &interface.name).map_err(told)?;
+    }
+    for (interface, link) in interfaces.iter().zip(&found) {
+        let index = link.index;
         // The host gave out the addresses: looking for others who have them costs a second.
         let accept = format!("/proc/sys/net/ipv6/conf/{}/accept_dad", interface.name);
         drop(fs::write(accept, "0"));
-        netlink.set_up(*index, true).map_err(told)?;
+        netlink.set_up(index, true).map_err(told)?;
         for (address, prefix) in &interface.addresses {
-            netlink
-                .add_address(*index, *address, *prefix)
-                .map_err(told)?;
+            match netlink.add_address(index, *address, *prefix) {
+                Err(error) if error.os_error() == Some(Errno::EXIST.raw_os_error()) => {}
+                added => added.map_err(told)?,
+            }
         }
     }
     Ok(())

@@ -134,14 +134,14 @@ struct Machine {
 impl Init for Machine {
     fn configure(&mut self, identity: &Identity) -> Result<bool, Failure> {
         let mut done = || -> Result<(), BootError> {
-            if !self.entered {
+            let first = !std::mem::replace(&mut self.entered, true);
+            if first {
                 mounts::enter_root()?;
                 if self.stays {
                     mounts::in_place_of_init();
                 }
             }
-            self.entered = true;
-            apply::apply(identity)
+            apply::apply(identity, first)
         };
         match done() {
             Ok(()) => Ok(!self.stays),
