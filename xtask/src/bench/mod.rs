@@ -1,100 +1,75 @@
 //! `cargo xtask bench`: machinist against what it is built on, measured in one run on one host.
 //!
-//! A row is a ratio, because ratios travel between hosts and seconds do not.
+//! A row is a ratio wherever there is another side, because ratios travel between hosts and
+//! seconds do not. One file per row, or per family of rows that one measurement gives.
 
+mod command_in_container;
+mod container_start;
+mod crowd;
+mod hand_made;
+mod images;
+mod memory;
+mod nspawn;
+mod program;
+mod row;
+mod switch;
+mod switch_to_vm;
 mod table;
+mod vm_start;
+mod vmtest;
+mod waits;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-/// One comparison.
-pub trait Bench {
-    /// A few words, as the table names it.
-    fn name(&self) -> &'static str;
-    /// What the other side is, such as `systemd-nspawn -b`.
-    fn peer(&self) -> &'static str;
-    /// What is measured.
-    fn unit(&self) -> Unit;
-    /// What the ratio must hold.
-    fn limit(&self) -> Limit;
+use program::Program;
+use row::{Limit, Question, Row, Sample, Unit};
+
+/// One measurement, which gives one row or several.
+trait Bench {
+    /// What its rows are, in the order of their values.
+    fn questions(&self) -> Vec<Question>;
     /// Makes ready what is not to be measured, such as images.
     fn prepare(&mut self) -> Result<()> {
         Ok(())
     }
-    /// Measures machinist once.
-    fn ours(&mut self) -> Result<f64>;
-    /// Measures the other side once.
-    fn theirs(&mut self) -> Result<f64>;
+    /// Measures both sides once, the one right after the other, so that a slow moment of the host
+    /// hits both. One sample for each row.
+    fn measure(&mut self) -> Result<Vec<Sample>>;
 }
 
-/// What a number means.
-#[cfg_attr(not(test), expect(dead_code, reason = "rows follow"))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    /// Less is better.
-    Seconds,
-    /// More is better.
-    BitsPerSecond,
-    /// Less is better.
-    Bytes,
+/// All measurements.
+fn all(program: &Program) -> Vec<Box<dyn Bench>> {
+    vec![
+        Box::new(container_start::ContainerStart::new(program.clone())),
+        Box::new(command_in_container::CommandInContainer::new(
+            program.clone(),
+        )),
+        Box::new(waits::Waits::new(program.clone())),
+        Box::new(vm_start::VmStart::new(program.clone())),
+        Box::new(vmtest::AgainstVmtest::new(program.clone())),
+        Box::new(switch::Switch),
+        Box::new(switch_to_vm::SwitchToVm::new(program.clone())),
+        Box::new(crowd::Crowd::new(program.clone())),
+    ]
 }
 
-/// What the ratio of our median to theirs must hold.
-#[cfg_attr(not(test), expect(dead_code, reason = "rows follow"))]
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Limit {
-    /// Ours is at most this often theirs.
-    AtMost(f64),
-    /// Ours is at least this often theirs.
-    AtLeast(f64),
-}
-
-impl Limit {
-    fn holds(self, ratio: f64) -> bool {
-        match self {
-            Self::AtMost(limit) => ratio <= limit,
-            Self::AtLeast(limit) => ratio >= limit,
-        }
-    }
-}
-
-/// A row that has been measured: medians of both sides.
-#[derive(Debug, Clone)]
-pub struct Row {
-    name: &'static str,
-    peer: &'static str,
-    unit: Unit,
-    limit: Limit,
-    ours: f64,
-    theirs: f64,
-}
-
-impl Row {
-    fn ratio(&self) -> f64 {
-        self.ours / self.theirs
-    }
-
-    fn holds(&self) -> bool {
-        self.limit.holds(self.ratio())
-    }
-}
-
-/// All comparisons.
-fn all() -> Vec<Box<dyn Bench>> {
-    Vec::new()
-}
-
-/// Measures every row whose name contains one of `filters`, and writes the table when all ran.
+/// Measures all whose rows' names contain one of `filters`, and writes the table when all ran.
 pub fn run(filters: &[String], runs: usize) -> Result<ExitCode> {
     crate::setup::run(true)?;
+    let program = Program::build()?;
     let mut rows = Vec::new();
-    for mut bench in all() {
-        let wanted = |filter: &String| bench.name().contains(filter.as_str());
+    for mut bench in all(&program) {
+        let questions = bench.questions();
+        let wanted = |filter: &String| questions.iter().any(|it| it.name.contains(filter.as_str()));
         if filters.is_empty() || filters.iter().any(wanted) {
-            let row = measure(bench.as_mut(), runs).with_context(|| bench.name().to_owned())?;
-            println!("{}", table::line(&row));
-            rows.push(row);
+            let name = questions.first().map_or("nothing", |it| it.name);
+            let measured = measure(bench.as_mut(), runs).with_context(|| name.to_owned())?;
+            for row in &measured {
+                println!("{}", table::line(row));
+            }
+            rows.extend(measured);
         }
     }
     if filters.is_empty() {
@@ -111,41 +86,17 @@ pub fn run(filters: &[String], runs: usize) -> Result<ExitCode> {
     })
 }
 
-/// Both sides in turn, so that a slow moment of the host hits both.
-fn measure(bench: &mut dyn Bench, runs: usize) -> Result<Row> {
+fn measure(bench: &mut dyn Bench, runs: usize) -> Result<Vec<Row>> {
     bench.prepare()?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut samples = Vec::new();
     for _ in 0..runs.max(1) {
-        ours.push(bench.ours()?);
-        theirs.push(bench.theirs()?);
+        samples.push(bench.measure()?);
     }
-    Ok(Row {
-        name: bench.name(),
-        peer: bench.peer(),
-        unit: bench.unit(),
-        limit: bench.limit(),
-        ours: median(ours),
-        theirs: median(theirs),
-    })
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_median_is_the_middle() {
-        assert!((median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
-    }
-
-    #[test]
-    fn limits_hold_on_their_own_side() {
-        assert!(Limit::AtMost(1.2).holds(1.1) && !Limit::AtMost(1.2).holds(1.3));
-        assert!(Limit::AtLeast(6.0).holds(9.0) && !Limit::AtLeast(6.0).holds(5.0));
-    }
+    let rows = bench.questions().into_iter().enumerate();
+    Ok(rows
+        .map(|(position, question)| {
+            let column = samples.iter().filter_map(|run| run.get(position)).copied();
+            Row::of(question, column)
+        })
+        .collect())
 }

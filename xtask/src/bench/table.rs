@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Limit, Row, Unit};
+use super::row::{Limit, Row, Unit};
 use crate::command::{command, stdout};
 
 /// The page: what was measured, where, and how.
@@ -10,8 +10,9 @@ pub fn page(rows: &[Row], runs: usize) -> Result<String> {
     let host = stdout(&mut command("uname", ["-srm"]))?;
     let cores = stdout(&mut command("nproc", [""; 0]))?;
     let mut text = format!(
-        "# Benchmarks\n\nMade by `cargo xtask bench`: medians of {runs} runs of each side in turn, on {}, {} cores. \
-         Ratios are what counts; seconds are those of this host.\n\n\
+        "# Benchmarks\n\nMade by `cargo xtask bench`: medians of {runs} runs of both sides in turn, on {}, {} cores. \
+         Ratios are what counts; seconds are those of this host. The program is a release build, and all images \
+         are in the cache.\n\n\
          | what | machinist | against | | ratio | must be |\n|---|---|---|---|---|---|\n",
         host.trim(),
         cores.trim(),
@@ -19,24 +20,40 @@ pub fn page(rows: &[Row], runs: usize) -> Result<String> {
     for row in rows {
         text += &format!("{}\n", line(row));
     }
+    text += "\n## How\n\n";
+    for row in rows {
+        text += &format!("- **{}**: {}\n", row.question.name, row.question.how);
+    }
     Ok(text)
 }
 
 /// One row of the table.
 pub fn line(row: &Row) -> String {
-    let limit = match row.limit {
-        Limit::AtMost(limit) => format!("at most {limit}"),
-        Limit::AtLeast(limit) => format!("at least {limit}"),
-    };
+    let unit = row.question.unit;
+    let limits: Vec<String> = row
+        .question
+        .limits
+        .iter()
+        .map(|it| limit(*it, unit))
+        .collect();
     let verdict = if row.holds() { "" } else { ", **missed**" };
     format!(
-        "| {} | {} | {} | {} | {:.2} | {limit}{verdict} |",
-        row.name,
-        number(row.ours, row.unit),
-        row.peer,
-        number(row.theirs, row.unit),
-        row.ratio(),
+        "| {} | {} | {} | {} | {} | {}{verdict} |",
+        row.question.name,
+        number(row.ours, unit),
+        row.question.peer.unwrap_or_default(),
+        row.theirs.map(|it| number(it, unit)).unwrap_or_default(),
+        row.ratio().map(|it| format!("{it:.2}")).unwrap_or_default(),
+        limits.join(", "),
     )
+}
+
+fn limit(limit: Limit, unit: Unit) -> String {
+    match limit {
+        Limit::AtMost(limit) => format!("at most {limit}"),
+        Limit::AtLeast(limit) => format!("at least {limit}"),
+        Limit::Within(limit) => format!("at most {}", number(limit, unit)),
+    }
 }
 
 fn number(value: f64, unit: Unit) -> String {
@@ -50,21 +67,23 @@ fn number(value: f64, unit: Unit) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::row::tests::row;
     use super::*;
 
     #[test]
     fn a_row_says_whether_it_holds() {
-        let row = Row {
-            name: "round trip",
-            peer: "nsenter",
-            unit: Unit::Seconds,
-            limit: Limit::AtMost(0.2),
-            ours: 0.002,
-            theirs: 0.008,
-        };
+        let limits = vec![Limit::AtMost(0.2), Limit::Within(0.002)];
         assert_eq!(
-            line(&row),
-            "| round trip | 2.00 ms | nsenter | 8.00 ms | 0.25 | at most 0.2, **missed** |"
+            line(&row(limits, 0.002, Some(0.008))),
+            "| round trip | 2.00 ms | nsenter | 8.00 ms | 0.25 | at most 0.2, at most 2.00 ms, **missed** |"
+        );
+    }
+
+    #[test]
+    fn a_row_may_have_one_side() {
+        assert_eq!(
+            line(&row(vec![Limit::Within(0.02)], 0.002, None)),
+            "| round trip | 2.00 ms |  |  |  | at most 20.00 ms |"
         );
     }
 

@@ -1,0 +1,65 @@
+//! What a command costs in a container that runs.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::images::{self, IMAGE};
+use super::nspawn::Raw;
+use super::program::{Lab, Program, number};
+use super::row::median;
+use super::{Bench, Limit, Question, Sample, Unit};
+
+/// How many commands are one measurement of the other side.
+const COMMANDS: usize = 100;
+
+/// `machine.execute("true")` against nsenter.
+pub struct CommandInContainer {
+    program: Program,
+    root: PathBuf,
+}
+
+impl CommandInContainer {
+    pub const fn new(program: Program) -> Self {
+        Self {
+            program,
+            root: PathBuf::new(),
+        }
+    }
+}
+
+impl Bench for CommandInContainer {
+    fn questions(&self) -> Vec<Question> {
+        vec![Question {
+            name: "container: round trip of a command",
+            peer: Some("`nsenter -a bash -c 'source /etc/profile; true'`"),
+            unit: Unit::Seconds,
+            limits: vec![Limit::AtMost(0.2), Limit::Within(0.002)],
+            how: "the median of 500 times `machine.execute(\"true\")` in a Python script, against the median of 100 \
+                  times nsenter into a raw systemd-nspawn of the same root, started and reaped by a Rust program.",
+        }]
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.root = images::root(&self.program, &[])?;
+        Ok(())
+    }
+
+    fn measure(&mut self) -> Result<Vec<Sample>> {
+        let reported = self.program.lab(&Lab {
+            machines: &format!("[machine.m]\nimage = \"{IMAGE}\"\nkind = \"container\"\n"),
+            script: include_str!("scripts/round_trip.py"),
+        })?;
+        let raw = Raw::boot(&self.root, "bench")?;
+        let mut times = Vec::new();
+        for _ in 0..COMMANDS {
+            let begun = Instant::now();
+            raw.enter(&["bash", "-c", "source /etc/profile; true"])?;
+            times.push(begun.elapsed().as_secs_f64());
+        }
+        raw.stop()?;
+        let ours = number(&reported, "seconds")?;
+        Ok(vec![Sample::pair(ours, median(times))])
+    }
+}

@@ -1,0 +1,101 @@
+//! Raw systemd-nspawn: what machinist's containers are built on.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::command::command;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A container whose systemd has reported that its start is finished.
+pub struct Raw {
+    child: Child,
+    /// The process id of its init, on the host.
+    pub init: u32,
+    /// From the start of systemd-nspawn until the report.
+    pub took: Duration,
+}
+
+impl Raw {
+    /// Boots the root, with an overlay in memory above it.
+    pub fn boot(root: &Path, name: &str) -> Result<Self> {
+        let directory = tempfile::tempdir().context("cannot make a directory")?;
+        let path = directory.path().join("notify");
+        let socket = UnixDatagram::bind(&path).context("cannot make a socket")?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let mut nspawn = command(
+            "systemd-nspawn",
+            ["--register=no", "--keep-unit", "--quiet"],
+        );
+        nspawn
+            .args([
+                "--volatile=overlay",
+                "--console=read-only",
+                "--notify-ready=yes",
+            ])
+            .arg("--directory")
+            .arg(root)
+            .args(["--machine", name, "--boot"])
+            .env("NOTIFY_SOCKET", &path)
+            .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
+            // Several of one root at once.
+            .env("SYSTEMD_NSPAWN_LOCK", "0")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let begun = Instant::now();
+        let child = nspawn.spawn().context("cannot run systemd-nspawn")?;
+        let mut raw = Self {
+            child,
+            init: 0,
+            took: Duration::ZERO,
+        };
+        let mut memory = [0; 4096];
+        loop {
+            let length = socket.recv(&mut memory).context("it has not come up")?;
+            let said = String::from_utf8_lossy(memory.get(..length).unwrap_or_default());
+            for line in said.lines() {
+                if let Some(pid) = line.strip_prefix("X_NSPAWN_LEADER_PID=") {
+                    raw.init = pid.parse().context("no process id")?;
+                } else if line == "READY=1" {
+                    raw.took = begun.elapsed();
+                    return Ok(raw);
+                }
+            }
+        }
+    }
+
+    /// Runs a command in all of its namespaces.
+    pub fn enter(&self, args: &[&str]) -> Result<()> {
+        let target = self.init.to_string();
+        let mut nsenter = command("nsenter", ["--target", &target, "--all"]);
+        let status = nsenter.args(args).stdout(Stdio::null()).status();
+        let status = status.context("cannot run nsenter")?;
+        if !status.success() {
+            bail!("nsenter: {status}");
+        }
+        Ok(())
+    }
+
+    /// Presses its power button and waits until it is off.
+    pub fn stop(mut self) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("no process id")?, Signal::TERM)?;
+        self.child
+            .wait()
+            .context("cannot wait for systemd-nspawn")?;
+        Ok(())
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
