@@ -62,29 +62,28 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Makes the directory of a new session under `runtime`, which is made too where it is missing.
+    /// Makes the directory of a new session at `path`, which comes from [`new_path`].
     ///
     /// # Errors
     /// The file system refuses.
-    pub fn create(runtime: &Path, lab: &Path, test: Option<&str>) -> Result<Self, PathError> {
+    pub(crate) fn create(path: &Path, lab: &Path, test: Option<&str>) -> Result<Self, PathError> {
+        let runtime = path.parent().unwrap_or(path);
+        let id = path.file_name().unwrap_or_default().to_string_lossy();
         let _gate = gate(runtime)?;
         let mut private = DirBuilder::new();
         private.mode(0o700);
-        loop {
-            let id = new_id().at("make a random name in", runtime)?;
-            let path = runtime.join(&id);
-            match private.create(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
-                made => made.at("make the directory", &path)?,
-            }
-            let lock = lock(&path, true)?;
-            let directory = Self { path, id, lock };
-            private
-                .create(directory.machines())
-                .at("make the directory", &directory.machines())?;
-            directory.write_card(lab, test)?;
-            return Ok(directory);
-        }
+        private.create(path).at("make the directory", path)?;
+        let lock = lock(path)?;
+        let directory = Self {
+            path: path.to_owned(),
+            id: id.into_owned(),
+            lock,
+        };
+        private
+            .create(directory.machines())
+            .at("make the directory", &directory.machines())?;
+        directory.write_card(lab, test)?;
+        Ok(directory)
     }
 
     fn write_card(&self, lab: &Path, test: Option<&str>) -> Result<(), PathError> {
@@ -219,11 +218,12 @@ pub(crate) fn gate(runtime: &Path) -> Result<File, PathError> {
     Ok(file)
 }
 
-/// Takes a session's lock, waiting for whoever holds it.
-pub(crate) fn lock(session: &Path, make: bool) -> Result<File, PathError> {
+/// Takes a session's lock, waiting for whoever holds it. Where the lock's file is missing, an
+/// engine was killed while it made the directory; then it is made.
+pub(crate) fn lock(session: &Path) -> Result<File, PathError> {
     let path = session.join(LOCK);
     let file = OpenOptions::new()
-        .create(make)
+        .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
@@ -255,6 +255,16 @@ pub(crate) fn try_lock(
         Ok(()) => Ok(Some(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(error).at("lock", &path),
+    }
+}
+
+/// The path of a session's directory that is not there yet.
+pub(crate) fn new_path(runtime: &Path) -> Result<PathBuf, PathError> {
+    loop {
+        let path = runtime.join(new_id().at("make a random name in", runtime)?);
+        if !path.exists() {
+            return Ok(path);
+        }
     }
 }
 

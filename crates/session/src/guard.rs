@@ -37,7 +37,8 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Starts the guard of the session at `session`, and waits until it is on watch.
+    /// Starts the guard of the session at `session`, and waits until it is on watch. To be done
+    /// before there is anything there, so that at no moment anything is unguarded.
     pub(crate) fn start(exe: &Path, session: &Path) -> Result<Self, GuardError> {
         let error = |source| GuardError {
             exe: exe.to_owned(),
@@ -119,7 +120,7 @@ fn watch(session: &Path) -> io::Result<()> {
     if word == [RELEASED] {
         return Ok(());
     }
-    let lock = match directory::lock(session, false) {
+    let lock = match directory::lock(session) {
         // Removed by a sweep, or by the engine with its last breath.
         Err(error) if error.io().kind() == io::ErrorKind::NotFound => return Ok(()),
         lock => lock.map_err(io::Error::other)?,

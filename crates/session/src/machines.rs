@@ -274,14 +274,23 @@ impl Control for LabMachine {
         Box::pin(async {
             let machine = self.machine.get()?;
             let mut status = machine.status();
-            let gone = status.wait_for(|status| !status.state.answers());
-            let status = tokio::time::timeout(NOTICE, gone).await.ok()?.ok()?.clone();
+            let before = status.borrow().boots;
+            let gone = status.wait_for(|status| {
+                let known = !status.state.answers() && status.state != State::Silent;
+                known || status.boots > before
+            });
+            // One that neither goes on nor off within this time is told as it is.
+            drop(tokio::time::timeout(NOTICE, gone).await);
+            let status = machine.status().borrow().clone();
             let name = &self.plan.name;
             Some(match status.state {
                 State::Failed { reason } => format!("{name}: {reason}"),
                 State::Off | State::Stopping => format!("{name} went off"),
                 State::Rebooting | State::Starting => format!("{name} restarted"),
-                _ => format!("{name} no longer answers"),
+                State::Up | State::Ready if status.boots > before => format!("{name} restarted"),
+                State::Up | State::Ready | State::Silent => {
+                    format!("{name} no longer answers")
+                }
             })
         })
     }

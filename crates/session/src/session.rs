@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use crate::control::Control;
-use crate::directory::{Directory, ProcessList};
+use crate::directory::{self, Directory, ProcessList};
 use crate::guard::{Guard, GuardError};
 use crate::hub::Hub;
 use crate::images::Images;
@@ -371,15 +371,11 @@ async fn make_directory(
     let settings = engine.0.settings.clone();
     let (file, test) = (brief.file.clone(), brief.test.clone());
     let made = tokio::task::spawn_blocking(move || {
-        let directory = Directory::create(&settings.runtime, &file, test.as_deref())?;
-        match Guard::start(&settings.exe, directory.path()) {
-            Ok(guard) => Ok((directory, guard)),
-            Err(error) => {
-                // The first error is the one to tell; the next start sweeps the rest.
-                drop(directory.remove());
-                Err(SessionError::from(error))
-            }
-        }
+        let path = directory::new_path(&settings.runtime)?;
+        let guard = Guard::start(&settings.exe, &path)?;
+        // Where this fails half way, the guard, which is dropped, removes what there is.
+        let directory = Directory::create(&path, &file, test.as_deref())?;
+        Ok((directory, guard))
     });
     made.await?
 }

@@ -282,6 +282,7 @@ async fn retry(
     let wait = Wait::begin(hub, machine, &format!("`{text}` {goal}"));
     let began = Instant::now();
     let mut pause = FIRST_PAUSE;
+    let mut seen = None;
     loop {
         let last = within.is_some_and(|within| began.elapsed() >= within);
         let ran = execute(hub, machine, command).await?;
@@ -297,7 +298,10 @@ async fn retry(
             ))
             .about(ran.record()));
         }
-        wait.progress(format!("exit code {}", ran.executed.status));
+        if seen != Some(ran.executed.status) {
+            seen = Some(ran.executed.status);
+            wait.progress(format!("exit code {}", ran.executed.status));
+        }
         let left = within.map_or(pause, |within| within.saturating_sub(began.elapsed()));
         tokio::time::sleep(pause.min(left)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

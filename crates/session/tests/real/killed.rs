@@ -66,23 +66,7 @@ impl Victim {
 
     /// The process ids of all that has to do with the session.
     fn processes(&self) -> Vec<u32> {
-        let session = self.session.to_str().unwrap();
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc").unwrap() {
-            let entry = entry.unwrap();
-            let Some(pid) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
-            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            if String::from_utf8_lossy(&command).contains(session) {
-                found.push(pid);
-            }
-        }
-        found
+        with_argument(self.session.to_str().unwrap())
     }
 
     fn guard(&self) -> u32 {
@@ -104,6 +88,17 @@ impl Drop for Victim {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// The processes one of whose arguments contains `text`.
+fn with_argument(text: &str) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&command).contains(text)
+    })
+    .collect()
 }
 
 fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
@@ -151,6 +146,26 @@ pub fn engine_and_guard() -> Result<(), Failed> {
     assert!(living.child.try_wait()?.is_none());
     living.kill();
     wait_for("something is left", || living.is_gone());
+    Ok(())
+}
+
+pub fn at_any_moment() -> Result<(), Failed> {
+    let place = Place::new();
+    // From before there is anything to after the containers are up.
+    for moment in 0..12_u64 {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(VERB)
+            .arg(place.directory.path())
+            .stdout(Stdio::null())
+            .spawn()?;
+        std::thread::sleep(Duration::from_millis(moment * moment * 4));
+        child.kill()?;
+        child.wait()?;
+        wait_for("a session is left", || place.sessions().is_empty());
+        let path = place.directory.path().to_str().unwrap_or_default();
+        wait_for("a process is left", || with_argument(path).is_empty());
+    }
+    assert_eq!(sweep(&place.settings.runtime), []);
     Ok(())
 }
 

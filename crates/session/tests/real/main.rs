@@ -41,6 +41,10 @@ const TESTS: &[(&str, Test)] = &[
     ("a_paused_test_waits_for_a_client", tests::paused),
     ("a_guard_cleans_up_after_its_engine", killed::engine),
     ("a_sweep_cleans_up_after_both", killed::engine_and_guard),
+    (
+        "an_engine_killed_at_any_moment_leaves_nothing",
+        killed::at_any_moment,
+    ),
     ("a_guard_ignores_signals", killed::guard_is_signalled),
 ];
 
