@@ -51,6 +51,6 @@ pub(crate) trait Control: Send + Sync {
     /// Why its agent has gone, if the machine knows, or gets to know in a moment.
     fn why_lost(&self) -> Pin<Box<dyn Future<Output = Option<String>> + Send + '_>>;
 
-    /// Its console, where it has one.
-    fn console(&self) -> Option<Console>;
+    /// Its console, also before its first start.
+    fn console(&self) -> Doing<'_, Console>;
 }

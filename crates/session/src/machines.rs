@@ -101,7 +101,12 @@ impl LabMachine {
     async fn make(&self) -> Result<Machine, Fault> {
         let ground = &self.ground;
         let image = ground.images.get(&self.plan.image, self.plan.want).await?;
-        let spec = self.plan.spec(image, ground.accel, ground.boot);
+        let boot = match self.plan.runs_as {
+            RunsAs::Vm => ground.boot,
+            // A container's init is its own in any case; commands just do not wait for it.
+            RunsAs::Container => Boot::System,
+        };
+        let spec = self.plan.spec(image, ground.accel, boot);
         let environment = Environment {
             dir: ground.directory.join(&self.plan.name),
             exe: ground.exe.clone(),
@@ -295,8 +300,8 @@ impl Control for LabMachine {
         })
     }
 
-    fn console(&self) -> Option<Console> {
-        self.machine.get().map(|machine| machine.console().clone())
+    fn console(&self) -> Doing<'_, Console> {
+        Box::pin(async { Ok(self.machine().await?.console().clone()) })
     }
 }
 

@@ -216,3 +216,111 @@ impl MachinePlan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAB: &str = r#"
+[vlan.1]
+[vlan.2]
+[machine.app]
+kind = "container"
+image = "host"
+vlans = [2, 1]
+count = 2
+volumes = ["data:/data:rw"]
+publish = ["80"]
+[machine.db]
+image = "debian:bookworm"
+packages = ["postgresql"]
+vlans = [2]
+disks = [{ size = "2G" }, { path = "disk.img", read_only = true }]
+[machine.lone]
+image = "host"
+vlans = []
+"#;
+
+    fn planned(wanted: &[&str]) -> Vec<MachinePlan> {
+        let lab = Lab::parse_toml(LAB, "lab.toml").unwrap();
+        let circumstances = Circumstances {
+            session: "abcdefgh",
+            base: Path::new("/lab"),
+            timeout_factor: 2.0,
+        };
+        plan(&lab, wanted, circumstances).unwrap()
+    }
+
+    #[test]
+    fn machines_get_their_addresses_by_their_place() {
+        let all = planned(&[]);
+        let names: Vec<&str> = all.iter().map(|plan| plan.name.as_str()).collect();
+        assert_eq!(names, ["app-1", "app-2", "db", "lone"]);
+        assert_eq!(
+            all[1].addresses(),
+            [
+                "192.168.2.2/24",
+                "2001:db8:2::2/64",
+                "192.168.1.2/24",
+                "2001:db8:1::2/64"
+            ]
+        );
+        assert_eq!(all[1].nics[0].name, "eth1");
+        assert_eq!(all[1].nics[1].mac, [0x52, 0x54, 0, 0x12, 1, 2]);
+        assert!(all[3].addresses().is_empty());
+    }
+
+    #[test]
+    fn everybody_knows_everybody_by_the_first_vlan() {
+        let all = planned(&[]);
+        let hosts: Vec<String> = all[2]
+            .hosts
+            .iter()
+            .map(|line| format!("{} {}", line.address, line.names.join(" ")))
+            .collect();
+        let expected = [
+            "192.168.2.1 app-1",
+            "2001:db8:2::1 app-1",
+            "192.168.2.2 app-2",
+            "2001:db8:2::2 app-2",
+            "192.168.2.3 db",
+            "2001:db8:2::3 db",
+        ];
+        assert_eq!(hosts, expected);
+        let own = all[3].hosts.last().unwrap();
+        assert_eq!(own.address.to_string(), "127.0.1.1");
+    }
+
+    #[test]
+    fn kinds_images_and_paths() {
+        let some = planned(&["app-1", "db"]);
+        assert_eq!(some.len(), 2);
+        let (app, db) = (&some[0], &some[1]);
+        assert_eq!((app.runs_as, db.runs_as), (RunsAs::Container, RunsAs::Vm));
+        assert_eq!(app.want, image::Want::Container);
+        let want = image::Want::Vm {
+            shared_folders: false,
+        };
+        assert_eq!(db.want, want);
+        assert_eq!(db.image.packages, ["postgresql"]);
+        assert_eq!(app.volumes[0].source, Path::new("/lab/data"));
+        assert_eq!(app.publish[0].host.port(), 0);
+        assert_eq!(db.disks[0], machine::Disk::Scratch { size: 2 << 30 });
+        let path = "/lab/disk.img".into();
+        let access = machine::DiskAccess::ReadOnly;
+        assert_eq!(db.disks[1], machine::Disk::File { path, access });
+        assert_eq!(app.start_within, CONTAINER_START * 2);
+        // A machine that is left out keeps its place: addresses do not depend on the test.
+        assert_eq!(planned(&["db"])[0].addresses()[0], "192.168.2.3/24");
+    }
+
+    #[test]
+    fn machine_ids_are_32_digits_and_all_differ() {
+        let all = planned(&[]);
+        let ids: std::collections::HashSet<&str> =
+            all.iter().map(|plan| plan.machine_id.as_str()).collect();
+        assert_eq!(ids.len(), all.len());
+        assert!(ids.iter().all(|id| id.len() == 32));
+        assert_ne!(machine_id("abcdefgh", "a"), machine_id("abcdefgj", "a"));
+    }
+}

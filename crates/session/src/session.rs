@@ -45,7 +45,8 @@ pub struct Brief {
     /// The test that it is for, where it is for one: only that test's machines are there, and they
     /// are killed at the end instead of being powered off.
     pub test: Option<String>,
-    /// Boot VMs with the agent as their init and nothing else: quick, for single commands.
+    /// Quick, for single commands: VMs boot with the agent as their init and nothing else, and in
+    /// containers commands do not wait for the system's start. Machines are killed at the end.
     pub agent_only: bool,
     /// All timeouts are multiplied by this.
     pub timeout_factor: f64,

@@ -151,9 +151,7 @@ async fn console(
     let pattern = Regex::new(regex).map_err(|error| Fault::usage(error.to_string()))?;
     let control = hub.machine(machine)?;
     control.start().await?;
-    let console = control
-        .console()
-        .ok_or_else(|| Fault::usage(format!("{machine} has no console")))?;
+    let console = control.console().await?;
     let wait = Wait::begin(hub, machine, &format!("/{regex}/ on the console"));
     let within = within.unwrap_or(Duration::MAX);
     let found = console

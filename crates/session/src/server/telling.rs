@@ -65,10 +65,7 @@ pub(super) async fn stream(
             only_past,
             timeout,
         } => {
-            let console = hub
-                .machine(&machine)?
-                .console()
-                .ok_or_else(|| Fault::usage(format!("{machine} has no console")))?;
+            let console = hub.machine(&machine)?.console().await?;
             let mut reader = Reader::new(console.lines(), from);
             if only_past {
                 return reader.past(parts).await;

@@ -114,7 +114,7 @@ impl Control for Local {
         Box::pin(async { Some("its agent was killed".to_owned()) })
     }
 
-    fn console(&self) -> Option<Console> {
-        None
+    fn console(&self) -> Doing<'_, Console> {
+        Box::pin(async { Err(Fault::usage("this host's console is its own")) })
     }
 }
