@@ -1,11 +1,15 @@
 //! A place where a test works.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::{Before, Command};
+use crate::{Before, Command, wait_until};
+
+/// How long the kernel may take to end what has been killed, and the guard to clean up after it.
+const GRACE: Duration = Duration::from_secs(8);
 
 /// A directory with a lab; sessions and temporary files have places of their own, so that what is
 /// left there is this test's. The image cache is the user's: images are built once for all.
@@ -29,10 +33,8 @@ impl Bench {
         for name in ["lab", "run", "tmp"] {
             std::fs::create_dir(directory.path().join(name)).context("cannot make a directory")?;
         }
-        Ok(Self {
-            directory,
-            before: Before::look()?,
-        })
+        let before = Before::look(&directory.path().join("run"))?;
+        Ok(Self { directory, before })
     }
 
     /// The same with a lab file.
@@ -91,18 +93,28 @@ impl Bench {
             .args(args)
     }
 
-    /// Checks that nothing is left: no process, mount, interface, control group, session, or file.
+    /// Checks that nothing is left, or at least not for long: no process, mount, interface, control
+    /// group, session, or file.
     ///
     /// # Errors
     /// What is left.
     pub fn nothing_left(&self) -> Result<()> {
-        let mut left = self.before.left_since();
-        left.extend(files(&self.runtime(), &|name| name != ".gate"));
-        left.extend(files(&self.directory.path().join("tmp"), &|_| true));
-        if !left.is_empty() {
+        let mut left = Vec::new();
+        let gone = wait_until(GRACE, || {
+            left = self.left_now();
+            left.is_empty().then_some(())
+        });
+        if gone.is_none() {
             bail!("left behind:\n  {}", left.join("\n  "));
         }
         Ok(())
+    }
+
+    fn left_now(&self) -> Vec<String> {
+        let mut left = self.before.left_now();
+        left.extend(files(&self.runtime(), &|name| name != ".gate"));
+        left.extend(files(&self.directory.path().join("tmp"), &|_| true));
+        left
     }
 }
 

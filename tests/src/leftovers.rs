@@ -1,95 +1,83 @@
 //! What the host looked like before a test, and what a test left.
 //!
-//! Other things may be going on on the host. So a process counts as left behind only if nobody
-//! owns it: if it is new and was adopted because its parent has ended.
+//! Other things may be going on on the host. So not process 1 adopts what the program leaves behind
+//! but we do, or the process above us ([`crate::above_us`]): what is left of a test is then a
+//! descendant of ours, and nothing else is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::processes::{Process, processes, wait_until};
-
-/// How long the kernel may take to end what has been killed.
-const GRACE: Duration = Duration::from_secs(8);
+use crate::processes::{Process, processes};
+use crate::reaper::is_above_us;
 
 /// What the host looked like.
 #[derive(Debug)]
 pub struct Before {
-    processes: BTreeSet<(u32, u64)>,
-    adopter: u32,
+    runtime: PathBuf,
     things: BTreeSet<String>,
 }
 
 impl Before {
-    /// Looks.
+    /// Looks, for a test whose sessions will be under `runtime`.
     ///
     /// # Errors
-    /// /proc cannot be read.
-    pub fn look() -> Result<Self> {
+    /// The system does not let us adopt.
+    pub fn look(runtime: &Path) -> Result<Self> {
+        if !is_above_us() {
+            let own = rustix::process::getpid();
+            rustix::process::set_child_subreaper(Some(own)).context("cannot adopt processes")?;
+        }
         Ok(Self {
-            adopter: adopter()?,
-            processes: processes().iter().map(|it| (it.pid, it.started)).collect(),
+            runtime: runtime.to_owned(),
             things: things(),
         })
     }
 
-    /// What is there that was not, one line each; empty if all is gone within a few seconds.
+    /// What is there now that was not, one line each.
     #[must_use]
-    pub fn left_since(&self) -> Vec<String> {
-        let mut left = Vec::new();
-        let gone = wait_until(GRACE, || {
-            left = self.left_now();
-            left.is_empty().then_some(())
-        });
-        if gone.is_some() { Vec::new() } else { left }
-    }
-
-    fn left_now(&self) -> Vec<String> {
-        let now = processes();
-        let orphans = now.iter().filter(|process| self.is_orphan(process, &now));
-        let mut left: Vec<String> = orphans.map(ToString::to_string).collect();
+    pub fn left_now(&self) -> Vec<String> {
+        let descendants = descendants(std::process::id());
+        let ours = descendants
+            .iter()
+            .filter(|process| !self.of_another_test(process));
+        let mut left: Vec<String> = ours.map(ToString::to_string).collect();
         left.extend(things().difference(&self.things).cloned());
         left
     }
 
-    /// Whether a process is new, and the first of its ancestors that is not new is who adopts.
-    fn is_orphan(&self, process: &Process, now: &[Process]) -> bool {
-        let known: BTreeMap<u32, &Process> = now.iter().map(|it| (it.pid, it)).collect();
-        let is_new = |it: &Process| !self.processes.contains(&(it.pid, it.started));
-        let mut at = process;
-        while is_new(at) {
-            if at.parent == self.adopter {
-                return true;
-            }
-            let Some(parent) = known.get(&at.parent) else {
-                return false;
-            };
-            at = parent;
-        }
-        false
+    /// Whether a process was started with another directory of sessions: tests may run side by
+    /// side. What runs in a machine has no such variable, and counts.
+    fn of_another_test(&self, process: &Process) -> bool {
+        const NAME: &[u8] = b"MACHINIST_RUNTIME=";
+        let environment = std::fs::read(format!("/proc/{}/environ", process.pid));
+        let environment = environment.unwrap_or_default();
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables
+            .find_map(|variable| variable.strip_prefix(NAME))
+            .is_some_and(|value| value != self.runtime.as_os_str().as_encoded_bytes())
     }
 }
 
-/// Who becomes the parent of a process whose parent ends here: process 1, or a subreaper.
-fn adopter() -> Result<u32> {
-    let output = std::process::Command::new("sh")
-        .args(["-c", "sleep 60 >/dev/null 2>&1 & echo $!"])
-        .output()
-        .context("cannot run sh")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let pid: u32 = text.trim().parse().context("sh said no process id")?;
-    let orphan = processes().into_iter().find(|process| process.pid == pid);
-    if let Some(pid) = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-    {
-        _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    }
-    orphan
-        .map(|process| process.parent)
-        .context("the orphan has gone")
+/// The processes that come from `root`, directly or through others.
+fn descendants(root: u32) -> Vec<Process> {
+    let all = processes();
+    let parents: BTreeMap<u32, u32> = all.iter().map(|it| (it.pid, it.parent)).collect();
+    let comes_from_root = |process: &Process| {
+        let mut at = process.parent;
+        while at != root {
+            match parents.get(&at) {
+                Some(parent) if *parent != at => at = *parent,
+                _ => return false,
+            }
+        }
+        true
+    };
+    all.iter()
+        .filter(|it| comes_from_root(it))
+        .cloned()
+        .collect()
 }
 
 /// Mounts, network interfaces and control groups.
@@ -125,44 +113,66 @@ fn groups(directory: &Path, things: &mut BTreeSet<String>) {
             continue;
         }
         if entry.file_name().to_string_lossy().contains("machinist") {
-            things.insert(format!("control group {}", entry.path().display()));
+            // One with processes in it is somebody's, or tells of itself by its processes.
+            if is_deserted(&entry.path()) {
+                things.insert(format!("control group {}", entry.path().display()));
+            }
         } else {
             groups(&entry.path(), things);
         }
     }
 }
 
+/// Whether no process is in a control group or in one below it.
+fn is_deserted(group: &Path) -> bool {
+    let members = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    let entries = std::fs::read_dir(group).into_iter().flatten().flatten();
+    let mut below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    members.is_empty() && below.all(|entry| is_deserted(&entry.path()))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::wait_until;
 
     #[test]
-    fn an_orphan_is_found_and_a_child_is_not() {
-        let before = Before::look().unwrap();
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .spawn()
-            .unwrap();
-        assert!(
-            !before
-                .left_now()
-                .iter()
-                .any(|left| left.contains("sleep 60"))
-        );
+    fn what_a_child_leaves_is_found() {
+        let before = Before::look(Path::new("/nowhere")).unwrap();
         let output = std::process::Command::new("sh")
-            .args(["-c", "sleep 61 >/dev/null 2>&1 & echo $!"])
+            .args(["-c", "setsid sleep 61 >/dev/null 2>&1 & echo $!"])
+            .env_remove("MACHINIST_RUNTIME")
             .output()
             .unwrap();
-        let left = before.left_now();
-        child.kill().unwrap();
-        child.wait().unwrap();
         let pid = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let left = wait_until(Duration::from_secs(5), || {
+            let left = before.left_now();
+            left.iter()
+                .any(|left| left.contains("sleep 61"))
+                .then_some(left)
+        });
         std::process::Command::new("kill")
             .arg(pid)
             .status()
             .unwrap();
+        assert!(left.is_some());
+    }
+
+    #[test]
+    fn what_another_test_runs_is_not_ours() {
+        let before = Before::look(Path::new("/nowhere")).unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("62")
+            .env("MACHINIST_RUNTIME", "/elsewhere")
+            .spawn()
+            .unwrap();
+        let left = before.left_now();
+        child.kill().unwrap();
+        child.wait().unwrap();
         assert!(
-            left.iter().any(|left| left.contains("sleep 61")),
+            !left.iter().any(|left| left.contains("sleep 62")),
             "{left:?}"
         );
     }

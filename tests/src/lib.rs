@@ -16,6 +16,7 @@ mod need;
 mod processes;
 mod program;
 mod ran;
+mod reaper;
 
 pub use bench::Bench;
 pub use leftovers::Before;
@@ -23,3 +24,4 @@ pub use need::Need;
 pub use processes::{Process, processes, wait_until};
 pub use program::{Command, Running, machinist};
 pub use ran::Ran;
+pub use reaper::above_us;

@@ -13,6 +13,8 @@ mod sessions;
 mod storage;
 mod trouble;
 
+use std::process::ExitCode;
+
 use anyhow::{Context as _, Result};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use machinist_tests::{Bench, Need};
@@ -27,7 +29,10 @@ pub struct Case {
     pub run: fn(&Bench) -> Result<()>,
 }
 
-fn main() {
+fn main() -> Result<ExitCode> {
+    if let Some(code) = machinist_tests::above_us()? {
+        return Ok(code);
+    }
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let cases = [
@@ -43,7 +48,7 @@ fn main() {
         killed::CASES,
     ];
     let trials = cases.into_iter().flatten().map(trial).collect();
-    libtest_mimic::run(&arguments, trials).exit();
+    Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }
 
 fn trial(case: &'static Case) -> Trial {
