@@ -15,6 +15,9 @@ use crate::error::{ChannelError, GuestError};
 /// An agent that sends more replies than this without being asked has lost its mind.
 const MAX_REPLIES: usize = 16;
 
+/// With so many bytes unread by the agent, one more hello would not help.
+const MAX_UNREAD: usize = 1024 * 1024;
+
 /// How the channel is, for those who wait for a change.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Status {
@@ -105,8 +108,12 @@ impl State {
         self.status.borrow().dead.clone()
     }
 
-    /// Says hello with a nonce that nobody can have seen.
+    /// Says hello with a nonce that nobody can have seen. Not to an agent that announces itself
+    /// again and again and reads nothing: hellos would pile up here.
     pub(crate) fn say_hello(&mut self) {
+        if self.endpoint.output().len() > MAX_UNREAD {
+            return;
+        }
         let nonce = RandomState::new().hash_one(()) | 1;
         self.endpoint.hello(&Hello {
             version: VERSION,

@@ -48,11 +48,27 @@ pub struct Running {
     exit: Option<Exit>,
 }
 
+/// The agent's first answer. A machine that stands still gives none: the deadline is the host's.
+async fn answer_by(deadline: Option<Instant>, handle: &Handle) -> Result<Reply, GuestError> {
+    let Some(deadline) = deadline else {
+        return handle.reply().await;
+    };
+    match timeout_at(deadline + LAST_WORDS, handle.reply()).await {
+        Ok(reply) => reply,
+        Err(_) => Err(GuestError::TimedOut {
+            what: "the command to start: the machine does not answer".into(),
+        }),
+    }
+}
+
 impl Process {
     pub(crate) async fn spawn(link: &Arc<Link>, command: &Command) -> Result<Self, GuestError> {
         let started = Instant::now();
+        let deadline = command
+            .timeout
+            .and_then(|timeout| started.checked_add(timeout));
         let handle = link.open(&Request::Run(command.request.clone()))?;
-        let Reply::Started { pid } = handle.reply().await? else {
+        let Reply::Started { pid } = answer_by(deadline, &handle).await? else {
             return Err(ChannelError::Unexpected("another reply than started").into());
         };
         let handle = Arc::new(handle);
@@ -64,9 +80,7 @@ impl Process {
                 handle,
                 pid,
                 started,
-                deadline: command
-                    .timeout
-                    .and_then(|timeout| started.checked_add(timeout)),
+                deadline,
                 exit: None,
             },
         })

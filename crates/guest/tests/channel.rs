@@ -233,6 +233,19 @@ async fn run(agent: &Agent) -> GuestError {
 }
 
 #[tokio::test]
+async fn a_machine_that_stands_still_does_not_hold_up_a_command_with_a_limit() {
+    let agent = liar(|mut stream, mut endpoint| {
+        opened(&mut stream, &mut endpoint);
+        sleep_for_a_while();
+    });
+    let agent = agent.await;
+    let command = Command::argv(["true"]).timeout(Duration::from_millis(10));
+    let result = timeout(Duration::from_secs(9), agent.output(&command)).await;
+    let error = result.expect("a liar held up the host").unwrap_err();
+    assert!(matches!(error, GuestError::TimedOut { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn nonsense_is_an_error() {
     // Garbage instead of frames.
     let agent = liar(|mut stream, mut endpoint| {
