@@ -57,14 +57,27 @@ fn scratch(path: &Path, size: u64) -> Result<PathBuf, LaunchError> {
     Ok(path.to_owned())
 }
 
+/// By the file's name. Its contents do not decide: what a guest wrote to a raw disk may look like a
+/// qcow2 that stands on any file of the host, and would be read as one at the next start.
 fn format_of(path: &Path) -> Result<Format, LaunchError> {
-    let mut magic = [0; 4];
-    let count = File::open(path).path(path)?.read(&mut magic).path(path)?;
-    Ok(if &magic[..count] == b"QFI\xfb" {
-        Format::Qcow2
-    } else {
-        Format::Raw
-    })
+    let mut magic = Vec::new();
+    let file = File::open(path).path(path)?;
+    file.take(4).read_to_end(&mut magic).path(path)?;
+    let named = path
+        .extension()
+        .is_some_and(|extension| extension == "qcow2");
+    match (named, magic == b"QFI\xfb") {
+        (true, true) => Ok(Format::Qcow2),
+        (false, false) => Ok(Format::Raw),
+        (false, true) => Err(LaunchError::Unable(format!(
+            "the disk {} begins like a qcow2 image; if it is one, its name must end in .qcow2",
+            path.display()
+        ))),
+        (true, false) => Err(LaunchError::Unable(format!(
+            "the disk {} is called .qcow2, and is none",
+            path.display()
+        ))),
+    }
 }
 
 /// A qcow2 file above `base` that takes the writes.
@@ -115,10 +128,14 @@ mod tests {
         let file = |name: &str, bytes: &[u8]| {
             let path = dir.path().join(name);
             std::fs::write(&path, bytes).unwrap();
-            format_of(&path).unwrap()
+            format_of(&path).ok()
         };
-        assert_eq!(file("a", b"QFI\xfb\0\0\0\x03"), Format::Qcow2);
-        assert_eq!(file("b", b"QF"), Format::Raw);
-        assert_eq!(file("c", b""), Format::Raw);
+        let qcow2 = b"QFI\xfb\0\0\0\x03";
+        assert_eq!(file("a.qcow2", qcow2), Some(Format::Qcow2));
+        assert_eq!(file("b", b"QF"), Some(Format::Raw));
+        assert_eq!(file("c.img", b""), Some(Format::Raw));
+        // Perhaps a guest wrote it.
+        assert_eq!(file("d.img", qcow2), None);
+        assert_eq!(file("e.qcow2", b"QF"), None);
     }
 }
