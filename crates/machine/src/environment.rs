@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
 
 use crate::spec::NicSpec;
 use crate::verdict::Verdicts;
@@ -127,6 +128,27 @@ impl std::fmt::Debug for Environment {
     }
 }
 
+/// A machine's ports on the network; dropping it lets them go.
+pub(crate) struct Attached {
+    attach: Arc<dyn Attach>,
+    machine: String,
+}
+
+impl Attached {
+    pub(crate) fn new(environment: &Environment, machine: &str) -> Self {
+        Self {
+            attach: Arc::clone(&environment.attach),
+            machine: machine.to_owned(),
+        }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.attach.detach(&self.machine);
+    }
+}
+
 /// The agent's binary, in memory, as a file that a container can execute. One serves all machines.
 #[derive(Debug, Clone)]
 pub struct AgentBinary(Arc<OwnedFd>);
@@ -138,9 +160,18 @@ impl AgentBinary {
     /// The host is out of memory or of file descriptors.
     pub fn new(bytes: &[u8]) -> io::Result<Self> {
         use std::io::Write;
-        let fd = rustix::fs::memfd_create("machinist-agent", MemfdFlags::CLOEXEC)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let make = |flags| rustix::fs::memfd_create("machinist-agent", flags);
+        // A host can forbid to execute what does not ask for it; before Linux 6.3 nobody asked.
+        let fd = match make(flags | MemfdFlags::EXEC) {
+            Err(Errno::INVAL) => make(flags),
+            made => made,
+        }?;
         let mut file = std::fs::File::from(fd);
         file.write_all(bytes)?;
+        // A container's root has its hands on it, and other containers run it.
+        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&file, seals)?;
         Ok(Self(Arc::new(file.into())))
     }
 
@@ -153,4 +184,19 @@ impl AgentBinary {
 #[must_use]
 pub fn console_log(dir: &Path) -> PathBuf {
     dir.join("console.log")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn nobody_writes_to_the_agents_binary() {
+        let binary = AgentBinary::new(b"agent").unwrap();
+        let mut file = std::fs::File::from(binary.descriptor().unwrap());
+        assert!(file.write_all(b"other").is_err());
+        assert!(file.set_len(0).is_err());
+    }
 }

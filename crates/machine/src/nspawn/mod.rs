@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::backend::{Mode, Run};
 use crate::console::Console;
-use crate::environment::Environment;
+use crate::environment::{Attached, Environment};
 use crate::error::LaunchError;
 use crate::path_error::PathContext;
 use crate::spec::{Kind, MachineSpec};
@@ -77,10 +77,7 @@ impl Nspawn {
             readers.push(words::words(OwnedFd::from(stderr), self.words.clone()).map_err(failed)?);
         }
         let child = Supervised::new(child).map_err(failed)?;
-        let attached = Attached {
-            environment: self.environment.clone(),
-            machine: self.spec.name.clone(),
-        };
+        let attached = Attached::new(&self.environment, &self.spec.name);
         let mut launcher = Launcher::new(ours).map_err(failed)?;
         self.converse(&mut launcher, &plan, child.pid()).await?;
 
@@ -94,6 +91,7 @@ impl Nspawn {
             child,
             launcher,
             supervisor: None,
+            early_leader: None,
             notifications,
             controlled,
             tell,
@@ -231,17 +229,5 @@ impl Launcher {
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write.write_all(bytes).await
-    }
-}
-
-/// A container's ports on the network; dropping it lets them go.
-pub(crate) struct Attached {
-    environment: Environment,
-    machine: String,
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        self.environment.attach.detach(&self.machine);
     }
 }

@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 
 use super::cgroup::Cgroup;
 use super::notify::{Notice, Notifications};
-use super::{Attached, Launcher, Said, order};
+use super::{Launcher, Said, order};
 use crate::backend::{Channel, Control, Happening};
-use crate::environment::AgentBinary;
+use crate::environment::{AgentBinary, Attached};
 use crate::lifecycle::Ending;
 use crate::supervised::{Supervised, describe};
 use crate::words::{self, Words};
@@ -40,6 +40,9 @@ pub(super) struct Running {
     pub(super) launcher: Launcher,
     /// systemd-nspawn, once it runs. When it has ended, so has all that it started.
     pub(super) supervisor: Option<Supervisor>,
+    /// The container's init, where that was announced before the launcher, which a busy host had
+    /// kept waiting, could tell of its supervisor.
+    pub(super) early_leader: Option<u32>,
     pub(super) notifications: Notifications,
     pub(super) controlled: mpsc::UnboundedReceiver<Control>,
     pub(super) tell: mpsc::UnboundedSender<Happening>,
@@ -110,9 +113,15 @@ impl Running {
                 // What the launcher says of a supervisor comes before what that says itself.
                 biased;
                 said = self.launcher.next() => match said {
-                    Some(Said::Running(pid)) => self.supervisor = Supervisor::of(pid),
+                    Some(Said::Running(pid)) => {
+                        self.supervisor = Supervisor::of(pid);
+                        if self.supervisor.is_some() && let Some(leader) = self.early_leader.take() {
+                            self.bring_agent(leader);
+                        }
+                    }
                     Some(Said::Restarting) => {
                         self.entered = None;
+                        self.supervisor = None;
                         self.say(Happening::Reset);
                     }
                     Some(Said::Ended(status)) => return End::Ended(ExitStatus::from_raw(status)),
@@ -124,6 +133,9 @@ impl Running {
                     for notice in notices.unwrap_or_default() {
                         match notice {
                             Notice::Ready => self.say(Happening::Ready),
+                            Notice::Leader(pid) if self.supervisor.is_none() => {
+                                self.early_leader = Some(pid);
+                            }
                             Notice::Leader(pid) => self.bring_agent(pid),
                         }
                     }

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::backend::{Mode, Run};
 use crate::console::Console;
-use crate::environment::Environment;
+use crate::environment::{Attached, Environment};
 use crate::error::LaunchError;
 use crate::path_error::PathContext;
 use crate::spec::{Kind, MachineSpec};
@@ -76,6 +76,8 @@ impl Qemu {
         let (port, listener) = AgentPort::new(dir)?;
         let (ours, theirs) = UnixStream::pair().path(dir)?;
         let mut spawn = Spawn::new(PROGRAM);
+        // Before there are ports: where the rest fails, they go.
+        let attached = Attached::new(&self.environment, &self.spec.name);
         let plan = self.plan(
             accelerator,
             mode,
@@ -95,7 +97,7 @@ impl Qemu {
         let child = spawn.start().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
         let control_socket = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
-        self.supervise(child, port, control_socket, accelerator)
+        self.supervise(child, port, control_socket, accelerator, attached)
             .map_err(failed)
     }
 
@@ -105,6 +107,7 @@ impl Qemu {
         port: AgentPort,
         control_socket: tokio::net::UnixStream,
         accelerator: Accelerator,
+        attached: Attached,
     ) -> std::io::Result<Run> {
         let (seen, signs) = mpsc::unbounded_channel();
         let mut readers = Vec::new();
@@ -142,10 +145,7 @@ impl Qemu {
             readers,
             trial,
             went_off: false,
-            attached: Attached {
-                environment: self.environment.clone(),
-                machine: self.spec.name.clone(),
-            },
+            attached,
         };
         Ok(Run {
             control,
@@ -237,17 +237,5 @@ fn read_only_drive(serial: &str, path: &Path) -> Drive {
         format: Format::Raw,
         read_only: true,
         serial: serial.to_owned(),
-    }
-}
-
-/// A VM's ports on the network; dropping it lets them go.
-struct Attached {
-    environment: Environment,
-    machine: String,
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        self.environment.attach.detach(&self.machine);
     }
 }

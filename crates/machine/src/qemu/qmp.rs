@@ -45,19 +45,6 @@ command!(
     QueryStatus = "query-status" -> Status
 );
 
-command!(
-    /// Which threads the virtual processors are.
-    QueryCpus = "query-cpus-fast" -> Vec<Cpu>
-);
-
-/// Part of the answer to [`QueryCpus`].
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) struct Cpu {
-    /// The host's thread.
-    pub(crate) thread_id: u32,
-}
-
 /// An answer without contents.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Nothing {}

@@ -9,12 +9,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::Attached;
 use super::argv::AGENT_DEVICE;
 use super::port::AgentPort;
-use super::qmp::{Capabilities, Event, PowerDown, Qmp, QueryCpus, QueryStatus};
+use super::qmp::{Capabilities, Event, PowerDown, Qmp, QueryStatus};
 use super::vitality::{self, Vitality};
 use crate::backend::{Control, Happening};
+use crate::environment::Attached;
 use crate::lifecycle::Ending;
 use crate::supervised::{Supervised, describe};
 use crate::verdict::Verdicts;
@@ -24,6 +24,8 @@ use crate::words::Words;
 const DRAIN: Duration = Duration::from_millis(500);
 /// How long a kernel may go on printing after it said that it panics.
 const LAST_WORDS: Duration = Duration::from_millis(300);
+/// How long QEMU may take to answer. Meanwhile nobody else is heard, not even who wants it killed.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// KVM on trial.
 pub(super) struct Trial {
@@ -105,7 +107,7 @@ impl Running {
                 Some(event) = self.events.recv() => self.heard(event).await,
                 Some(panic) = self.console_signs.recv() => self.printed(panic).await,
                 reason = condemned(self.trial.as_mut()) => self.unfit(reason),
-                () = tick(&mut look, on_trial) => self.look().await,
+                () = tick(&mut look, on_trial) => self.look(),
                 control = self.controlled.recv() => match control {
                     Some(Control::PowerButton) => self.press_button(),
                     // Nobody holds the other end any more: the machine is dropped.
@@ -175,7 +177,8 @@ impl Running {
 
     /// The virtual processors stand still, and we did not ask for that.
     async fn stopped(&mut self) {
-        let Ok(status) = self.qmp.execute(&QueryStatus {}).await else {
+        let asked = tokio::time::timeout(ANSWER, self.qmp.execute(&QueryStatus {}));
+        let Ok(Ok(status)) = asked.await else {
             return;
         };
         if status.status != "internal-error" {
@@ -189,13 +192,12 @@ impl Running {
         }
     }
 
-    async fn look(&mut self) {
-        let Ok(cpus) = self.qmp.execute(&QueryCpus {}).await else {
+    /// Asks the kernel, not QEMU: one that hangs in KVM answers nobody.
+    fn look(&mut self) {
+        let burnt = vitality::processor_time(self.child.pid());
+        let (Some(trial), Some(burnt)) = (&mut self.trial, burnt) else {
             return;
         };
-        let threads: Vec<u32> = cpus.iter().map(|cpu| cpu.thread_id).collect();
-        let burnt = vitality::processor_time(self.child.pid(), &threads);
-        let Some(trial) = &mut self.trial else { return };
         if let Some(silent) = trial.vitality.look(trial.signs, burnt) {
             self.unfit(format!(
                 "no sign of life while it used {} s of processor time",
