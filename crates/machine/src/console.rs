@@ -11,10 +11,18 @@ use tokio::sync::watch;
 
 use crate::path_error::{PathContext, PathError};
 
-/// Lines that are kept in memory. The file keeps all.
+/// Lines that are kept in memory, and bytes in them. The file keeps more.
 const KEPT: usize = 50_000;
+const KEPT_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes that the file takes, and bytes in lines that are told. A machine that writes without end
+/// must not fill the host's memory, where these mostly lie.
+const FILE: usize = 64 * 1024 * 1024;
+const TOLD: usize = 16 * 1024 * 1024;
 /// Bytes after which a line without an end is cut.
 const LONGEST: usize = 16 * 1024;
+
+/// What stands where the rest is left out.
+const LEFT_OUT: &[u8] = b"\n[machinist: this console says too much, the rest is left out here]\n";
 
 /// Called with every whole line.
 pub(crate) type OnLine = Box<dyn Fn(&str) + Send + Sync>;
@@ -34,7 +42,13 @@ struct Shared {
 
 struct Log {
     file: Option<File>,
+    /// Bytes that the file has taken.
+    filed: usize,
+    /// Bytes in lines that were told.
+    told: usize,
     lines: VecDeque<Arc<str>>,
+    /// Bytes in `lines`.
+    bytes: usize,
     /// Lines that were dropped from the front.
     dropped: u64,
     partial: Vec<u8>,
@@ -62,6 +76,9 @@ impl Console {
             shared: Arc::new(Shared {
                 log: Mutex::new(Log {
                     file,
+                    filed: 0,
+                    told: 0,
+                    bytes: 0,
                     lines: VecDeque::new(),
                     dropped: 0,
                     partial: Vec::new(),
@@ -85,15 +102,11 @@ impl Console {
         let mut whole = Vec::new();
         {
             let mut log = self.log();
-            // A full disk takes the log's file, not the machine.
-            if let Some(file) = &mut log.file
-                && file.write_all(bytes).is_err()
-            {
-                log.file = None;
-            }
+            log.write(bytes);
             for &byte in bytes {
                 if byte == b'\n' || log.partial.len() >= LONGEST {
-                    whole.push(log.end_line());
+                    let line = log.end_line();
+                    whole.extend(log.tell_of(line));
                 }
                 if byte != b'\n' {
                     log.partial.push(byte);
@@ -158,12 +171,37 @@ impl Console {
 }
 
 impl Log {
+    fn write(&mut self, bytes: &[u8]) {
+        let Some(file) = &mut self.file else { return };
+        self.filed = self.filed.saturating_add(bytes.len());
+        let full = self.filed > FILE;
+        let written = file.write_all(if full { LEFT_OUT } else { bytes });
+        // A full disk takes the log's file, not the machine.
+        if full || written.is_err() {
+            self.file = None;
+        }
+    }
+
+    fn tell_of(&mut self, line: Arc<str>) -> Option<Arc<str>> {
+        let before = self.told;
+        self.told = before.saturating_add(line.len() + 1);
+        match (before <= TOLD, self.told <= TOLD) {
+            (_, true) => Some(line),
+            (true, false) => Some(String::from_utf8_lossy(LEFT_OUT).trim().into()),
+            (false, false) => None,
+        }
+    }
+
     fn end_line(&mut self) -> Arc<str> {
         let line: Arc<str> = text(&self.partial).into();
         self.partial.clear();
         self.lines.push_back(Arc::clone(&line));
-        if self.lines.len() > KEPT {
-            self.lines.pop_front();
+        self.bytes += line.len();
+        while self.lines.len() > KEPT || self.bytes > KEPT_BYTES {
+            let Some(old) = self.lines.pop_front() else {
+                break;
+            };
+            self.bytes -= old.len();
             self.dropped += 1;
         }
         line
@@ -272,6 +310,32 @@ mod tests {
         }
         let mut lines = console.lines();
         assert_eq!(lines.try_next().as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn a_flood_fills_neither_memory_nor_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        let told = Arc::new(Mutex::new((0, String::new())));
+        let telling = Arc::clone(&told);
+        let on_line = move |line: &str| {
+            let mut told = telling.lock().unwrap();
+            *told = (told.0 + line.len(), line.to_owned());
+        };
+        let console = Console::new(Some(&path), Box::new(on_line)).unwrap();
+        let mut piece = vec![b'x'; LONGEST - 1];
+        piece.push(b'\n');
+        for _ in 0..FILE / LONGEST + 10 {
+            console.feed(&piece);
+        }
+        console.feed(b"the end\n");
+        assert_eq!(console.tail(1), ["the end"]);
+        assert!(console.log().bytes <= KEPT_BYTES);
+        let size = std::fs::metadata(&path).unwrap().len();
+        assert_eq!(size, (FILE + LEFT_OUT.len()) as u64);
+        let (bytes, last) = told.lock().unwrap().clone();
+        assert!(bytes <= TOLD + LEFT_OUT.len(), "{bytes}");
+        assert!(last.contains("left out"), "{last}");
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -10,6 +11,9 @@ use tokio::task::JoinSet;
 
 use crate::agent::{self, Agent};
 use crate::spec::Publish;
+
+/// Before the next try, where a connection could not be taken.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Listeners of one machine. Dropping it closes them and all connections.
 #[derive(Debug, Default)]
@@ -64,7 +68,7 @@ async fn serve(listener: TcpListener, guest: u16, agents: Arc<watch::Receiver<Op
             accepted = listener.accept() => {
                 // An error is of that one connection, or a lack of descriptors that may pass.
                 let Ok((stream, _)) = accepted else {
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(AGAIN).await;
                     continue;
                 };
                 let agent = agents.borrow().clone();

@@ -142,6 +142,10 @@ impl Task {
     }
 
     async fn asked(&mut self, request: Request) {
+        if matches!(request.what, Ask::PowerOff) && self.life.state().is_over() {
+            // A machine that has failed may still be on its way out.
+            self.end_run().await;
+        }
         let event = match request.what {
             Ask::Start(options) => {
                 if self.life.state().is_over() {

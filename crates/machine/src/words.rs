@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 use crate::console::Console;
 
 const KEPT: usize = 40;
+/// Bytes after which a line without an end is cut.
+const LONGEST: usize = 4096;
 
 /// The last lines that a backend printed to its standard error.
 #[derive(Debug, Clone, Default)]
@@ -64,10 +66,13 @@ pub(crate) fn console(
 pub(crate) fn words(pipe: impl Into<OwnedFd>, words: Words) -> std::io::Result<JoinHandle<()>> {
     let mut partial = Vec::new();
     drain(pipe, move |bytes| {
-        partial.extend_from_slice(bytes);
-        while let Some(end) = partial.iter().position(|&byte| byte == b'\n') {
-            let line: Vec<u8> = partial.drain(..=end).collect();
-            words.push(String::from_utf8_lossy(&line).trim_end().to_owned());
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let room = LONGEST.saturating_sub(partial.len());
+            partial.extend_from_slice(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                words.push(String::from_utf8_lossy(&partial).trim_end().to_owned());
+                partial.clear();
+            }
         }
     })
 }
