@@ -53,7 +53,7 @@ async fn once(image: &Image, dir: &Path) -> Result<(), Error> {
     let up = began.elapsed();
     let output = machine
         .agent()?
-        .output(&Command::argv(["uname", "-r"]))
+        .output(&Command::argv(["/bin/uname", "-r"]).clear_env())
         .await?;
     let answered = began.elapsed();
     machine.shutdown(Duration::from_secs(30)).await?;

@@ -23,6 +23,9 @@ pub(crate) fn kernel_command_line(root: &RootArguments, boot: Boot) -> String {
         "TERM=dumb".into(),
         // Self-tests of cryptography take longer under emulation than all else that drivers do.
         "cryptomgr.notests".into(),
+        // Patching every lock out of a kernel that has one processor: a tenth of a second under
+        // emulation, where each patch throws translated code away.
+        "noreplace-smp".into(),
         format!("machinist.root={}", root.root),
     ];
     if let Some(modules) = &root.modules {
@@ -47,7 +50,7 @@ mod tests {
         };
         insta::assert_snapshot!(
             kernel_command_line(&root, Boot::Agent),
-            @"console=ttyS0 net.ifnames=0 no_timer_check TERM=dumb cryptomgr.notests machinist.root=erofs:root machinist.modules=modules quiet machinist.init=agent"
+            @"console=ttyS0 net.ifnames=0 no_timer_check TERM=dumb cryptomgr.notests noreplace-smp machinist.root=erofs:root machinist.modules=modules quiet machinist.init=agent"
         );
         let root = RootArguments {
             root: "9p:root".into(),
@@ -55,7 +58,7 @@ mod tests {
         };
         insta::assert_snapshot!(
             kernel_command_line(&root, Boot::System),
-            @"console=ttyS0 net.ifnames=0 no_timer_check TERM=dumb cryptomgr.notests machinist.root=9p:root"
+            @"console=ttyS0 net.ifnames=0 no_timer_check TERM=dumb cryptomgr.notests noreplace-smp machinist.root=9p:root"
         );
     }
 }

@@ -44,6 +44,7 @@ const CONTAINERS: &[(&str, Test)] = &[
 const VMS: &[(&str, Test)] = &[
     ("vm_by_whatever_accelerates", vm::automatic),
     ("vm_full_life", vm::life),
+    ("vm_shares_folders_and_disks", vm::shares),
     ("vm_kernel_panics", vm::panics),
     ("vm_qemu_is_killed", vm::killed),
     ("a_killed_owner_leaves_no_vm", leftovers::vm),

@@ -1,12 +1,16 @@
 //! VMs. Each costs many seconds where there is no hardware virtualization: few boots, much seen.
 
+use std::path::Path;
 use std::time::Duration;
 
 use libtest_mimic::Failed;
 use machinist_guest::Command;
-use machinist_machine::{Accel, Boot, Disk, Kind, Report, StartOptions, State, Verdicts};
+use machinist_image::Want;
+use machinist_machine::{
+    Accel, Boot, Disk, DiskAccess, Kind, Report, StartOptions, State, Verdicts, Volume,
+};
 
-use crate::lab::{Bench, LONG, check, failure, processes_with, run, vm_spec};
+use crate::lab::{Bench, LONG, check, debian, failure, image, processes_with, run, spec, vm_spec};
 
 /// Under `auto`, whatever the host has. Where its KVM is useless, the first start falls back with
 /// one clear report, and the second one knows.
@@ -77,6 +81,58 @@ pub fn life() -> Result<(), Failed> {
         check(reports.last() == Some(&Report::Stopped), &reports)?;
         let boots = bench.machine.status().borrow().boots;
         check(boots == 2, boots)
+    })
+}
+
+/// Folders by 9p, and disks that are files of the host.
+pub fn shares() -> Result<(), Failed> {
+    run(async {
+        let shared = tempfile::tempdir()?;
+        std::fs::write(shared.path().join("from-host"), "hello")?;
+        let file = shared.path().join("disk.img");
+        std::fs::write(&file, "original".repeat(1024))?;
+        let disk = |access| Disk::File {
+            path: file.clone(),
+            access,
+        };
+        let want = Want::Vm {
+            shared_folders: true,
+        };
+        let kind = Kind::Vm {
+            accel: Accel::Tcg,
+            disks: vec![disk(DiskAccess::Discard)],
+        };
+        let mut spec = spec(image(&debian(), want)?, kind);
+        spec.boot = Boot::Agent;
+        spec.volumes = [("writable", true), ("readable", false)]
+            .map(|(name, writable)| Volume {
+                source: shared.path().to_owned(),
+                target: Path::new("/mnt").join(name),
+                writable,
+            })
+            .to_vec();
+        let bench = Bench::new(spec)?;
+        bench.machine.start(StartOptions::default()).await?;
+        let read = bench.sh("cat /mnt/readable/from-host").await?;
+        check(read == "hello", read)?;
+        bench
+            .sh("echo back > /mnt/writable/from-machine; ! touch /mnt/readable/x 2>/dev/null")
+            .await?;
+        let back = std::fs::read_to_string(shared.path().join("from-machine"))?;
+        check(back == "back\n", back)?;
+        let disk = bench
+            .sh(
+                "disk=/dev/$(grep -l disk0 /sys/block/vd?/serial | cut -d/ -f4)
+                 head -c8 $disk; printf replaced > $disk; sync; head -c8 $disk",
+            )
+            .await?;
+        check(disk == "originalreplaced", disk)?;
+        bench.machine.shutdown(Duration::from_secs(30)).await?;
+        let kept = std::fs::read_to_string(&file)?;
+        check(
+            kept.starts_with("original"),
+            "the host's file was written to",
+        )
     })
 }
 
