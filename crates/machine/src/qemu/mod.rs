@@ -73,6 +73,11 @@ impl Qemu {
         let accelerator = verdicts.choose(wish).map_err(LaunchError::Unable)?;
         let dir = &self.environment.dir;
 
+        // Whatever fails from here on, the ports that were opened are let go.
+        let attached = Attached {
+            environment: self.environment.clone(),
+            machine: self.spec.name.clone(),
+        };
         let (port, listener) = AgentPort::new(dir)?;
         let (ours, theirs) = UnixStream::pair().path(dir)?;
         let mut spawn = Spawn::new(PROGRAM);
