@@ -314,7 +314,7 @@ impl Endpoint {
     }
 
     /// Opens a stream with a request. None where there was no hello yet, where the request is
-    /// longer than [`MAX_REQUEST`](crate::MAX_REQUEST), or where all numbers are used up.
+    /// longer than [`MAX_REQUEST`], or where all numbers are used up.
     pub fn open(&mut self, request: &[u8]) -> Option<StreamId> {
         if self.role != Role::Host || !self.established || request.len() > MAX_REQUEST as usize {
             return None;
