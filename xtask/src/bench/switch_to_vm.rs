@@ -38,8 +38,8 @@ trap 'kill $plug' EXIT
 until busybox ip link show eth1 >/dev/null 2>&1; do sleep 0.05; done
 busybox ip addr add 192.168.1.2/24 dev eth1
 busybox ip link set eth1 up
-until busybox nc -z -w 1 192.168.1.1 5201; do sleep 0.2; done
-iperf3 --client 192.168.1.1 --time 5 --json
+until said=$(iperf3 --client 192.168.1.1 --connect-timeout 1000 --time 5 --json); do sleep 0.2; done
+echo "$said"
 "#;
 
 /// A lab of a container and a VM against the same kernel and disk booted by hand.

@@ -47,18 +47,20 @@ def file(number, delay):
 
 
 LISTEN = """
-use IO::Socket::INET; use Time::HiRes;
+use Socket; use Time::HiRes;
 my ($port, $path) = @ARGV;
 sub put { open my $file, ">", $_[0]; print $file $_[1]; }
+socket(my $socket, PF_INET, SOCK_STREAM, 0) or die;
+bind($socket, sockaddr_in($port, INADDR_ANY)) or die;
 my $now = Time::HiRes::time;
-my $socket = IO::Socket::INET->new(Listen => 1, LocalPort => $port) or die;
+listen($socket, 5) or die;
 put($path, $now); put("$path.done", ""); sleep 5;
 """
 
 
 def port(number, delay):
     command = f"perl /run/listen.pl {7000 + number} /run/stamp-p{number}"
-    return stamped(f"p{number}", delay, command, lambda: m.wait_for_open_port(7000 + number))
+    return stamped(f"p{number}", delay, command, lambda: m.wait_for_open_port(7000 + number, timeout=30))
 
 
 m.wait_until_ready()
