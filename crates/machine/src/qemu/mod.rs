@@ -74,15 +74,10 @@ impl Qemu {
         let dir = &self.environment.dir;
 
         // Whatever fails from here on, the ports that were opened are let go.
-        let attached = Attached {
-            environment: self.environment.clone(),
-            machine: self.spec.name.clone(),
-        };
+        let attached = Attached::new(&self.environment, &self.spec.name);
         let (port, listener) = AgentPort::new(dir)?;
         let (ours, theirs) = UnixStream::pair().path(dir)?;
         let mut spawn = Spawn::new(PROGRAM);
-        // Before there are ports: where the rest fails, they go.
-        let attached = Attached::new(&self.environment, &self.spec.name);
         let plan = self.plan(
             accelerator,
             mode,
