@@ -215,6 +215,7 @@ fn show_says_why_a_machine_is_what_it_is() -> Result<()> {
 #[test]
 fn a_missing_tool_is_96_and_names_the_package() -> Result<()> {
     let bench = Bench::with_lab(LAB)?;
+    bench.write("stores.py", "")?;
     let empty = bench.path().join("empty");
     std::fs::create_dir(&empty)?;
     bench
@@ -252,6 +253,12 @@ fn check_finds_missing_files_and_wrong_scripts() -> Result<()> {
         .run()?
         .exits(104)?
         .says("stores.py")?;
+    // Nor does anything boot for it.
+    bench
+        .machinist(&["test"])
+        .run()?
+        .exits(104)?
+        .complains("stores.py")?;
     bench.write("stores.py", "def broken(:\n")?;
     bench
         .machinist(&["check"])

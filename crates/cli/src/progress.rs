@@ -65,6 +65,8 @@ pub struct Plan<'a> {
     pub junit: Option<PathBuf>,
     /// Also as JSON lines on stdout.
     pub json: bool,
+    /// The lab file, if the user named one.
+    pub file: Option<PathBuf>,
     /// Where logs are kept, told at a failure.
     pub logs: Option<PathBuf>,
 }
@@ -103,9 +105,9 @@ impl Progress {
     /// Begins to show `total` tests. To be called inside the runtime.
     pub fn begin(plan: Plan<'_>, total: usize) -> Self {
         let options = options(plan.args.progress.style(), plan.args.verbose);
-        let logs = plan.logs;
+        let (file, logs) = (plan.file, plan.logs);
         let terminal = Terminal::new(io::stderr(), options)
-            .with_hints(move |test| hints(test, logs.as_deref()));
+            .with_hints(move |test| hints(test, file.as_deref(), logs.as_deref()));
         let readers = Arc::new(Mutex::new(Readers {
             terminal,
             junit: Junit::new(&plan.suite),
@@ -177,12 +179,16 @@ fn options(progress: Style, verbose: bool) -> Options {
 }
 
 /// What to do about a failed test.
-fn hints(test: &str, logs: Option<&Path>) -> Vec<Hint> {
+fn hints(test: &str, file: Option<&Path>, logs: Option<&Path>) -> Vec<Hint> {
     let hint = |label: &str, text: String| Hint {
         label: label.to_owned(),
         text,
     };
-    let again = format!("machinist test {}", ui::quoted(&format!("={test}")));
+    let mut again = "machinist test".to_owned();
+    if let Some(file) = file {
+        again = format!("{again} -f {}", ui::quoted(&file.display().to_string()));
+    }
+    again = format!("{again} {}", ui::quoted(&format!("={test}")));
     let logs = match logs {
         Some(logs) => hint("logs", logs.display().to_string()),
         None => hint("logs", format!("{again} --logs DIR")),

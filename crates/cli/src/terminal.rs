@@ -18,6 +18,9 @@ use crate::interrupt::Signals;
 /// Bytes of input that are read at once.
 const CHUNK: usize = 32 * 1024;
 
+/// What a command gets that writes where nobody reads, as in `machinist run -- yes | head`.
+const SIGPIPE: u8 = 13;
+
 /// The terminal to give to a command: ours, if our input and output are both on one.
 pub fn pty() -> Option<Pty> {
     let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
@@ -45,12 +48,12 @@ pub async fn carry(shell: Shell, pty: bool, kill: &Cancel) -> Result<Exit, CliEr
     tasks.spawn(write(shell.writer, receiver));
     tasks.spawn(read_input(sender.clone()));
     if pty {
-        tasks.spawn(watch_size(sender));
+        tasks.spawn(watch_size(sender.clone()));
     } else {
-        tasks.spawn(forward_signals(sender, kill.clone()));
+        tasks.spawn(forward_signals(sender.clone(), kill.clone()));
     }
     let status = tokio::select! {
-        status = show(shell.reader) => status,
+        status = show(shell.reader, sender) => status,
         () = kill.cancelled() => Ok(Exit::Interrupted),
     };
     // What still reads our input must not outlive the command.
@@ -118,12 +121,19 @@ async fn forward_signals(sender: mpsc::Sender<Send>, kill: Cancel) {
 }
 
 /// The command's output on ours, until it ends.
-async fn show(mut reader: ShellReader) -> Result<Exit, CliError> {
+async fn show(mut reader: ShellReader, sender: mpsc::Sender<Send>) -> Result<Exit, CliError> {
+    let mut heard = true;
     loop {
         let frame = reader.next().await.map_err(CliError::machinery)?;
         match frame {
-            Some(Frame::Output(bytes)) => print(&mut std::io::stdout(), &bytes),
-            Some(Frame::Error(bytes)) => print(&mut std::io::stderr(), &bytes),
+            Some(Frame::Output(bytes)) => {
+                if heard && !print(&mut std::io::stdout(), &bytes) {
+                    heard = false;
+                    // A full queue means a command that does not read: it cannot be told.
+                    drop(sender.try_send(Send::Signal(SIGPIPE)));
+                }
+            }
+            Some(Frame::Error(bytes)) => _ = print(&mut std::io::stderr(), &bytes),
             Some(Frame::Exit(status)) => {
                 // 128 + signal is at most 192; whatever else comes is cut as a shell cuts it.
                 return Ok(Exit::Command((status & 0xff) as u8));
@@ -135,9 +145,10 @@ async fn show(mut reader: ShellReader) -> Result<Exit, CliError> {
     }
 }
 
-/// Output that nobody reads any more is dropped: the command finds out by itself, or ends.
-fn print(to: &mut impl Write, bytes: &[u8]) {
-    drop(to.write_all(bytes).and_then(|()| to.flush()));
+/// Writes; false says that nobody reads any more. Output that cannot be written is dropped.
+fn print(to: &mut impl Write, bytes: &[u8]) -> bool {
+    let written = to.write_all(bytes).and_then(|()| to.flush());
+    !matches!(written, Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Our terminal in raw mode; dropping it puts it back.

@@ -15,6 +15,11 @@ pub const CASES: &[Case] = &[
         run: streams_and_status,
     },
     Case {
+        name: "run::a_reader_that_goes_away_ends_it",
+        needs: &[Need::Container],
+        run: no_reader,
+    },
+    Case {
         name: "run::environment_directory_and_volumes",
         needs: &[Need::Container],
         run: environment,
@@ -57,6 +62,22 @@ fn streams_and_status(bench: &Bench) -> Result<()> {
     let ran = bench.machinist(&run(&[], &["no-such-program"])).run()?;
     ensure!(matches!(ran.code(), Some(125 | 127)), "{ran}");
     ran.complains("no-such-program")?;
+    Ok(())
+}
+
+fn no_reader(bench: &Bench) -> Result<()> {
+    let mut words = vec![machinist_tests::machinist().display().to_string()];
+    words.extend(run(&[], &["yes"]).iter().map(ToString::to_string));
+    let script = format!(
+        "timeout 30 {} | head -n 1; exit ${{PIPESTATUS[0]}}",
+        words.join(" ")
+    );
+    let status = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(bench.path())
+        .status()?;
+    // 128 + SIGPIPE, as if it had run here.
+    ensure!(status.code() == Some(141), "{status}");
     Ok(())
 }
 

@@ -3,10 +3,11 @@
 mod filter;
 mod runner;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use machinist_lab::Body;
 use machinist_session::OnFailure;
 
 pub use filter::Filters;
@@ -14,7 +15,7 @@ pub use filter::Filters;
 use super::{Format, FormatArgs, block_on};
 use crate::Outcome;
 use crate::environment::Environment;
-use crate::error::CliError;
+use crate::error::{CliError, Kind};
 use crate::lab_file::LabArgs;
 use crate::parse;
 use crate::progress::ProgressArgs;
@@ -113,6 +114,11 @@ impl Test {
         if tests.is_empty() {
             return Err(nothing(&self.filters, &lab.lab.tests));
         }
+        let missing = missing_scripts(&tests, &lab.base);
+        if !missing.is_empty() {
+            return Err(CliError::new(Kind::Lab, missing.join("\n"))
+                .hint("a script's path is relative to the lab file"));
+        }
         let plan = runner::Plan {
             tests,
             jobs: usize::from(self.jobs),
@@ -121,12 +127,27 @@ impl Test {
             global_timeout: self.global_timeout,
             on_failure: self.on_failure.into(),
             junit: self.junit.as_ref().map(|path| environment.here.join(path)),
+            named_file: self.lab.file.clone(),
             logs: self.logs.as_ref().map(|path| environment.here.join(path)),
             progress: &self.progress,
             json: self.format.format == Format::Json,
         };
         block_on(runner::run(environment, &lab, plan))
     }
+}
+
+/// Scripts that cannot be there: a mistake in the lab file, told before anything boots.
+fn missing_scripts(tests: &[machinist_lab::Test], base: &Path) -> Vec<String> {
+    let mut missing = Vec::new();
+    for test in tests {
+        if let Body::Script(path) = &test.body
+            && let Err(error) = base.join(path).metadata()
+        {
+            let (name, path) = (&test.name, path.display());
+            missing.push(format!("test {name:?}: script: {path}: {error}"));
+        }
+    }
+    missing
 }
 
 fn nothing(filters: &Filters, tests: &[machinist_lab::Test]) -> CliError {

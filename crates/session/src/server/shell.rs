@@ -7,7 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
-use super::commands::{fault, guest_command, status};
+use super::commands::{fault, guest_command, status, text};
+use crate::chain;
 use crate::control::Control;
 use crate::hub::Hub;
 use crate::protocol::{self, Command, Fault, Pty, Reply, Verb};
@@ -88,7 +89,12 @@ async fn start(
     let agent = control.agent().await?;
     match agent.spawn(&request).await {
         Ok(process) => Ok((control, process)),
-        Err(error) => Err(fault(&*control, "the shell", error).await),
+        Err(error @ guest::GuestError::Channel(_)) => {
+            let what = command.map_or("the shell".into(), |command| text(&command.program));
+            Err(fault(&*control, &what, error).await)
+        }
+        // The other errors name the program, or what it lacks.
+        Err(error) => Err(Fault::test(chain::text(&error))),
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Plan<'a> {
     pub on_failure: OnFailure,
     /// The JUnit file.
     pub junit: Option<PathBuf>,
+    /// The lab file, if the user named one.
+    pub named_file: Option<PathBuf>,
     /// Where logs are kept.
     pub logs: Option<PathBuf>,
     /// How to show it.
@@ -57,6 +59,7 @@ pub async fn run(environment: &Environment, file: &LabFile, plan: Plan<'_>) -> O
         suite: file.file.display().to_string(),
         junit: plan.junit.clone(),
         json: plan.json,
+        file: plan.named_file.clone(),
         logs: plan.logs.clone(),
     };
     let progress = Progress::begin(shown, plan.tests.len());
