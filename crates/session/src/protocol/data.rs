@@ -9,7 +9,8 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Bytes. In JSON a string where they are UTF-8, else `{"base64": "..."}`: almost all output of
-/// commands is text, and stays readable and cheap that way.
+/// commands is text, and stays readable and cheap that way. Long text that is mostly escapes in
+/// JSON (zeros, say) goes as base64 too, so that a line is never much longer than 4/3 of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Data(pub Vec<u8>);
 
@@ -36,14 +37,25 @@ impl From<Vec<u8>> for Data {
 impl Serialize for Data {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(&self.0) {
-            Ok(text) => serializer.serialize_str(text),
-            Err(_) => {
+            Ok(text) if is_cheap(text) => serializer.serialize_str(text),
+            _ => {
                 let mut map = serializer.serialize_map(Some(1))?;
                 map.serialize_entry("base64", &STANDARD.encode(&self.0))?;
                 map.end()
             }
         }
     }
+}
+
+/// Whether a text is not much longer as a string of JSON than as base64.
+fn is_cheap(text: &str) -> bool {
+    const SHORT: usize = 1024;
+    let escape = |byte: u8| match byte {
+        b'\n' | b'\t' | b'\r' | b'"' | b'\\' => 1,
+        0..=0x1f => 5,
+        _ => 0,
+    };
+    text.len() <= SHORT || text.bytes().map(escape).sum::<usize>() <= text.len() / 3
 }
 
 impl<'de> Deserialize<'de> for Data {

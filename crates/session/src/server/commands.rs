@@ -193,19 +193,29 @@ pub(crate) async fn execute(hub: &Hub, machine: &str, command: &Command) -> Resu
         }
         drop(stdin.shutdown().await);
     };
-    let (out, err) = (Keep::default(), Keep::default());
+    let (out, err) = (Keep::all(), Keep::beginning());
     let reading = output::read(stdout, teller(Stream::Stdout), out.clone());
     // On a task of its own, because it may go on after the command.
     let err_reading = output::read(stderr, teller(Stream::Stderr), err.clone());
     let mut err_reading = AbortOnDrop(tokio::spawn(err_reading));
-    let ended = async {
-        let (exit, ()) = tokio::join!(process.wait(), reading);
-        exit
-    };
-    let (exit, ()) = tokio::join!(ended, feed);
-    let exit = match exit {
-        Ok(exit) => exit,
-        Err(error) => return Err(fault(&*control, &text, error).await),
+    let ended = tokio::try_join!(
+        async { process.wait().await.map_err(Stop::Lost) },
+        // What prints too much may never end by itself: its end is that nobody reads on.
+        async { reading.await.then_some(()).ok_or(Stop::TooLoud) },
+        async {
+            feed.await;
+            Ok(())
+        },
+    );
+    let exit = match ended {
+        Ok((exit, (), ())) => exit,
+        Err(Stop::Lost(error)) => return Err(fault(&*control, &text, error).await),
+        Err(Stop::TooLoud) => {
+            return Err(Fault::test(format!(
+                "{machine}: `{text}` printed more than {MOST_KEPT} bytes: let it write to a file, \
+                 and copy that"
+            )));
+        }
     };
     if tokio::time::timeout(STDERR_LAG, &mut err_reading)
         .await
@@ -214,19 +224,12 @@ pub(crate) async fn execute(hub: &Hub, machine: &str, command: &Command) -> Resu
         // Something in the background holds it. It goes on, and so does the log.
         hub.detach(err_reading);
     }
-    let stdout = out.drain();
-    if stdout.len() > MOST_KEPT {
-        return Err(Fault::test(format!(
-            "{machine}: `{text}` printed more than {MOST_KEPT} bytes: let it write to a file, \
-             and copy that"
-        )));
-    }
     let status = status(exit);
     let seconds = told.end(status);
     Ok(Ran {
         executed: Executed {
             status,
-            stdout: Data(stdout),
+            stdout: Data(out.drain()),
             stderr: Data(err.drain()),
             seconds,
         },
@@ -235,8 +238,16 @@ pub(crate) async fn execute(hub: &Hub, machine: &str, command: &Command) -> Resu
     })
 }
 
+/// Why a command is not waited for to its end.
+enum Stop {
+    /// It cannot be: there is no way to it any more.
+    Lost(GuestError),
+    /// It prints more than an answer takes.
+    TooLoud,
+}
+
 /// A task that ends with whoever waits for it.
-struct AbortOnDrop(JoinHandle<()>);
+struct AbortOnDrop(JoinHandle<bool>);
 
 impl Future for AbortOnDrop {
     type Output = ();

@@ -17,6 +17,8 @@ const LONGEST: usize = 16 * 1024;
 
 /// The most that a command may print into one answer, in bytes.
 pub(super) const MOST_KEPT: usize = 32 * 1024 * 1024;
+/// As much of its standard error. An answer with both fits into a line of the protocol.
+const MOST_ERRORS: usize = 8 * 1024 * 1024;
 
 /// Tells one stream of a command, line by line.
 pub(super) struct Teller {
@@ -89,21 +91,45 @@ pub(super) trait Sink: Send {
 }
 
 /// Keeps bytes, up to a limit, for the answer.
-#[derive(Clone, Default)]
-pub(super) struct Keep(Arc<Mutex<Vec<u8>>>);
+#[derive(Clone)]
+pub(super) struct Keep {
+    kept: Arc<Mutex<Vec<u8>>>,
+    most: usize,
+    /// Goes on where there is too much, and keeps the beginning.
+    forgiving: bool,
+}
 
 impl Keep {
+    /// One for standard output: it wants no more where there is too much.
+    pub(super) fn all() -> Self {
+        Self {
+            kept: Arc::default(),
+            most: MOST_KEPT,
+            forgiving: false,
+        }
+    }
+
+    /// One for standard error: it leaves out what is too much.
+    pub(super) fn beginning() -> Self {
+        Self {
+            kept: Arc::default(),
+            most: MOST_ERRORS,
+            forgiving: true,
+        }
+    }
+
     /// What has been kept so far, and is not kept any more.
     pub(super) fn drain(&self) -> Vec<u8> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Sink for Keep {
     async fn take(&mut self, bytes: &[u8]) -> bool {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend_from_slice(bytes);
-        kept.len() <= MOST_KEPT
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = self.most - kept.len();
+        kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.forgiving || bytes.len() <= room
     }
 }
 
@@ -120,21 +146,24 @@ impl Sink for ToClient<'_> {
     }
 }
 
-/// Reads a stream to its end. What comes goes to the log, and to `sink`.
+/// Reads a stream to its end. What comes goes to the log, and to `sink`. False: `sink` wanted no
+/// more before that.
 pub(super) async fn read(
     mut from: impl AsyncRead + Unpin,
     mut teller: Teller,
     mut sink: impl Sink,
-) {
+) -> bool {
     let mut buffer = vec![0; 32 * 1024];
     // A stream that breaks has ended; why, the exit says.
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         teller.take(&buffer[..count]);
         if !sink.take(&buffer[..count]).await {
-            break;
+            teller.finish();
+            return false;
         }
     }
     teller.finish();
+    true
 }
 
 #[cfg(test)]

@@ -30,11 +30,19 @@ impl Local {
         std::fs::write(&path, machinist_guest::AGENT).unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         let (ours, theirs) = StdStream::pair().unwrap();
-        let child = Command::new(&path)
+        let mut command = Command::new(&path);
+        command
             .arg("serve")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .unwrap();
+            .stdin(Stdio::from(OwnedFd::from(theirs)));
+        let child = loop {
+            match command.spawn() {
+                // Another test forked while the file was written, and has not yet let go of it.
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {}
+                spawned => break spawned.unwrap(),
+            }
+        };
+        // Its copy of the agent's end would keep the channel open.
+        drop(command);
         ours.set_nonblocking(true).unwrap();
         let ours = UnixStream::from_std(ours).unwrap();
         let agent = Agent::connect(ours, Duration::from_secs(10)).await.unwrap();

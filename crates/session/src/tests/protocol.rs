@@ -130,6 +130,21 @@ async fn commands_end_as_they_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_prints_without_end_is_ended() {
+    let here = Here::new().await;
+    let mut client = here.client().await;
+    let endless = client.call::<Executed>(execute("yes"), |_| {});
+    let ended = tokio::time::timeout(Duration::from_secs(60), endless).await;
+    let error = ended.expect("it went on").unwrap_err().to_string();
+    assert!(error.contains("printed more than"), "{error}");
+    // What goes to standard error is read on, and left out.
+    let script = "head -c 40000000 /dev/zero >&2; echo on";
+    let done: Executed = client.call(execute(script), |_| {}).await.unwrap();
+    assert_eq!(done.stdout.to_text(), "on\n");
+    assert!(done.stderr.0.len() < 40_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_has_user_environment_directory_input_and_time() {
     let here = Here::new().await;
     let mut client = here.client().await;
