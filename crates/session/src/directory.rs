@@ -15,7 +15,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -206,6 +206,7 @@ pub(crate) fn gate(runtime: &Path) -> Result<File, PathError> {
         .mode(0o700)
         .create(runtime)
         .at("make the directory", runtime)?;
+    ours_alone(runtime).at("use the directory", runtime)?;
     let path = runtime.join(GATE);
     let file = OpenOptions::new()
         .create(true)
@@ -216,6 +217,24 @@ pub(crate) fn gate(runtime: &Path) -> Result<File, PathError> {
         .at("open", &path)?;
     rustix::fs::flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
     Ok(file)
+}
+
+/// The directory may have been there, under a name that anybody can guess: whoever else can write
+/// to it could put his own sockets and files in place of ours.
+fn ours_alone(runtime: &Path) -> std::io::Result<()> {
+    let found = fs::metadata(runtime)?;
+    let own = rustix::process::geteuid().as_raw();
+    if found.uid() == own && found.mode() & 0o002 == 0 {
+        return Ok(());
+    }
+    let problem = if found.uid() == own {
+        "everybody can write to it".to_owned()
+    } else {
+        format!("it belongs to user {}, and we are {own}", found.uid())
+    };
+    Err(std::io::Error::other(format!(
+        "{problem}; MACHINIST_RUNTIME can name another directory"
+    )))
 }
 
 /// Takes a session's lock, waiting for whoever holds it. Where the lock's file is missing, an
@@ -310,5 +329,22 @@ impl ProcessList {
             // A full disk here costs only the second net: the first is the parent-death signal.
             drop(writeln!(file, "{pid} {started}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_runtime_directory_that_others_can_write_to_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = directory.path().join("runtime");
+        drop(gate(&runtime).unwrap());
+        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o777)).unwrap();
+        let error = gate(&runtime).unwrap_err();
+        assert!(error.io().to_string().contains("everybody"), "{error}");
     }
 }
