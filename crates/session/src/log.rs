@@ -81,11 +81,14 @@ impl Log {
             return;
         };
         line.push(b'\n');
-        // A full disk loses the file, not the test: the sink has the event.
+        // A full disk loses the file, not the test: the sink has the event. What was written of a
+        // line goes, so that whole ones can follow when there is room again.
         if file.write_all(&line).is_ok() {
             let length = line.len() as u64;
             self.progress
                 .send_modify(|progress| progress.bytes += length);
+        } else {
+            drop(file.set_len(self.progress.borrow().bytes));
         }
     }
 

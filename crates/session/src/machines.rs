@@ -84,10 +84,10 @@ impl LabMachine {
         let Some(machine) = self.machine.get() else {
             return;
         };
-        if machine.status().borrow().state.is_over() {
+        if machine.status().borrow().state == State::Off {
             return;
         }
-        // What does not go by asking is killed; a machine that has failed is gone as well.
+        // What does not go by asking is killed; of a machine that has failed the rest is waited for.
         match grace {
             Some(grace) => drop(machine.shutdown(grace).await),
             None => drop(machine.crash().await),

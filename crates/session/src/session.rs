@@ -308,6 +308,8 @@ impl Session {
         inner.hub.over.cancel();
         // Connections know how to end; one that does not must not keep the rest from being removed.
         drop(tokio::time::timeout(CONNECTIONS, end.serving).await);
+        // One of them may have started a machine again just before.
+        self.end_machines(None).await;
         inner.hub.log.emit(What::SessionFinished);
         inner.hub.log.close();
         let (directory, guard) = (end.directory, end.guard);
