@@ -119,7 +119,9 @@ async fn leave(job: &TestJob, session: &Session, kill: &Cancel) {
         session.hub().log.emit(What::Warning { text });
     }
     if let Err(error) = session.close(kill).await {
-        tracing::warn!("{}", chain::text(&error));
+        // The log is gone with the directory, or closed; those who listen are told.
+        let text = format!("something is left: {}", chain::text(&error));
+        session.hub().log.emit(What::Warning { text });
     }
 }
 
