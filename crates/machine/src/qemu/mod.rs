@@ -168,13 +168,9 @@ impl Qemu {
                 spec.image.name
             ))
         })?;
-        let mut drives = Vec::new();
         let mut shares = Vec::new();
         let root = match &boot.root {
-            BootRoot::Erofs(path) => {
-                drives.push(read_only_drive("root", path));
-                "erofs:root"
-            }
+            BootRoot::Erofs(_) => "erofs:root",
             BootRoot::Share9p(path) => {
                 shares.push(Share {
                     tag: "root".into(),
@@ -184,12 +180,6 @@ impl Qemu {
                 "9p:root"
             }
         };
-        if let Some(modules) = &boot.modules {
-            drives.push(read_only_drive("modules", modules));
-        }
-        if let Kind::Vm { disks, .. } = &spec.kind {
-            drives.extend(disks::prepare(&self.environment.dir, disks)?);
-        }
         for (number, volume) in spec.volumes.iter().enumerate() {
             shares.push(Share {
                 tag: volume_tag(number),
@@ -209,13 +199,32 @@ impl Qemu {
             kernel: boot.kernel.clone(),
             initrd: boot.initrd.clone(),
             append: kernel_command_line(&root, spec.boot),
-            drives,
+            drives: self.drives(boot)?,
             shares,
             nics: self.ports()?,
             qmp,
             agent,
             may_restart: mode.may_restart,
         })
+    }
+
+    /// What becomes `vda`, `vdb` and so on: ours first, then the lab's, and what only the agent
+    /// looks for (by its serial) behind them, so that the lab's begin at `vdb` in every VM.
+    fn drives(&self, boot: &machinist_image::Boot) -> Result<Vec<Drive>, LaunchError> {
+        let root = match &boot.root {
+            BootRoot::Erofs(path) => Some(read_only_drive("root", path)),
+            BootRoot::Share9p(_) => None,
+        };
+        let modules = boot.modules.as_ref();
+        let mut ours = root
+            .into_iter()
+            .chain(modules.map(|path| read_only_drive("modules", path)));
+        let mut drives: Vec<Drive> = ours.next().into_iter().collect();
+        if let Kind::Vm { disks, .. } = &self.spec.kind {
+            drives.extend(disks::prepare(&self.environment.dir, disks)?);
+        }
+        drives.extend(ours);
+        Ok(drives)
     }
 
     fn ports(&self) -> Result<Vec<Nic>, LaunchError> {

@@ -69,11 +69,11 @@ pub fn life() -> Result<(), Failed> {
         )?;
         bench.machine.ready(LONG).await?;
         bench
-            .sh("disk=$(grep -l disk0 /sys/block/vd?/serial | cut -d/ -f4); echo kept > /dev/$disk; sync")
+            .sh("grep -q disk0 /sys/block/vdb/serial && echo kept > /dev/vdb; sync")
             .await?;
         bench.machine.reboot().await?;
         let kept = bench
-            .sh("disk=$(grep -l disk0 /sys/block/vd?/serial | cut -d/ -f4); head -n1 /dev/$disk")
+            .sh("grep -q disk0 /sys/block/vdb/serial && head -n1 /dev/vdb")
             .await?;
         check(kept == "kept", kept)?;
         bench.machine.shutdown(Duration::from_secs(60)).await?;
