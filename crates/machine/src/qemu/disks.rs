@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::Stdio;
+
+use machinist_sys::process::Spawn;
 
 use super::argv::{Drive, Format};
 use crate::error::LaunchError;
@@ -85,22 +87,29 @@ fn overlay(path: &Path, base: &Path, format: Format) -> Result<PathBuf, LaunchEr
     if path.exists() {
         return Ok(path.to_owned());
     }
-    let made = Command::new("qemu-img")
+    let failed = |source| LaunchError::Spawn {
+        program: "qemu-img".into(),
+        source,
+    };
+    let mut spawn = Spawn::new("qemu-img");
+    spawn
+        .command()
         .args(["create", "-q", "-f", "qcow2", "-F", format.name(), "-b"])
         .arg(base)
         .arg(path)
-        .output()
-        .map_err(|source| LaunchError::Spawn {
-            program: "qemu-img".into(),
-            source,
-        })?;
-    if made.status.success() {
+        .stderr(Stdio::piped());
+    let mut child = spawn.start().map_err(failed)?;
+    let mut said = Vec::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_end(&mut said).map_err(failed)?;
+    }
+    if child.wait().map_err(failed)?.success() {
         return Ok(path.to_owned());
     }
     Err(LaunchError::Unable(format!(
         "qemu-img cannot make an overlay for {}: {}",
         base.display(),
-        String::from_utf8_lossy(&made.stderr).trim()
+        String::from_utf8_lossy(&said).trim()
     )))
 }
 

@@ -255,7 +255,7 @@ impl Running {
                 ]
                 .contains(&signal)
             });
-        if fell || (!exit.success() && last.to_lowercase().contains("kvm")) {
+        if fell || (!exit.success() && speaks_of_kvm(&last)) {
             self.unfit(format!("QEMU {}: {last}", describe(exit)));
         }
     }
@@ -271,6 +271,13 @@ impl Running {
             Err(error) => Ending::Fault(format!("QEMU was lost: {error}")),
         }
     }
+}
+
+/// Whether QEMU names KVM in an error. What a path is called is not its doing.
+fn speaks_of_kvm(line: &str) -> bool {
+    line.split_whitespace()
+        .filter(|word| !word.contains('/'))
+        .any(|word| word.to_lowercase().contains("kvm"))
 }
 
 /// When KVM is condemned by another machine's trial; never, if it is not on trial here.
@@ -289,5 +296,24 @@ async fn tick(interval: &mut Interval, wanted: bool) {
         interval.tick().await;
     } else {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::speaks_of_kvm;
+
+    #[test]
+    fn a_path_with_kvm_in_it_does_not_condemn_kvm() {
+        assert!(speaks_of_kvm(
+            "qemu-system-x86_64: failed to initialize kvm: Permission denied"
+        ));
+        assert!(speaks_of_kvm("error: kvm run failed Bad address"));
+        assert!(speaks_of_kvm(
+            "KVM: entry failed, hardware error 0x80000021"
+        ));
+        assert!(!speaks_of_kvm(
+            "qemu-system-x86_64: Could not open '/srv/kvm/disk.img': No such file or directory"
+        ));
     }
 }
