@@ -149,16 +149,6 @@ impl Console {
         }
     }
 
-    /// A reader that begins with the next line that comes.
-    #[must_use]
-    pub fn new_lines(&self) -> ConsoleLines {
-        let mut lines = self.lines();
-        let log = self.log();
-        lines.next = log.dropped + log.lines.len() as u64;
-        drop(log);
-        lines
-    }
-
     /// Waits until a line fulfils `wanted`, beginning with the first that is kept, and returns it.
     /// A line that has no end yet (a prompt) counts as it is. `None` after `within`.
     pub async fn wait_for(
@@ -226,6 +216,13 @@ pub struct ConsoleLines {
 }
 
 impl ConsoleLines {
+    /// The number of the line that comes next, counted from 0 with the console's first, whether or
+    /// not that is still kept. After a line it is one more than that line's.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.next
+    }
+
     /// The next line that is there already.
     pub fn try_next(&mut self) -> Option<Arc<str>> {
         let log = self.console.log();
@@ -310,6 +307,8 @@ mod tests {
         }
         let mut lines = console.lines();
         assert_eq!(lines.try_next().as_deref(), Some("3"));
+        // Its number is that of all lines that ever came.
+        assert_eq!(lines.position(), 4);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Verbs that tell the session something, and those that tell the client what happens.
 
+use std::sync::Arc;
+
 use machinist_events::What;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -139,56 +141,56 @@ async fn events(
     }
 }
 
-/// A reader of a console that counts its lines.
+/// At most so many bytes of lines, and one line more, are one part. A byte can be six in JSON.
+const PART: usize = 1024 * 1024;
+
+/// A reader of a console that leaves out what comes before a line.
 struct Reader {
     lines: machinist_machine::ConsoleLines,
     from: u64,
-    next: u64,
 }
 
 impl Reader {
     fn new(lines: machinist_machine::ConsoleLines, from: u64) -> Self {
-        Self {
-            lines,
-            from,
-            next: 0,
-        }
+        Self { lines, from }
     }
 
-    /// What is there already, as one part.
+    /// What is there already.
     async fn past(&mut self, parts: &Parts) -> Result<(), Fault> {
-        let mut lines = Vec::new();
-        while let Some(line) = self.lines.try_next() {
-            self.keep(&line, &mut lines);
-        }
-        self.send(lines, parts).await
+        self.carry(None, parts).await
     }
 
     async fn follow(&mut self, parts: &Parts) -> Result<(), Fault> {
         self.past(parts).await?;
         while let Some(line) = self.lines.next().await {
-            let mut lines = Vec::new();
-            self.keep(&line, &mut lines);
-            while let Some(line) = self.lines.try_next() {
-                self.keep(&line, &mut lines);
-            }
-            self.send(lines, parts).await?;
+            self.carry(Some(line), parts).await?;
         }
         Ok(())
     }
 
-    fn keep(&mut self, line: &str, lines: &mut Vec<String>) {
-        if self.next >= self.from {
-            lines.push(line.to_owned());
+    /// Sends `first`, which has been read, and what is there after it.
+    async fn carry(&mut self, first: Option<Arc<str>>, parts: &Parts) -> Result<(), Fault> {
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        let mut line = first.or_else(|| self.lines.try_next());
+        while let Some(found) = line {
+            if self.lines.position() > self.from {
+                bytes += found.len();
+                lines.push(found.to_string());
+            }
+            if bytes >= PART {
+                self.send(std::mem::take(&mut lines), parts).await?;
+                bytes = 0;
+            }
+            line = self.lines.try_next();
         }
-        self.next += 1;
+        self.send(lines, parts).await
     }
 
     async fn send(&self, lines: Vec<String>, parts: &Parts) -> Result<(), Fault> {
         if lines.is_empty() {
             return Ok(());
         }
-        let next = self.next;
+        let next = self.lines.position();
         parts
             .send(Part::Console(ConsoleLines { next, lines }))
             .await
