@@ -38,7 +38,11 @@ trap 'kill $plug' EXIT
 until busybox ip link show eth1 >/dev/null 2>&1; do sleep 0.05; done
 busybox ip addr add 192.168.1.2/24 dev eth1
 busybox ip link set eth1 up
-until said=$(iperf3 --client 192.168.1.1 --connect-timeout 1000 --time 5 --json); do sleep 0.2; done
+until
+    said=$(iperf3 --client 192.168.1.1 --connect-timeout 1000 --time 5 --json)
+    # It exits with 0 also when nobody listens yet.
+    echo "$said" | grep --quiet sum_received
+do sleep 0.2; done
 echo "$said"
 "#;
 
