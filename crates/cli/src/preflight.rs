@@ -28,7 +28,7 @@ impl Need {
             Self::Root => {
                 let root = rustix::process::geteuid().is_root();
                 return (!root).then(|| {
-                    let message = "containers and VLANs need root".to_owned();
+                    let message = "containers need root".to_owned();
                     (message, "run it again with sudo".to_owned())
                 });
             }
@@ -69,11 +69,10 @@ pub fn of_test<'a>(machines: impl Iterator<Item = &'a Machine>, test: &Test) -> 
 pub fn of_machines<'a>(machines: impl Iterator<Item = &'a Machine>) -> BTreeSet<Need> {
     let mut needs = BTreeSet::new();
     for machine in machines {
-        needs.insert(match machine.resolve().0 {
-            RunsAs::Vm => Need::Qemu,
-            RunsAs::Container => Need::Nspawn,
-        });
-        needs.insert(Need::Root);
+        match machine.resolve().0 {
+            RunsAs::Vm => needs.extend([Need::Qemu]),
+            RunsAs::Container => needs.extend([Need::Nspawn, Need::Root]),
+        }
     }
     needs
 }
@@ -103,4 +102,21 @@ pub fn check(needs: &BTreeSet<Need>, environment: &Environment) -> Result<(), Cl
     Err(missing
         .into_iter()
         .fold(error, |error, (_, hint)| error.hint(hint)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_containers_need_root() {
+        let text = "[machine.c]\nimage = 'host'\n[machine.v]\nkind = 'vm'\nimage = 'host'\n";
+        let lab = machinist_lab::Lab::parse_toml(text, "lab.toml").unwrap();
+        let needs = |name: &str| {
+            let named = |machine: &&Machine| machine.name.to_string() == name;
+            of_machines(lab.machines.iter().filter(named))
+        };
+        assert_eq!(needs("c"), BTreeSet::from([Need::Root, Need::Nspawn]));
+        assert_eq!(needs("v"), BTreeSet::from([Need::Qemu]));
+    }
 }

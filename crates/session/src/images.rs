@@ -65,10 +65,12 @@ impl Images {
                 resolve(&wanted, &base).map_err(|error| Fault::usage(chain::text(&error)))?;
             let tell = |step| tell(&log, step);
             store.ensure(&spec, want, &tell).map_err(|error| {
+                let hint = error.hint().map(|hint| format!("\nhint: {hint}"));
                 Fault::machinery(format!(
-                    "cannot make the image {}: {}",
+                    "cannot make the image {}: {}{}",
                     wanted.name,
-                    chain::text(&error)
+                    chain::text(&error),
+                    hint.unwrap_or_default()
                 ))
             })
         });
