@@ -29,6 +29,11 @@ pub struct Options {
     pub privileged_modes: bool,
 }
 
+/// A tree with more directories than this is meant to use up memory. So is one with more things that
+/// cannot be carried; of those the first are told.
+const MOST_DIRECTORIES: usize = 1_000_000;
+const MOST_SKIPPED: usize = 1000;
+
 struct Open {
     fd: OwnedFd,
     path: Blob,
@@ -156,6 +161,11 @@ impl Unpacker {
             Entry::Directory { path, meta } => {
                 self.first(&path)?;
                 self.directory(&path)?;
+                if self.directories.len() >= MOST_DIRECTORIES {
+                    return Err(TreeError::Broken {
+                        what: "it has too many directories",
+                    });
+                }
                 self.directories.push((path, meta));
             }
             Entry::File { path, meta, size } => {
@@ -167,7 +177,11 @@ impl Unpacker {
                 self.link(&path, &meta, &target)?;
             }
             Entry::HardLink { path, original } => self.hard_link(&path, &original)?,
-            Entry::Special { path, kind } => self.skipped.push((path, kind)),
+            Entry::Special { path, kind } => {
+                if self.skipped.len() < MOST_SKIPPED {
+                    self.skipped.push((path, kind));
+                }
+            }
             Entry::End => self.complete()?,
             Entry::Data { .. } => {}
         }
