@@ -69,11 +69,3 @@ pub enum GuestError {
     #[error("the request is too long")]
     TooLong,
 }
-
-impl GuestError {
-    /// Whether nothing more can be done with this agent.
-    #[must_use]
-    pub fn is_channel(&self) -> bool {
-        matches!(self, Self::Channel(_))
-    }
-}

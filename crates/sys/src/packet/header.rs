@@ -44,10 +44,4 @@ impl VnetHeader {
     pub const fn needs_checksum(&self) -> bool {
         self.flags & Self::NEEDS_CHECKSUM != 0
     }
-
-    /// Whether the frame is complete: nothing to cut, no checksum to fill in.
-    #[must_use]
-    pub const fn is_complete(&self) -> bool {
-        !self.needs_checksum() && self.segment_kind() == Self::SEGMENT_NONE
-    }
 }
