@@ -16,9 +16,11 @@ use rustix::io::Errno;
 
 use crate::TreeError;
 
+/// Without blocking: what was a file a moment ago may be a pipe now.
 const OPEN: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
-    .union(OFlags::NOFOLLOW);
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK);
 
 /// A directory that is being read.
 struct Level {
