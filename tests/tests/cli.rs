@@ -246,6 +246,36 @@ fn a_missing_tool_is_96_and_names_the_package() -> Result<()> {
 }
 
 #[test]
+fn a_missing_builder_is_told_before_anything_is_built() -> Result<()> {
+    let bench = Bench::with_lab(LAB)?;
+    let path = bench.path().join("some");
+    std::fs::create_dir(&path)?;
+    // Programs that are there, but not those that build images.
+    for name in ["systemd-nspawn", "qemu-system-x86_64", "python3"] {
+        std::os::unix::fs::symlink("/bin/true", path.join(name))?;
+    }
+    bench.write("stores.py", "")?;
+    let cache = bench.path().join("cache");
+    let ran = bench
+        .machinist(&["show", "stores"])
+        .env("PATH", &path)
+        .env("MACHINIST_CACHE", &cache)
+        .run()?
+        .exits(0)?;
+    for package in ["mmdebstrap", "erofs-utils"] {
+        assert!(ran.stdout.contains(package), "{package}: {ran}");
+    }
+    bench
+        .machinist(&["run", "--", "true"])
+        .env("PATH", &path)
+        .env("MACHINIST_CACHE", &cache)
+        .run()?
+        .exits(96)?
+        .complains("install the package mmdebstrap")?;
+    bench.nothing_left()
+}
+
+#[test]
 fn check_finds_missing_files_and_wrong_scripts() -> Result<()> {
     let bench = Bench::with_lab(LAB)?;
     bench

@@ -1,5 +1,6 @@
 //! Ctrl-C: the first ends and cleans up, the second kills.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use machinist_session::Cancel;
@@ -32,7 +33,15 @@ impl Interrupt {
 
     async fn watch(self, mut signals: Signals) {
         signals.next().await;
-        ui::status("interrupted: cleaning up (once more to kill)");
+        // On a terminal a bar, and the `^C` that it shows, stand on the line.
+        let line_end = if std::io::stderr().is_terminal() {
+            "\n"
+        } else {
+            ""
+        };
+        ui::status(format_args!(
+            "{line_end}interrupted: cleaning up (once more to kill)"
+        ));
         self.cancel.cancel();
         signals.next().await;
         ui::status("killing");

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use machinist_lab::{Body, Machine, RunsAs, Test};
+use machinist_image::{AddedFile, ImageSpec, Store};
+use machinist_lab::{Body, Image, Machine, RunsAs, Source, Test};
 
 use crate::environment::Environment;
 use crate::error::CliError;
 
 /// Something that a lab needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     /// The rights to make namespaces and mounts.
     Root,
@@ -19,42 +20,69 @@ pub enum Need {
     Nspawn,
     /// What runs scripts.
     Python,
+    /// The Debian image of this name, or what builds it.
+    Debian(String),
+    /// The disk of this name, or what builds it.
+    Disk(String),
+}
+
+/// A program that meets a need.
+struct Program {
+    name: &'static str,
+    purpose: &'static str,
+    package: &'static str,
 }
 
 impl Need {
     /// What is missing and what helps, if the host lacks it.
-    fn missing(self, environment: &Environment) -> Option<(String, String)> {
-        let program = match self {
-            Self::Root => {
-                let root = rustix::process::geteuid().is_root();
-                return (!root).then(|| {
-                    let message = "containers need root".to_owned();
-                    (message, "run it again with sudo".to_owned())
-                });
-            }
-            Self::Qemu => QEMU,
-            Self::Nspawn => "systemd-nspawn",
-            Self::Python => "python3",
+    fn missing(&self, environment: &Environment) -> Option<(String, String)> {
+        let Some(program) = self.program() else {
+            let root = rustix::process::geteuid().is_root();
+            let message = "containers need root".to_owned();
+            return (!root).then(|| (message, "run it again with sudo".to_owned()));
         };
-        let package = match self {
-            Self::Root => "",
-            Self::Qemu => "qemu-system-x86 (on Debian 12 from bookworm-backports)",
-            Self::Nspawn => "systemd-container",
-            Self::Python => "python3",
+        if environment.find_program(program.name).is_some() || self.is_cached(environment) {
+            return None;
+        }
+        let Program {
+            name,
+            purpose,
+            package,
+        } = program;
+        let message = format!("{name}, which {purpose}, is not in PATH");
+        Some((message, format!("install the package {package}")))
+    }
+
+    fn program(&self) -> Option<Program> {
+        let (name, purpose, package) = match self {
+            Self::Root => return None,
+            Self::Qemu => (
+                "qemu-system-x86_64",
+                "runs VMs",
+                "qemu-system-x86 (on Debian 12 from bookworm-backports)",
+            ),
+            Self::Nspawn => ("systemd-nspawn", "runs containers", "systemd-container"),
+            Self::Python => ("python3", "runs test scripts", "python3"),
+            Self::Debian(_) => ("mmdebstrap", "builds Debian images", "mmdebstrap"),
+            Self::Disk(_) => ("mkfs.erofs", "builds the disks of VMs", "erofs-utils"),
         };
-        environment.find_program(program).is_none().then(|| {
-            let why = match self {
-                Self::Qemu => "which runs VMs",
-                Self::Nspawn => "which runs containers",
-                Self::Root | Self::Python => "which runs test scripts",
-            };
-            let message = format!("{program}, {why}, is not in PATH");
-            (message, format!("install the package {package}"))
+        Some(Program {
+            name,
+            purpose,
+            package,
         })
     }
-}
 
-const QEMU: &str = "qemu-system-x86_64";
+    /// Whether nothing has to be built, as far as names can tell.
+    fn is_cached(&self, environment: &Environment) -> bool {
+        let (Self::Debian(wanted) | Self::Disk(wanted)) = self else {
+            return false;
+        };
+        // Looking needs no agent.
+        let entries = Store::open(&environment.images, &[]).and_then(|store| store.list());
+        entries.is_ok_and(|entries| entries.iter().any(|entry| entry.name == *wanted))
+    }
+}
 
 /// What a test needs.
 pub fn of_test<'a>(machines: impl Iterator<Item = &'a Machine>, test: &Test) -> BTreeSet<Need> {
@@ -69,12 +97,39 @@ pub fn of_test<'a>(machines: impl Iterator<Item = &'a Machine>, test: &Test) -> 
 pub fn of_machines<'a>(machines: impl Iterator<Item = &'a Machine>) -> BTreeSet<Need> {
     let mut needs = BTreeSet::new();
     for machine in machines {
+        let image = image_name(&machine.image);
+        if let Some(name) = &image {
+            needs.insert(Need::Debian(name.clone()));
+        }
         match machine.resolve().0 {
-            RunsAs::Vm => needs.extend([Need::Qemu]),
+            RunsAs::Vm => {
+                needs.insert(Need::Qemu);
+                needs.extend(image.map(|name| Need::Disk(format!("disk of {name}"))));
+            }
             RunsAs::Container => needs.extend([Need::Nspawn, Need::Root]),
         }
     }
     needs
+}
+
+/// What the cache calls a Debian image.
+fn image_name(image: &Image) -> Option<String> {
+    let Source::Debian { suite } = &image.source else {
+        return None;
+    };
+    let packages: Vec<&str> = image.packages.iter().map(String::as_str).collect();
+    let mut spec = ImageSpec::debian(suite, &packages);
+    // The name tells how many files there are, not which.
+    spec.files = image.files.keys().map(|path| empty(path)).collect();
+    Some(spec.to_string())
+}
+
+fn empty(path: &str) -> AddedFile {
+    AddedFile {
+        path: path.into(),
+        mode: 0,
+        contents: Vec::new(),
+    }
 }
 
 /// Why the needs cannot be met, each reason as one sentence; empty if all can.
