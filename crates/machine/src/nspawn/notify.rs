@@ -35,11 +35,18 @@ impl Notifications {
         Ok(Self { socket })
     }
 
-    /// The next message's notices.
-    pub(crate) async fn next(&self) -> io::Result<Vec<Notice>> {
+    /// The next message's notices; never any, once the socket has failed.
+    pub(crate) async fn next(&self) -> Vec<Notice> {
         let mut buffer = [0; 4096];
-        let count = self.socket.recv(&mut buffer).await?;
-        Ok(parse(&buffer[..count]))
+        match self.socket.recv(&mut buffer).await {
+            Ok(count) => parse(&buffer[..count]),
+            // Asked again it would fail again, without end. A container that is not heard of is
+            // found by the time limit of its start.
+            Err(error) => {
+                tracing::warn!("the notification socket of a container fails: {error}");
+                std::future::pending().await
+            }
+        }
     }
 }
 

@@ -130,7 +130,7 @@ impl Running {
                     None => return End::Lost,
                 },
                 notices = self.notifications.next() => {
-                    for notice in notices.unwrap_or_default() {
+                    for notice in notices {
                         match notice {
                             Notice::Ready => self.say(Happening::Ready),
                             Notice::Leader(pid) if self.supervisor.is_none() => {
@@ -169,9 +169,16 @@ impl Running {
                 self.entered = Some(entered);
                 self.say(Happening::Channel(channel));
             }
-            Err(error) => self.say(Happening::Broken(format!(
-                "the agent cannot be brought into the container: {error}"
-            ))),
+            Err(error) => {
+                let reason = format!("the agent cannot be brought into the container: {error}");
+                let tell = self.tell.clone();
+                // An init that has died is the likely cause, and its end, which says more, gets a
+                // moment to be seen.
+                drop(tokio::spawn(async move {
+                    tokio::time::sleep(DRAIN).await;
+                    drop(tell.send(Happening::Broken(reason)));
+                }));
+            }
         }
     }
 
