@@ -1,6 +1,7 @@
 //! What a machine's task and a backend say to each other.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -64,10 +65,11 @@ pub(crate) struct Mode {
     pub(crate) may_restart: bool,
 }
 
-/// What can run a machine.
+/// What can run a machine. Clones are the same.
+#[derive(Clone)]
 pub(crate) enum Backend {
-    Qemu(Qemu),
-    Nspawn(Nspawn),
+    Qemu(Arc<Qemu>),
+    Nspawn(Arc<Nspawn>),
 }
 
 impl Backend {
@@ -79,8 +81,8 @@ impl Backend {
         }
     }
 
-    /// Starts it.
-    pub(crate) async fn launch(&self, mode: Mode) -> Result<Run, LaunchError> {
+    /// Starts it. Dropped before its end, it leaves nothing that runs.
+    pub(crate) async fn launch(self, mode: Mode) -> Result<Run, LaunchError> {
         match self {
             Self::Qemu(qemu) => qemu.launch(mode).await,
             Self::Nspawn(nspawn) => nspawn.launch(mode).await,

@@ -1,16 +1,17 @@
 //! The one task that owns a machine's state, and does what its life cycle decides.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::agent::{self, Agent, Power};
 use crate::backend::{Backend, Channel, Control, Happening, Mode, Run};
 use crate::console::Console;
 use crate::environment::{Environment, Report};
-use crate::error::chain;
-use crate::lifecycle::{Decision, Effect, Event, Lifecycle, Refused, State};
+use crate::error::{LaunchError, chain};
+use crate::lifecycle::{Decision, Effect, Ending, Event, Lifecycle, Refused, State};
 use crate::machine::{StartOptions, Status};
 use crate::nspawn::Nspawn;
 use crate::publish::Published;
@@ -53,6 +54,8 @@ pub(crate) struct Task {
     words: Words,
     backend: Backend,
     life: Lifecycle,
+    /// A launch on its way. It is on a task of its own: what is asked meanwhile is heard.
+    launching: Option<JoinHandle<Result<Run, LaunchError>>>,
     run: Option<Run>,
     may_restart: bool,
     status: watch::Sender<Status>,
@@ -82,18 +85,18 @@ impl Task {
     ) -> Self {
         let words = Words::default();
         let backend = match spec.kind {
-            Kind::Vm { .. } => Backend::Qemu(Qemu {
+            Kind::Vm { .. } => Backend::Qemu(Arc::new(Qemu {
                 spec: spec.clone(),
                 environment: environment.clone(),
                 console: console.clone(),
                 words: words.clone(),
-            }),
-            Kind::Container { .. } => Backend::Nspawn(Nspawn {
+            })),
+            Kind::Container { .. } => Backend::Nspawn(Arc::new(Nspawn {
                 spec: spec.clone(),
                 environment: environment.clone(),
                 console: console.clone(),
                 words: words.clone(),
-            }),
+            })),
         };
         let (tell, told) = mpsc::unbounded_channel();
         Self {
@@ -103,6 +106,7 @@ impl Task {
             words,
             backend,
             life: Lifecycle::default(),
+            launching: None,
             run: None,
             may_restart: true,
             status,
@@ -128,11 +132,18 @@ impl Task {
                     Some(request) => self.asked(request).await,
                     None => break,
                 },
+                launched = end_of(self.launching.as_mut()) => {
+                    self.launching = None;
+                    match launched {
+                        Ok(run) => self.run = Some(run),
+                        Err(reason) => self.event(Event::Broken(reason)).await,
+                    }
+                }
                 happening = next_of(self.run.as_mut()) => self.happened(happening).await,
                 Some(inner) = self.told.recv() => self.heard(inner).await,
                 () = until(expires) => {
                     self.expires = None;
-                    self.event(Event::Expired).await;
+                    self.event(self.expired()).await;
                 }
             }
         }
@@ -276,6 +287,14 @@ impl Task {
         });
     }
 
+    fn expired(&self) -> Event {
+        if self.launching.is_none() {
+            return Event::Expired;
+        }
+        let seconds = self.spec.start_within.as_secs_f64();
+        Event::Broken(format!("it could not be launched within {seconds} s"))
+    }
+
     async fn obey(&mut self, decision: Decision) {
         let Decision::Do(effects) = decision else {
             return;
@@ -288,6 +307,12 @@ impl Task {
                         // What follows a failed launch launches nothing.
                         Box::pin(self.obey(decision)).await;
                     }
+                }
+                Effect::AskToStop | Effect::Kill if self.launching.is_some() => {
+                    // Nothing runs in it yet that could be asked.
+                    self.end_run().await;
+                    let decision = self.decide(Event::Ended(Ending::Killed));
+                    Box::pin(self.obey(decision)).await;
                 }
                 Effect::AskToStop => self.ask_power(Power::Off),
                 Effect::AskToReboot => self.ask_power(Power::Reboot),
@@ -322,13 +347,21 @@ impl Task {
         let (backend, accel) = self.backend.names(mode);
         self.report(Report::Starting { backend, accel });
         self.publish().await?;
-        let run = self.backend.launch(mode).await;
-        self.run = Some(run.map_err(|error| chain(&error))?);
+        let backend = self.backend.clone();
+        let launch = async move { backend.launch(mode).await };
+        self.launching = Some(tokio::spawn(launch));
         Ok(())
     }
 
-    /// Kills what runs, and waits for its end.
+    /// Gives up a launch, kills what runs, and waits for its end.
     async fn end_run(&mut self) {
+        if let Some(launching) = self.launching.take() {
+            launching.abort();
+            // It may have ended just before.
+            if let Ok(Ok(run)) = launching.await {
+                self.run = Some(run);
+            }
+        }
         if let Some(run) = self.run.take() {
             // Either it is told, or it has ended.
             _ = run.control.send(Control::Kill);
@@ -427,15 +460,26 @@ impl Task {
     }
 }
 
+/// How a launch ends; never, where there is none.
+async fn end_of(
+    launching: Option<&mut JoinHandle<Result<Run, LaunchError>>>,
+) -> Result<Run, String> {
+    match launching {
+        Some(launching) => match launching.await {
+            Ok(run) => run.map_err(|error| chain(&error)),
+            Err(error) => Err(format!("its launch was lost: {error}")),
+        },
+        None => std::future::pending().await,
+    }
+}
+
 /// What a run sees next; never, where nothing runs.
 async fn next_of(run: Option<&mut Run>) -> Happening {
     if let Some(run) = run {
         if let Some(happening) = run.happenings.recv().await {
             return happening;
         }
-        return Happening::Ended(crate::lifecycle::Ending::Fault(
-            "its supervisor was lost".into(),
-        ));
+        return Happening::Ended(Ending::Fault("its supervisor was lost".into()));
     }
     std::future::pending().await
 }

@@ -79,7 +79,9 @@ impl Nspawn {
         let child = Supervised::new(child).map_err(failed)?;
         let attached = Attached::new(&self.environment, &self.spec.name);
         let mut launcher = Launcher::new(ours).map_err(failed)?;
-        self.converse(&mut launcher, &plan, child.pid()).await?;
+        let attached = self
+            .converse(&mut launcher, &plan, child.pid(), attached)
+            .await?;
 
         let (control, controlled) = mpsc::unbounded_channel();
         let (tell, happenings) = mpsc::unbounded_channel();
@@ -110,13 +112,14 @@ impl Nspawn {
     }
 
     /// What is agreed with `__launch` before it runs nspawn. While it makes its mounts, the network
-    /// is laid.
+    /// is laid. It is let go when that is done and nobody waits for it any more.
     async fn converse(
         &self,
         launcher: &mut Launcher,
         plan: &Plan,
         pid: u32,
-    ) -> Result<(), LaunchError> {
+        attached: Attached,
+    ) -> Result<Attached, LaunchError> {
         let gone = LaunchError::HelperGone;
         let mut text = serde_json::to_string(plan)
             .map_err(|error| LaunchError::Unable(format!("a path is not UTF-8: {error}")))?;
@@ -131,13 +134,17 @@ impl Nspawn {
             self.spec.name.clone(),
             self.spec.nics.clone(),
         );
-        tokio::task::spawn_blocking(move || attach.container_ports(&name, &nics, pid))
+        let attached = tokio::task::spawn_blocking(move || {
+            attach.container_ports(&name, &nics, pid)?;
+            Ok(attached)
+        });
+        let attached = attached
             .await
             .map_err(|error| LaunchError::Network(error.into()))?
             .map_err(LaunchError::Network)?;
         // An error here is explained by what it says next.
         drop(launcher.send(&[order::GO]).await);
-        Ok(())
+        Ok(attached)
     }
 
     /// Why the launcher did not say what it should.

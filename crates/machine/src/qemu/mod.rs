@@ -16,6 +16,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use machinist_image::BootRoot;
 use machinist_sys::process::{Child, Spawn};
@@ -51,6 +52,16 @@ pub(crate) struct Qemu {
     pub(crate) words: Words,
 }
 
+/// A QEMU that has just begun, and what belongs to it. Dropping it ends both.
+struct Spawned {
+    child: Child,
+    port: AgentPort,
+    /// QMP.
+    control_socket: UnixStream,
+    accelerator: Accelerator,
+    attached: Attached,
+}
+
 impl Qemu {
     fn wish(&self) -> Accel {
         match &self.spec.kind {
@@ -67,7 +78,17 @@ impl Qemu {
         chosen.unwrap_or(Accelerator::Kvm)
     }
 
-    pub(crate) async fn launch(&self, mode: Mode) -> Result<Run, LaunchError> {
+    pub(crate) async fn launch(self: Arc<Self>, mode: Mode) -> Result<Run, LaunchError> {
+        // Disks and ports are made there, and a disk may be slow.
+        let this = Arc::clone(&self);
+        let spawned = tokio::task::spawn_blocking(move || this.spawn(mode))
+            .await
+            .map_err(|error| spawn_failed(error.into()))??;
+        self.supervise(spawned).map_err(spawn_failed)
+    }
+
+    /// Makes what QEMU needs, and starts it. Blocks.
+    fn spawn(&self, mode: Mode) -> Result<Spawned, LaunchError> {
         let wish = if mode.plain { Accel::Tcg } else { self.wish() };
         let verdicts = &self.environment.verdicts;
         let accelerator = verdicts.choose(wish).map_err(LaunchError::Unable)?;
@@ -90,25 +111,25 @@ impl Qemu {
             .current_dir(dir)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let failed = |source| LaunchError::Spawn {
-            program: PROGRAM.into(),
-            source,
-        };
-        let child = spawn.start().map_err(failed)?;
-        ours.set_nonblocking(true).map_err(failed)?;
-        let control_socket = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
-        self.supervise(child, port, control_socket, accelerator, attached)
-            .map_err(failed)
+        Ok(Spawned {
+            child: spawn.start().map_err(spawn_failed)?,
+            port,
+            control_socket: ours,
+            accelerator,
+            attached,
+        })
     }
 
-    fn supervise(
-        &self,
-        mut child: Child,
-        port: AgentPort,
-        control_socket: tokio::net::UnixStream,
-        accelerator: Accelerator,
-        attached: Attached,
-    ) -> std::io::Result<Run> {
+    fn supervise(&self, spawned: Spawned) -> std::io::Result<Run> {
+        let Spawned {
+            mut child,
+            port,
+            control_socket,
+            accelerator,
+            attached,
+        } = spawned;
+        control_socket.set_nonblocking(true)?;
+        let control_socket = tokio::net::UnixStream::from_std(control_socket)?;
         let (seen, signs) = mpsc::unbounded_channel();
         let mut readers = Vec::new();
         if let Some(stdout) = child.stdout.take() {
@@ -237,6 +258,13 @@ impl Qemu {
         };
         let ports: Result<_, _> = self.spec.nics.iter().map(port).collect();
         ports.map_err(LaunchError::Network)
+    }
+}
+
+fn spawn_failed(source: std::io::Error) -> LaunchError {
+    LaunchError::Spawn {
+        program: PROGRAM.into(),
+        source,
     }
 }
 

@@ -1,11 +1,13 @@
 //! Containers.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use machinist_image::{Source, Want};
 use machinist_machine::{
-    Kind, MachineError, Publish, Refused, Report, StartOptions, State, Volume,
+    Attach, Kind, MachineError, NicSpec, Publish, Refused, Report, StartOptions, State, Verdicts,
+    Volume,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -143,6 +145,48 @@ pub fn killed() -> Result<(), Failed> {
         let lost = bench.machine.agent();
         check(matches!(lost, Err(MachineError::Failed { .. })), lost)?;
         check(!own_cgroup_dir(&bench).exists(), "the cgroup is left")
+    })
+}
+
+/// A network that takes its time.
+struct Slow(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Attach for Slow {
+    fn vm_port(&self, _machine: &str, _nic: &NicSpec) -> std::io::Result<std::path::PathBuf> {
+        Err(std::io::Error::other("no VM here"))
+    }
+
+    fn container_ports(&self, _machine: &str, _nics: &[NicSpec], _pid: u32) -> std::io::Result<()> {
+        // Until the test ends.
+        drop(self.0.lock().map(|end| end.recv()));
+        Ok(())
+    }
+
+    fn detach(&self, _machine: &str) {}
+}
+
+pub fn stuck() -> Result<(), Failed> {
+    let (end, ended) = std::sync::mpsc::channel();
+    let mut spec = container_spec()?;
+    spec.start_within = Duration::from_secs(2);
+    run(async move {
+        // Dropped at the end, however that comes: the runtime waits for who waits for it.
+        let _end = end;
+        let slow = Arc::new(Slow(ended.into()));
+        let bench = Bench::on(spec, slow, Verdicts::forgetful())?;
+        let start = bench.machine.start(StartOptions::default());
+        let (reason, _) = failure(start.await)?;
+        check(reason == "it could not be launched within 2 s", reason)?;
+
+        let machine = bench.machine.clone();
+        let start = tokio::spawn(async move { machine.start(StartOptions::default()).await });
+        let mut status = bench.machine.status();
+        status.wait_for(|s| s.state == State::Starting).await?;
+        let asked = Instant::now();
+        bench.machine.crash().await?;
+        check(asked.elapsed() < Duration::from_secs(1), asked.elapsed())?;
+        check(status.borrow().state == State::Off, "off")?;
+        check(start.await?.is_err(), "the start went well")
     })
 }
 

@@ -10,8 +10,8 @@ use libtest_mimic::Failed;
 use machinist_guest::AGENT;
 use machinist_image::{Image, ImageSpec, Source, Store, Want};
 use machinist_machine::{
-    Accel, AgentBinary, Boot, Environment, Kind, Machine, MachineError, MachineSpec, NoNetwork,
-    Report, Verdicts,
+    Accel, AgentBinary, Attach, Boot, Environment, Kind, Machine, MachineError, MachineSpec,
+    NoNetwork, Report, Verdicts,
 };
 use tempfile::TempDir;
 
@@ -137,11 +137,20 @@ impl Bench {
     }
 
     pub fn with_verdicts(spec: MachineSpec, verdicts: Verdicts) -> Result<Self, Failed> {
+        Self::on(spec, Arc::new(NoNetwork), verdicts)
+    }
+
+    pub fn on(
+        spec: MachineSpec,
+        attach: Arc<dyn Attach>,
+        verdicts: Verdicts,
+    ) -> Result<Self, Failed> {
         let temp = tempfile::tempdir()?;
         let dir = temp.path().join("probe");
         let reports = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&reports);
         let mut environment = environment(&dir, verdicts)?;
+        environment.attach = attach;
         environment.report = Arc::new(move |report| {
             // For whoever looks into a failure.
             if std::env::var_os("MACHINIST_TEST_TALK").is_some() {

@@ -27,6 +27,7 @@ const CONTAINERS: &[(&str, Test)] = &[
     ("container_switches_itself_off", container::off_by_itself),
     ("container_init_exits", container::init_exits),
     ("container_is_killed", container::killed),
+    ("container_launch_stands_still", container::stuck),
     (
         "container_sees_its_volumes_devices_and_name",
         container::sees,
