@@ -18,6 +18,7 @@ mod table;
 mod terminal;
 mod ui;
 mod verbs;
+mod warnings;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     if let Some(code) = machinist_machine::helper::dispatch(&words) {
         return code;
     }
+    warnings::show();
     run(args).into()
 }
 
