@@ -19,6 +19,9 @@ use crate::stream::{Reader, Writer};
 /// too busy to answer must not hold up the host's deadline for longer.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// How long output that a command printed before it ended may take to get here.
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
+
 /// The status as a shell gives it: 128 and the number for a signal, 124 for a timeout.
 pub(crate) fn status(exit: Exit) -> i32 {
     match exit {
@@ -193,6 +196,28 @@ impl Running {
                 Ok(Exit::TimedOut)
             }
         }
+    }
+
+    /// After its end: waits for `output` of a command that lingers, which somebody in the background
+    /// may hold open, no longer than until the command's deadline. Then what is left of its process
+    /// group is ended too, and the exit is [`Exit::TimedOut`].
+    pub async fn outlast<T>(
+        &mut self,
+        exit: Exit,
+        output: impl Future<Output = T>,
+    ) -> (Exit, Option<T>) {
+        let Some(deadline) = self.deadline else {
+            return (exit, Some(output.await));
+        };
+        let mut output = pin!(output);
+        // What it printed in time is on its way, however late it ended.
+        let deadline = deadline.max(Instant::now() + ON_ITS_WAY);
+        if let Ok(read) = timeout_at(deadline, &mut output).await {
+            return (exit, Some(read));
+        }
+        self.handle.control(&Control::Expire);
+        let read = timeout(LAST_WORDS, output).await.ok();
+        (Exit::TimedOut, read)
     }
 
     /// Waits for its end, and for `streams` to have carried all that was printed.

@@ -171,6 +171,35 @@ async fn background_processes_hold_up_nobody() {
 }
 
 #[tokio::test]
+async fn a_deadline_holds_for_who_keeps_the_output() {
+    for background in ["sleep 100 &", "setsid sleep 100 &"] {
+        let local = Local::start().await;
+        let command = Command::shell(format!("{background} echo $!"))
+            .linger()
+            .timeout(Duration::from_millis(300));
+        let began = Instant::now();
+        let process = local.agent.spawn(&command).await.unwrap();
+        let (_stdin, mut stdout, _stderr, mut running) = process.split();
+        let exit = running.wait().await.unwrap();
+        assert_eq!(exit, Exit::Code(0));
+        let mut output = String::new();
+        let (exit, read) = running
+            .outlast(exit, stdout.read_to_string(&mut output))
+            .await;
+        read.unwrap().unwrap();
+        assert_eq!(exit, Exit::TimedOut);
+        let took = began.elapsed();
+        assert!(took > Duration::from_millis(250), "{took:?}");
+        assert!(took < Duration::from_secs(4), "{took:?}");
+        let pid = rustix::process::Pid::from_raw(output.trim().parse().unwrap()).unwrap();
+        if background.starts_with("setsid") {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        assert_gone(output.trim()).await;
+    }
+}
+
+#[tokio::test]
 async fn a_loud_command_blocks_no_other() {
     let local = Local::start().await;
     // Its output is not read at all.

@@ -126,6 +126,8 @@ impl Task for Running {
                 if self.kill_at.is_some_and(|at| at <= Instant::now()) {
                     self.kill_at = None;
                     self.signal_group(Signal::KILL);
+                    // Who went to a group of its own lives on, and is not waited for.
+                    self.linger &= !self.exited;
                 }
                 if self.exited {
                     self.pump(port, Lane::Main, context);
@@ -199,7 +201,8 @@ impl Running {
                     self.signal_group(signal);
                 }
             }
-            Ok(Control::Expire) if !self.exited => {
+            // After its end too: its group may hold its output, and be waited for.
+            Ok(Control::Expire) if !self.exited || self.linger => {
                 self.expired = true;
                 self.kill_at = Some(Instant::now() + GRACE);
                 self.signal_group(Signal::TERM);
@@ -220,6 +223,7 @@ impl Running {
             // The rest of the group has had its warning too. Before the leader is reaped: until
             // then nobody else can have its number.
             self.signal_group(Signal::KILL);
+            self.linger = false;
         }
         let exit = match self.child.try_wait() {
             Ok(None) => return,

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use machinist_events::{CommandRecord, Stream, What};
-use machinist_guest::{self as guest, GuestError, Reader, Running, Writer};
+use machinist_guest::{self as guest, Exit, GuestError, Reader, Running, Writer};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
@@ -198,17 +198,12 @@ pub(crate) async fn execute(hub: &Hub, machine: &str, command: &Command) -> Resu
     // On a task of its own, because it may go on after the command.
     let err_reading = output::read(stderr, teller(Stream::Stderr), err.clone());
     let mut err_reading = AbortOnDrop(tokio::spawn(err_reading));
-    let ended = tokio::try_join!(
-        async { process.wait().await.map_err(Stop::Lost) },
-        // What prints too much may never end by itself: its end is that nobody reads on.
-        async { reading.await.then_some(()).ok_or(Stop::TooLoud) },
-        async {
-            feed.await;
-            Ok(())
-        },
-    );
+    let ended = tokio::try_join!(end_of(&mut process, reading), async {
+        feed.await;
+        Ok(())
+    },);
     let exit = match ended {
-        Ok((exit, (), ())) => exit,
+        Ok((exit, ())) => exit,
         Err(Stop::Lost(error)) => return Err(fault(&*control, &text, error).await),
         Err(Stop::TooLoud) => {
             return Err(Fault::test(format!(
@@ -236,6 +231,29 @@ pub(crate) async fn execute(hub: &Hub, machine: &str, command: &Command) -> Resu
         machine: machine.to_owned(),
         command: text,
     })
+}
+
+/// Waits until a command has ended, and nobody holds its standard output any more.
+async fn end_of(process: &mut Running, reading: impl Future<Output = bool>) -> Result<Exit, Stop> {
+    // What prints too much may never end by itself: its end is that nobody reads on.
+    let reading = async { reading.await.then_some(()).ok_or(Stop::TooLoud) };
+    let mut reading = std::pin::pin!(reading);
+    let mut read = false;
+    let exit = loop {
+        tokio::select! {
+            exit = process.wait() => break exit.map_err(Stop::Lost)?,
+            all = &mut reading, if !read => {
+                all?;
+                read = true;
+            }
+        }
+    };
+    if read {
+        return Ok(exit);
+    }
+    let (exit, all) = process.outlast(exit, reading).await;
+    all.transpose()?;
+    Ok(exit)
 }
 
 /// Why a command is not waited for to its end.
