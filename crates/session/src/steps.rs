@@ -138,8 +138,13 @@ async fn wait(
             hub.waiting(machine, "the machine to be ready", within, ready)
                 .await
         }
+        WaitFor::Journal(regex) => server::journal(hub, machine, &pattern(regex)?, within).await,
         WaitFor::Console(regex) => console(hub, machine, regex, within).await,
     }
+}
+
+fn pattern(regex: &str) -> Result<Regex, Fault> {
+    Regex::new(regex).map_err(|error| Fault::usage(error.to_string()))
 }
 
 async fn console(
@@ -148,7 +153,7 @@ async fn console(
     regex: &str,
     within: Option<Duration>,
 ) -> Result<(), Fault> {
-    let pattern = Regex::new(regex).map_err(|error| Fault::usage(error.to_string()))?;
+    let pattern = pattern(regex)?;
     let control = hub.machine(machine)?;
     control.start().await?;
     let console = control.console().await?;

@@ -311,7 +311,7 @@ static STEP: Keys = Keys {
         key(
             "wait",
             Shape::Syntax(&WAIT),
-            "Waits for this: `port:80`, `unit:NAME`, `file:/PATH`, `socket:/PATH`, `console:REGEX` or `ready`.",
+            "Waits for this: `port:80`, `unit:NAME`, `file:/PATH`, `socket:/PATH`, `journal:REGEX`, `console:REGEX` or `ready`.",
         ),
     ],
     later: &[],

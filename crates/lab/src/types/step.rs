@@ -123,6 +123,9 @@ pub enum WaitFor {
     Socket(PathBuf),
     /// The console says something that this regular expression matches.
     Console(String),
+    /// The journal has an entry since the machine's boot whose message this regular expression
+    /// matches.
+    Journal(String),
     /// The machine is ready, as its `ready` says.
     Ready,
 }
@@ -131,8 +134,8 @@ impl FromStr for WaitFor {
     type Err = SyntaxError;
 
     fn from_str(text: &str) -> Result<Self, SyntaxError> {
-        let help =
-            "`port:80`, `unit:NAME`, `file:/PATH`, `socket:/PATH`, `console:REGEX` or `ready`";
+        let help = "`port:80`, `unit:NAME`, `file:/PATH`, `socket:/PATH`, `journal:REGEX`, \
+                    `console:REGEX` or `ready`";
         let wrong = || SyntaxError::new(format!("`{text}` is nothing to wait for"), help);
         if text == "ready" {
             return Ok(Self::Ready);
@@ -149,6 +152,7 @@ impl FromStr for WaitFor {
             "unit" => unit_name(rest).map(Self::Unit),
             "file" => check_guest_path(rest).map(|()| Self::File(rest.into())),
             "socket" => check_guest_path(rest).map(|()| Self::Socket(rest.into())),
+            "journal" => check_regex(rest).map(|()| Self::Journal(rest.into())),
             "console" => check_regex(rest).map(|()| Self::Console(rest.into())),
             _ => Err(wrong()),
         }
@@ -162,6 +166,7 @@ impl fmt::Display for WaitFor {
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Unit(name) => write!(f, "unit {name}"),
             Self::Socket(path) => write!(f, "socket {}", path.display()),
+            Self::Journal(regex) => write!(f, "journal /{regex}/"),
             Self::Console(regex) => write!(f, "console /{regex}/"),
             Self::Ready => f.write_str("ready"),
         }
@@ -212,8 +217,10 @@ mod tests {
         assert_eq!(wait("unit:nginx").unwrap(), "unit nginx.service");
         assert_eq!(wait("unit:a@b.socket").unwrap(), "unit a@b.socket");
         assert_eq!(wait("console:login: $").unwrap(), "console /login: $/");
+        assert_eq!(wait("journal:started").unwrap(), "journal /started/");
         for bad in [
             "",
+            "journal:(",
             "port",
             "port:0",
             "port:x",
@@ -244,7 +251,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "(port|unit|file|console|socket|command)?:?.*") {
+        fn no_text_panics(text in "(port|unit|file|console|journal|socket|command)?:?.*") {
             drop(text.parse::<WaitFor>());
             drop(text.parse::<super::super::Ready>());
             drop(text.parse::<super::super::Source>());

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use machinist_guest::GuestError;
+use regex::Regex;
 use tokio::time::Instant;
 
 use super::commands::fault;
@@ -104,6 +105,25 @@ pub(crate) async fn socket(
     let work = async {
         let agent = control.agent().await?;
         let done = agent.wait_socket(path, datagram, deadline).await;
+        checked(&**control, &what, done).await
+    };
+    hub.waiting(machine, &what, within, work).await
+}
+
+/// Waits until the journal has an entry that matches, since the machine's boot.
+pub(crate) async fn journal(
+    hub: &Hub,
+    machine: &str,
+    pattern: &Regex,
+    within: Option<Duration>,
+) -> Result<(), Fault> {
+    let what = format!("/{pattern}/ in the journal");
+    let deadline = Instant::now() + FOREVER;
+    let control = hub.machine(machine)?;
+    let work = async {
+        let agent = control.agent().await?;
+        let wanted = |message: &str| pattern.is_match(message);
+        let done = agent.wait_journal(wanted, deadline).await;
         checked(&**control, &what, done).await
     };
     hub.waiting(machine, &what, within, work).await

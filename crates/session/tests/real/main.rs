@@ -22,6 +22,8 @@ type Test = fn() -> Result<(), Failed>;
 
 const TESTS: &[(&str, Test)] = &[
     ("steps_pass", tests::steps_pass),
+    ("a_step_waits_for_the_journal", tests::journal_waits),
+    ("a_unit_that_cannot_come_is_told_at_once", tests::unit_waits),
     ("a_step_that_fails_says_what_it_got", tests::step_fails),
     ("a_script_passes", tests::script_passes),
     (

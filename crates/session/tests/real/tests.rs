@@ -31,6 +31,57 @@ pub fn steps_pass() -> Result<(), Failed> {
     Ok(())
 }
 
+pub fn journal_waits() -> Result<(), Failed> {
+    let place = Place::new();
+    let result = place.run(place.job(
+        r#"machines = ["a"]
+        steps = [
+            { machine = "a", run = "systemd-run --on-active=1 --timer-property=AccuracySec=1ms logger it-came-late" },
+            { machine = "a", wait = 'journal:^it-came-l\w+$', timeout = "30s" },
+            # Seen as well where it lies behind.
+            { machine = "a", wait = "journal:it-came-late", timeout = "30s" },
+            { machine = "a", wait = "journal:^never said", timeout = "300ms" },
+        ]"#,
+    ));
+    let failure = result.failure.unwrap();
+    assert!(
+        failure
+            .message
+            .starts_with("step 4 (a: wait for journal /^never said/): ")
+            && failure.message.ends_with("timed out after 0.3 s"),
+        "{failure:?}"
+    );
+    Ok(())
+}
+
+pub fn unit_waits() -> Result<(), Failed> {
+    let place = Place::new();
+    let wait = |unit: &str| {
+        let test = format!(
+            "machines = [\"a\"]\nsteps = [
+                {{ machine = \"a\", run = \"systemd-run --unit=dies --service-type=oneshot --no-block sh -c 'sleep 1; exit 3'\" }},
+                {{ machine = \"a\", wait = \"unit:{unit}\", timeout = \"60s\" }},
+            ]"
+        );
+        let began = Instant::now();
+        let result = place.run(place.job(&test));
+        // Told at once, not when the time is over.
+        assert!(began.elapsed() < Duration::from_secs(50), "{result:?}");
+        result.failure.unwrap().message
+    };
+    let failed = wait("dies");
+    assert!(
+        failed.ends_with("unit \"dies.service\" reached state \"failed\""),
+        "{failed}"
+    );
+    let idle = wait("debug-shell");
+    assert!(
+        idle.ends_with("unit \"debug-shell.service\" is inactive and there are no pending jobs"),
+        "{idle}"
+    );
+    Ok(())
+}
+
 pub fn step_fails() -> Result<(), Failed> {
     let place = Place::new();
     let result = place.run(place.job(
