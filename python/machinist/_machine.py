@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
+from machinist._arguments import number, path, string
 from machinist._connection import decode_text, encode_data
 from machinist._errors import CommandRecord, MachineError, RequestedAssertionFailed
 from machinist._process import Process, Result, result_of, tail
@@ -240,7 +241,7 @@ class Machine:
 
         It is an error if the unit fails, or is inactive while no job is pending.
         """
-        self._ask("wait_unit", unit=unit, user=user, timeout=seconds(timeout))
+        self._ask("wait_unit", unit=string("unit", unit), user=user, timeout=seconds(timeout))
 
     def get_unit_info(self, unit: str, user: str | None = None) -> dict[str, str]:
         """All properties of a systemd unit, as ``systemctl show`` tells them."""
@@ -281,25 +282,39 @@ class Machine:
 
     def wait_for_file(self, filename: str, timeout: Timeout = 900) -> None:
         """Wait until a file exists in the machine."""
-        self._ask("wait_file", path=filename, timeout=seconds(timeout))
+        self._ask("wait_file", path=path("filename", filename), timeout=seconds(timeout))
 
     def wait_for_open_port(
         self, port: int, addr: str = "localhost", timeout: Timeout = 900
     ) -> None:
         """Wait until something listens on a TCP port, as seen from inside the machine."""
-        self._ask("wait_port", port=port, address=addr, open=True, timeout=seconds(timeout))
+        self._wait_port(port, addr, True, timeout)
 
     def wait_for_closed_port(
         self, port: int, addr: str = "localhost", timeout: Timeout = 900
     ) -> None:
         """Wait until nothing listens on a TCP port, as seen from inside the machine."""
-        self._ask("wait_port", port=port, address=addr, open=False, timeout=seconds(timeout))
+        self._wait_port(port, addr, False, timeout)
+
+    def _wait_port(self, port: int, addr: str, is_open: bool, timeout: Timeout) -> None:
+        self._ask(
+            "wait_port",
+            port=number("port", port),
+            address=string("addr", addr),
+            open=is_open,
+            timeout=seconds(timeout),
+        )
 
     def wait_for_open_unix_socket(
         self, addr: str, is_datagram: bool = False, timeout: Timeout = 900
     ) -> None:
         """Wait until something listens on a Unix socket in the machine."""
-        self._ask("wait_socket", path=addr, datagram=is_datagram, timeout=seconds(timeout))
+        self._ask(
+            "wait_socket",
+            path=path("addr", addr),
+            datagram=bool(is_datagram),
+            timeout=seconds(timeout),
+        )
 
     def wait_for_console_text(self, regex: str, timeout: Timeout = None) -> None:
         """Wait until the machine's console has printed ``regex``.
@@ -374,7 +389,7 @@ class Machine:
 
     def log(self, msg: str) -> None:
         """Write a line into the log of the test, as said by this machine."""
-        self._connection.call("log", {"text": msg, "machine": self.name})
+        self._connection.call("log", {"text": str(msg), "machine": self.name})
 
     def nested(self, msg: str, attrs: Mapping[str, str] | None = None) -> Any:
         """A part of the test, for ``with``."""
@@ -386,6 +401,7 @@ class Machine:
 
 
 def _shell(command: str, timeout: Timeout) -> dict[str, Any]:
+    string("command", command)
     if timeout is None:
         return {"program": {"shell": command}}
     return {"program": {"shell": command}, "timeout": seconds(timeout)}
@@ -405,7 +421,7 @@ def _command(
     else:
         command = {"program": {"argv": [os.fspath(word) for word in argv]}}
     if user is not None:
-        command["user"] = user
+        command["user"] = string("user", user)
     if timeout is not None:
         command["timeout"] = seconds(timeout)
     if env:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
+from machinist._arguments import number
 from machinist._errors import RequestedAssertionFailed
 
 FIRST_PAUSE = 0.02
@@ -16,7 +17,7 @@ def seconds(timeout: float | timedelta | None) -> float | None:
     """A time limit as seconds; ``None`` is no limit."""
     if isinstance(timeout, timedelta):
         return timeout.total_seconds()
-    return timeout
+    return timeout if timeout is None else number("timeout", timeout, (int, float))
 
 
 def retry(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+import threading
 import traceback
 import types
 from typing import Any
@@ -48,15 +49,37 @@ def run_script(script: str, symbols: dict[str, Any]) -> dict[str, Any] | None:
     sys.argv = [script]
     # The script's own directory first, as for any Python script: helpers lie beside it.
     sys.path.insert(0, os.path.dirname(script))
+    of_threads = watch_threads(script)
     try:
         with open(script, "rb") as file:
             code = compile(file.read(), script, "exec", dont_inherit=True)
         exec(code, module.__dict__)
+        for thread in threading.enumerate():
+            # As Python itself does at its end, but then nobody would hear how they ended.
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
     except SystemExit as error:
         return exit_failure(error, script)
     except BaseException as error:
         return failure_of(error, script)
-    return None
+    return of_threads[0] if of_threads else None
+
+
+def watch_threads(script: str) -> list[dict[str, Any]]:
+    """What goes wrong in threads from now on: printed when it happens, and kept."""
+    failures: list[dict[str, Any]] = []
+
+    def failed(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is None or isinstance(args.exc_value, SystemExit):
+            return
+        failure = failure_of(args.exc_value, script)
+        thread = args.thread.name if args.thread is not None else "a thread"
+        said = f": {failure['message']}" if failure["message"] else ""
+        print(f"{thread}: {failure['exception']}{said}", file=sys.stderr)
+        failures.append(failure)
+
+    threading.excepthook = failed
+    return failures
 
 
 def exit_failure(error: SystemExit, script: str) -> dict[str, Any] | None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from machinist import MachineError, RequestedAssertionFailed, python_name, retry
+from machinist._arguments import number, path, string
 from machinist._connection import decode_data, decode_text, encode_data
 from machinist._driver import Tester
+from machinist._retry import seconds
 from machinist.run import run_script
 
 
@@ -55,6 +57,19 @@ class Retry(unittest.TestCase):
     def test_the_older_keyword(self) -> None:
         with self.assertRaises(RequestedAssertionFailed):
             retry(lambda _: False, timeout=0)
+
+
+class Arguments(unittest.TestCase):
+    def test_wrong_types_are_told_by_name(self) -> None:
+        wrong: Any = "80"
+        with self.assertRaisesRegex(TypeError, r"^port must be an int, not str$"):
+            number("port", wrong)
+        with self.assertRaisesRegex(TypeError, r"^command must be a str, not int$"):
+            string("command", 5)
+        with self.assertRaisesRegex(TypeError, r"^filename must be a str or a path, not None$"):
+            path("filename", None)
+        with self.assertRaisesRegex(TypeError, r"^timeout must be a number of seconds"):
+            seconds(wrong)
 
 
 class Scripts(unittest.TestCase):
@@ -133,6 +148,21 @@ class Scripts(unittest.TestCase):
             """
         )
         self.assertEqual(failure["message"], "no key\ncaused by KeyError: 'key'")
+
+    def test_threads(self) -> None:
+        failure = self.failure(
+            """
+            import threading
+
+            def late():
+                raise ValueError("in a thread")
+
+            thread = threading.Thread(target=late, name="helper")
+            thread.start()
+            """
+        )
+        self.assertEqual((failure["exception"], failure["message"]), ("ValueError", "in a thread"))
+        self.assertEqual([frame["function"] for frame in failure["frames"]], ["late"])
 
     def test_syntax(self) -> None:
         failure = self.failure("x = 1\ny = = 2\n")

@@ -14,6 +14,7 @@ macro_rules! files {
 /// Name and text of every file of the package.
 const FILES: &[(&str, &str)] = files![
     "__init__.py"
+    "_arguments.py"
     "_connection.py"
     "_driver.py"
     "_errors.py"

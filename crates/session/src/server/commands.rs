@@ -459,11 +459,11 @@ fn quote(word: &str) -> String {
 }
 
 /// The status as a shell gives it.
-pub(super) fn status(exit: guest::Exit) -> i32 {
+pub(super) fn status(exit: Exit) -> i32 {
     match exit {
-        guest::Exit::Code(code) => code,
-        guest::Exit::Signal(signal) => 128 + signal,
-        guest::Exit::TimedOut => 124,
+        Exit::Code(code) => code,
+        Exit::Signal(signal) => 128 + signal,
+        Exit::TimedOut => 124,
     }
 }
 
