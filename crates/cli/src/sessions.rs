@@ -1,5 +1,6 @@
 //! Finding a live session by what the user typed.
 
+use machinist_session::protocol::{Status, Verb};
 use machinist_session::{Client, Found, live_sessions};
 
 use crate::environment::Environment;
@@ -39,9 +40,65 @@ pub fn find(environment: &Environment, id: Option<&str>) -> Result<Found, CliErr
     }
 }
 
-fn ids(live: &[Found]) -> String {
+/// The session that the user means by `name`: the beginning of its id, its test's name, or the name
+/// of one of its machines, which is then given too.
+pub async fn find_by(
+    environment: &Environment,
+    name: Option<&str>,
+) -> Result<(Found, Option<String>), CliError> {
+    let Some(name) = name else {
+        return Ok((find(environment, None)?, None));
+    };
+    let live = all(environment)?;
+    let mut of_test = Vec::new();
+    let mut of_machine = Vec::new();
+    for found in &live {
+        if found.card.session.starts_with(name) {
+            return Ok((find(environment, Some(name))?, None));
+        }
+        if found.card.test.as_deref() == Some(name) {
+            of_test.push(found);
+        }
+        // One that ends while we ask is not live any more.
+        let client = connect(found).await;
+        if client.is_ok_and(|client| client.hello().machines.iter().any(|known| known == name)) {
+            of_machine.push(found);
+        }
+    }
+    match (of_test.as_slice(), of_machine.as_slice()) {
+        (&[found], _) => Ok((found.clone(), None)),
+        ([], &[found]) => Ok((found.clone(), Some(name.to_owned()))),
+        ([], []) => Ok((find(environment, Some(name))?, None)),
+        ([], several) | (several, _) => Err(CliError::usage(format!(
+            "several live sessions have {name:?}"
+        ))
+        .hint(format!("name one of: {}", ids(several.iter().copied())))),
+    }
+}
+
+/// The only session whose test stands still at a failure.
+pub async fn find_paused(environment: &Environment) -> Result<Found, CliError> {
+    let mut paused = Vec::new();
+    for found in all(environment)? {
+        let Ok(mut client) = connect(&found).await else {
+            continue;
+        };
+        let status = client.call::<Status>(Verb::Status, |_| {}).await;
+        if status.is_ok_and(|status| status.paused) {
+            paused.push(found);
+        }
+    }
+    match paused.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(CliError::nothing_selected("no test is paused")),
+        several => Err(CliError::usage("several tests are paused")
+            .hint(format!("name one of: {}", ids(several)))),
+    }
+}
+
+fn ids<'a>(live: impl IntoIterator<Item = &'a Found>) -> String {
     let ids: Vec<_> = live
-        .iter()
+        .into_iter()
         .map(|found| found.card.session.as_str())
         .collect();
     ids.join(", ")

@@ -15,7 +15,8 @@ use crate::{sessions, terminal, ui};
 /// Also in one of a test that stands still at a failure (`machinist test --on-failure pause`).
 #[derive(Debug, Args)]
 pub struct Attach {
-    /// The session, or the beginning of its id; may be left out where there is only one
+    /// The session: the beginning of its id, its test, or a machine that only it has; may be left
+    /// out where there is only one
     session: Option<String>,
     /// The machine; may be left out where there is only one
     machine: Option<String>,
@@ -30,15 +31,22 @@ pub struct Attach {
 impl Attach {
     /// Opens it; the exit code is that of the shell.
     pub fn run(self, environment: &Environment) -> Outcome {
-        let found = sessions::find(environment, self.session.as_deref())?;
         block_on(async {
-            let mut client = sessions::connect(&found).await?;
+            let name = self.session.as_deref();
             if self.go_on {
+                let found = match name {
+                    Some(_) => sessions::find_by(environment, name).await?.0,
+                    None => sessions::find_paused(environment).await?,
+                };
+                let mut client = sessions::connect(&found).await?;
                 client.ask(Verb::Continue).await?;
                 ui::status(format_args!("{}: goes on", found.card.session));
                 return Ok(Exit::Passed);
             }
-            let machine = sessions::machine(&client, self.machine.as_deref())?;
+            let (found, meant) = sessions::find_by(environment, name).await?;
+            let client = sessions::connect(&found).await?;
+            let machine = self.machine.or(meant);
+            let machine = sessions::machine(&client, machine.as_deref())?;
             let has_command = !self.command.is_empty();
             let command = has_command.then(|| Command::of(Program::Argv(self.command)));
             let pty = if has_command { None } else { terminal::pty() };
