@@ -22,6 +22,13 @@ pub(crate) enum Script {
     Ended(Option<Box<ScriptReport>>),
 }
 
+/// A unit of a machine's system that did not become active.
+#[derive(Debug, Clone)]
+pub(crate) struct MissedUnit {
+    pub(crate) machine: String,
+    pub(crate) unit: String,
+}
+
 /// The state that a session's connections, its steps and its test share.
 pub(crate) struct Hub {
     pub(crate) id: String,
@@ -38,6 +45,8 @@ pub(crate) struct Hub {
     pub(crate) down: Cancel,
     /// Thrown when the session ends: connections close, what they began is ended.
     pub(crate) over: Cancel,
+    /// The unit that was last waited for in vain, for who asks why.
+    pub(crate) missed_unit: Mutex<Option<MissedUnit>>,
     /// Work that outlives the request that began it.
     detached: Mutex<JoinSet<()>>,
 }
@@ -62,6 +71,7 @@ impl Hub {
             paused: watch::Sender::new(false),
             down: Cancel::new(),
             over: Cancel::new(),
+            missed_unit: Mutex::new(None),
             detached: Mutex::new(JoinSet::new()),
         }
     }

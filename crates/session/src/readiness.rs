@@ -90,6 +90,21 @@ pub(crate) async fn failed_units(agent: &Agent, within: Duration) -> Vec<String>
     asked.await.unwrap_or_default()
 }
 
+/// How many lines of a unit's journal are worth showing.
+const JOURNAL_LINES: &str = "5";
+
+/// The last lines of a unit's journal, as far as they can be had in time.
+pub(crate) async fn journal_of(agent: &Agent, unit: &str, within: Duration) -> Vec<String> {
+    let last = ["journalctl", "--quiet", "--no-pager", "--output=cat", "--lines", JOURNAL_LINES];
+    let command = Command::argv(last.iter().chain(&["--unit", unit])).timeout(within);
+    let Ok(output) = agent.output(&command).await else {
+        return Vec::new();
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    lines.map(str::to_owned).collect()
+}
+
 /// Repeats a shell command until it succeeds.
 pub(crate) async fn command(agent: &Agent, script: &str) -> Result<(), Fault> {
     let mut pause = FIRST_PAUSE;

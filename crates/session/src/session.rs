@@ -69,6 +69,14 @@ struct Inner {
     end: Mutex<Option<End>>,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // After a close nobody hears it. Without one, the connections and what they have begun hold
+        // the hub, and with it the machines, for as long as the session is not over.
+        self.hub.over.cancel();
+    }
+}
+
 /// What is needed once, at the end.
 struct End {
     directory: Directory,
@@ -172,6 +180,7 @@ impl Session {
             brief.timeout_factor,
         ));
         let socket = directory.socket();
+        let processes = ProcessList::open(directory.path())?;
         let serving = server::listen(&socket, Arc::clone(&hub))?;
         let inner = Inner {
             hub,
@@ -179,7 +188,7 @@ impl Session {
             machines,
             path: directory.path().to_owned(),
             socket,
-            processes: ProcessList::open(directory.path())?,
+            processes,
             graceful: brief.test.is_none() && !brief.agent_only,
             end: Mutex::new(None),
         };

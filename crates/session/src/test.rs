@@ -13,6 +13,8 @@ use crate::script::{Script, ScriptError};
 use crate::{Brief, Cancel, Engine, Session, chain, server, steps};
 
 /// How long what else went wrong is looked for.
+/// How long it may take to read a unit's journal.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 const LOOK_AROUND: Duration = Duration::from_secs(3);
 
 /// What to do at a failure.
@@ -279,9 +281,13 @@ fn reported(report: ScriptReport) -> Failure {
     }
 }
 
-/// Adds what else went wrong: failed units.
+/// Adds what else went wrong: the last words of a unit that was waited for, and failed units.
 async fn look_around(session: &Session, failure: &mut Failure) {
     let hub = session.hub();
+    let words = server::missed_unit(hub, LAST_WORDS);
+    if let Ok(words) = tokio::time::timeout(LAST_WORDS, words).await {
+        failure.also.extend(words);
+    }
     let looks = hub.machines.keys().map(|machine| async move {
         let units = server::failed_units(hub, machine, LOOK_AROUND).await;
         units

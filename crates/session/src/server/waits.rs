@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use machinist_guest::GuestError;
+use machinist_guest::{Agent, GuestError};
 use regex::Regex;
 use tokio::time::Instant;
 
 use super::commands::fault;
 use crate::control::Control;
-use crate::hub::{Hub, Wait};
+use crate::hub::{Hub, MissedUnit, Wait};
 use crate::protocol::{Fault, Verb};
 use crate::readiness;
 
@@ -169,21 +169,43 @@ pub(crate) async fn unit(
         },
     };
     wait.end(done.is_ok());
+    let missed = (done.is_err() && user.is_none()).then(|| MissedUnit {
+        machine: machine.to_owned(),
+        unit: name.to_owned(),
+    });
+    *hub.missed_unit.lock().unwrap_or_else(PoisonError::into_inner) = missed;
     done
+}
+
+/// The last words of the unit that was last waited for in vain.
+pub(crate) async fn missed_unit(hub: &Hub, within: Duration) -> Vec<String> {
+    let missed = hub.missed_unit.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Some(MissedUnit { machine, unit }) = missed else {
+        return Vec::new();
+    };
+    let Some(agent) = running(hub, &machine).await else {
+        return Vec::new();
+    };
+    let lines = readiness::journal_of(&agent, &unit, within).await;
+    let tell = |line| format!("{machine}: {unit}: {line}");
+    lines.into_iter().map(tell).collect()
 }
 
 /// The units of a machine that have failed; nothing where it does not run.
 pub(crate) async fn failed_units(hub: &Hub, machine: &str, within: Duration) -> Vec<String> {
-    let Ok(control) = hub.machine(machine) else {
-        return Vec::new();
-    };
-    if !matches!(control.state(), "up" | "ready") {
-        return Vec::new();
-    }
-    let Ok(agent) = control.start().await else {
+    let Some(agent) = running(hub, machine).await else {
         return Vec::new();
     };
     readiness::failed_units(&agent, within).await
+}
+
+/// The agent of a machine, if that runs.
+async fn running(hub: &Hub, machine: &str) -> Option<Agent> {
+    let control = hub.machine(machine).ok()?;
+    if !matches!(control.state(), "up" | "ready") {
+        return None;
+    }
+    control.start().await.ok()
 }
 
 async fn checked<T>(

@@ -41,6 +41,7 @@ const TESTS: &[(&str, Test)] = &[
     ),
     ("no_python_is_a_clear_sentence", tests::no_python),
     ("a_paused_test_waits_for_a_client", tests::paused),
+    ("a_session_that_is_dropped_is_over", tests::dropped),
     ("a_guard_cleans_up_after_its_engine", killed::engine),
     ("a_sweep_cleans_up_after_both", killed::engine_and_guard),
     (

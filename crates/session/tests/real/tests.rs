@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use machinist_events::{FailureKind, Outcome, Stream, What};
-use machinist_session::protocol::Verb;
-use machinist_session::{Cancel, Client, OnFailure, TestResult, run_test};
+use machinist_session::protocol::{Command, Verb};
+use machinist_session::{Brief, Cancel, Client, OnFailure, Session, TestResult, run_test};
 
 use crate::lab::{Place, runtime};
 
@@ -297,5 +297,35 @@ pub fn paused() -> Result<(), Failed> {
     });
     assert_eq!(result.outcome, Outcome::Failed);
     assert!(place.sessions().is_empty());
+    Ok(())
+}
+
+pub fn dropped() -> Result<(), Failed> {
+    let place = Place::new();
+    let job = place.job("machines = [\"a\"]\nsteps = [{ machine = \"a\", run = \"true\" }]\n");
+    runtime().block_on(async {
+        let engine = place.engine().await;
+        let brief = Brief {
+            lab: job.lab,
+            file: job.file,
+            base: job.base,
+            test: Some(job.test),
+            agent_only: false,
+            timeout_factor: 1.0,
+        };
+        let session = Session::open(&engine, brief).await.unwrap();
+        session.start(&[]).await.unwrap();
+        let mut client = Client::connect(session.socket()).await.unwrap();
+        let execute = Verb::Execute {
+            machine: "a".into(),
+            command: Command::shell("sleep 1000"),
+            detach: true,
+        };
+        client.ask(execute).await.unwrap();
+        drop(session);
+        // What runs there holds the session no longer.
+        let ended = async { while client.ask(Verb::Status).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(10), ended).await
+    })?;
     Ok(())
 }
