@@ -120,7 +120,13 @@ impl Cache {
                 // By a rename, so that another process never reads half of it.
                 let fresh = self.dir.join(format!("tmp/format-{}", std::process::id()));
                 fs::write(&fresh, format!("{FORMAT}\n")).at("write", &fresh)?;
-                Ok(fs::rename(&fresh, &path).at("write", &path)?)
+                match fs::rename(&fresh, &path) {
+                    // Another thread of ours has just moved it there.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => {
+                        Ok(())
+                    }
+                    renamed => Ok(renamed.at("write", &path)?),
+                }
             }
             Err(error) => Ok(Err(error).at("read", &path)?),
         }
