@@ -32,7 +32,9 @@ fn isolated(bench: &Bench) -> Result<()> {
         "t.py",
         r#"
 start_all()
+# Not for the port alone: nginx opens it for a moment when it looks at its configuration.
 for m in (c1, c2, v1, v2, both):
+    m.wait_for_unit("nginx.service")
     m.wait_for_open_port(80)
 def sees(a, address):
     a.succeed(f"curl -fsS --max-time 20 -g http://{address}/")

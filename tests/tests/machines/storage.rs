@@ -36,8 +36,8 @@ memory = "768M"
 [[test]]
 name = "both ways"
 steps = [
-  { machine = "c", wait = "port:80" },
-  { machine = "v", wait = "port:80", timeout = "120s" },
+  { machine = "c", wait = "unit:nginx.service" },
+  { machine = "v", wait = "unit:nginx.service", timeout = "120s" },
   { machine = "c", run = "head -c 100000000 /dev/urandom > /var/www/html/f && sha256sum < /var/www/html/f > /var/www/html/sum" },
   { machine = "v", run = "curl -fsS http://c/f > /var/www/html/f && sha256sum < /var/www/html/f > /var/www/html/sum" },
   { machine = "v", run = "curl -fsS http://c/sum | cmp - /var/www/html/sum" },
