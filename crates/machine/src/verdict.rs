@@ -5,11 +5,13 @@
 //! condemned: for this process at once, and for others until the host boots again or has another
 //! QEMU. No trial is lost twice on the same host.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -48,6 +50,8 @@ impl Accelerator {
     }
 }
 
+const KVM: &str = "/dev/kvm";
+
 /// Version of the file's format. A file of another version says nothing.
 const FORMAT: u32 = 1;
 
@@ -73,6 +77,8 @@ pub struct Verdicts {
     file: Option<PathBuf>,
     host: Host,
     condemned: Arc<watch::Sender<Option<String>>>,
+    /// The user was told that KVM is there and shut.
+    told: Arc<AtomicBool>,
 }
 
 impl Verdicts {
@@ -90,6 +96,7 @@ impl Verdicts {
             file: Some(file),
             host,
             condemned: Arc::new(watch::Sender::new(known)),
+            told: Arc::default(),
         }
     }
 
@@ -100,6 +107,7 @@ impl Verdicts {
             file: None,
             host: Host::of_this_boot(Path::new("")),
             condemned: Arc::new(watch::Sender::new(None)),
+            told: Arc::default(),
         }
     }
 
@@ -124,6 +132,29 @@ impl Verdicts {
         if let Err(error) = self.remember(reason) {
             tracing::warn!("{error}: {}", error.source);
         }
+    }
+
+    /// Why KVM does not work, with where that is remembered, and so how to have it forgotten.
+    pub(crate) fn explain(&self, reason: &str) -> String {
+        match &self.file {
+            Some(file) => format!(
+                "{reason} (remembered until the next boot in {}; remove it to try again)",
+                file.display()
+            ),
+            None => reason.to_owned(),
+        }
+    }
+
+    /// One sentence for the user, once, where a VM that asks for `wish` is emulated although the
+    /// host has KVM.
+    pub(crate) fn shut(&self, wish: Accel) -> Option<String> {
+        if wish != Accel::Auto || self.kvm().is_some() {
+            return None;
+        }
+        let error = open_kvm().err()?;
+        let group = fs::metadata(KVM).ok()?.gid();
+        let first = !self.told.swap(true, Ordering::Relaxed);
+        first.then(|| shut_sentence(&error, group))
     }
 
     fn remember(&self, reason: &str) -> Result<(), PathError> {
@@ -156,14 +187,16 @@ impl Verdicts {
         let verdict = self.kvm();
         match (wish, verdict) {
             (Accel::Tcg, _) | (Accel::Auto, Some(_)) => Ok(Accelerator::Tcg),
-            (Accel::Kvm, Some(reason)) => Err(format!("KVM does not work here: {reason}")),
+            (Accel::Kvm, Some(reason)) => {
+                Err(format!("KVM does not work here: {}", self.explain(&reason)))
+            }
             (Accel::Auto, None) => Ok(match open_kvm() {
                 Ok(()) => Accelerator::Kvm,
                 Err(_) => Accelerator::Tcg,
             }),
             (Accel::Kvm, None) => match open_kvm() {
                 Ok(()) => Ok(Accelerator::Kvm),
-                Err(error) => Err(format!("/dev/kvm cannot be opened: {error}")),
+                Err(error) => Err(format!("{KVM} cannot be opened: {error}")),
             },
         }
     }
@@ -186,8 +219,29 @@ fn open_kvm() -> io::Result<()> {
     fs::File::options()
         .read(true)
         .write(true)
-        .open("/dev/kvm")
+        .open(KVM)
         .map(drop)
+}
+
+/// Why VMs are emulated, where [`KVM`] belongs to `group` and opening it fails.
+fn shut_sentence(error: &io::Error, group: u32) -> String {
+    let mut text = format!("VMs are emulated, which is slow: {KVM} cannot be opened: {error}");
+    // Of root's group nobody becomes a member for this.
+    if error.kind() == io::ErrorKind::PermissionDenied && group != 0 {
+        let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+        let name = group_name(&groups, group).unwrap_or("kvm");
+        // Writing to a string cannot fail.
+        _ = write!(text, "; members of the group {name} can");
+    }
+    text
+}
+
+fn group_name(groups: &str, number: u32) -> Option<&str> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(number)).then_some(name)
+    })
 }
 
 #[cfg(test)]
@@ -206,7 +260,11 @@ mod tests {
         assert_eq!(first.choose(Accel::Auto), Ok(Accelerator::Tcg));
         assert_eq!(
             first.choose(Accel::Kvm),
-            Err("KVM does not work here: it did not move".into())
+            Err(format!(
+                "KVM does not work here: it did not move (remembered until the next boot in \
+                 {}/accelerators.json; remove it to try again)",
+                dir.path().display()
+            ))
         );
 
         let second = Verdicts::open(dir.path(), &qemu);
@@ -214,6 +272,20 @@ mod tests {
 
         fs::write(&qemu, "another").unwrap();
         assert_eq!(Verdicts::open(dir.path(), &qemu).kvm(), None);
+    }
+
+    #[test]
+    fn a_shut_kvm_names_the_group_that_may() {
+        let denied = io::Error::from_raw_os_error(13);
+        assert_eq!(
+            shut_sentence(&denied, 0),
+            "VMs are emulated, which is slow: /dev/kvm cannot be opened: \
+             Permission denied (os error 13)"
+        );
+        assert!(shut_sentence(&denied, 4_000_000).ends_with("; members of the group kvm can"));
+        let groups = "root:x:0:\nkvm:x:106:me,you\n";
+        assert_eq!(group_name(groups, 106), Some("kvm"));
+        assert_eq!(group_name(groups, 10), None);
     }
 
     #[test]

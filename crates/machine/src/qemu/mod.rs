@@ -22,7 +22,7 @@ use machinist_image::BootRoot;
 use machinist_sys::process::{Child, Spawn};
 use tokio::sync::mpsc;
 
-use crate::backend::{Mode, Run};
+use crate::backend::{Happening, Mode, Run};
 use crate::console::Console;
 use crate::environment::{Attached, Environment};
 use crate::error::LaunchError;
@@ -146,6 +146,12 @@ impl Qemu {
         }
         let (control, controlled) = mpsc::unbounded_channel();
         let (tell, happenings) = mpsc::unbounded_channel();
+        if accelerator == Accelerator::Tcg
+            && let Some(note) = self.environment.verdicts.shut(self.wish())
+        {
+            // The receiver is in our hand.
+            drop(tell.send(Happening::Note(note)));
+        }
         let (qmp, events) = qmp::Qmp::start(control_socket);
         let trial = (accelerator == Accelerator::Kvm).then(|| run::Trial {
             verdicts: self.environment.verdicts.clone(),

@@ -211,6 +211,7 @@ impl Running {
             return;
         };
         trial.verdicts.condemn_kvm(&reason);
+        let reason = trial.verdicts.explain(&reason);
         self.say(if trial.strict {
             Happening::Broken(format!("KVM does not work here: {reason}"))
         } else {
