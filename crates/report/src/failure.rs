@@ -119,7 +119,7 @@ impl FailureReport<'_> {
                 "   {}",
                 self.paint.paint(FAINT, "what else went wrong")
             ));
-            let most = if also.len() > 4 { 3 } else { 4 };
+            let most = if also.len() > 6 { 5 } else { 6 };
             for text in also.iter().take(most) {
                 lines.push(self.cut(&format!("       {}", plain_line(text))));
             }

@@ -95,7 +95,14 @@ const JOURNAL_LINES: &str = "5";
 
 /// The last lines of a unit's journal, as far as they can be had in time.
 pub(crate) async fn journal_of(agent: &Agent, unit: &str, within: Duration) -> Vec<String> {
-    let last = ["journalctl", "--quiet", "--no-pager", "--output=cat", "--lines", JOURNAL_LINES];
+    let last = [
+        "journalctl",
+        "--quiet",
+        "--no-pager",
+        "--output=cat",
+        "--lines",
+        JOURNAL_LINES,
+    ];
     let command = Command::argv(last.iter().chain(&["--unit", unit])).timeout(within);
     let Ok(output) = agent.output(&command).await else {
         return Vec::new();

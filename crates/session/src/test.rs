@@ -12,9 +12,9 @@ use crate::protocol::{Fault, ScriptReport};
 use crate::script::{Script, ScriptError};
 use crate::{Brief, Cancel, Engine, Session, chain, server, steps};
 
-/// How long what else went wrong is looked for.
 /// How long it may take to read a unit's journal.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long what else went wrong is looked for.
 const LOOK_AROUND: Duration = Duration::from_secs(3);
 
 /// What to do at a failure.

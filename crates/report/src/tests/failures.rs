@@ -93,10 +93,10 @@ fn the_worst_case_has_forty_lines() {
        something else
        something else
        something else
-       and 27 more
+       something else
+       something else
+       and 25 more
    last lines of the machines, in seconds
-      29.60 m2 line 296
-      29.70 m0 line 297
       29.80 m1 line 298
       29.90 m2 line 299
    logs   /run/machinist/s1

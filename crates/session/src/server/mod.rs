@@ -12,7 +12,7 @@ mod waits;
 
 pub(crate) use commands::{Ran, execute};
 pub(crate) use files::{copy_in, copy_out};
-pub(crate) use waits::{failed_units, file, journal, port, socket, unit};
+pub(crate) use waits::{failed_units, file, journal, missed_unit, port, socket, unit};
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;

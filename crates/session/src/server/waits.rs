@@ -173,13 +173,19 @@ pub(crate) async fn unit(
         machine: machine.to_owned(),
         unit: name.to_owned(),
     });
-    *hub.missed_unit.lock().unwrap_or_else(PoisonError::into_inner) = missed;
+    *hub.missed_unit
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = missed;
     done
 }
 
 /// The last words of the unit that was last waited for in vain.
 pub(crate) async fn missed_unit(hub: &Hub, within: Duration) -> Vec<String> {
-    let missed = hub.missed_unit.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let missed = hub
+        .missed_unit
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
     let Some(MissedUnit { machine, unit }) = missed else {
         return Vec::new();
     };
