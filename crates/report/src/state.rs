@@ -56,7 +56,12 @@ struct Activity {
     since: f64,
     text: String,
     state: String,
+    /// Whether lines say that it is in this state.
+    told: bool,
 }
+
+/// What is over sooner is not worth a line, in seconds.
+const WORTH_A_LINE: f64 = 1.0;
 
 /// A test that runs, or, under the name "", what happens outside of tests.
 #[derive(Debug, Default)]
@@ -111,6 +116,7 @@ impl Running {
             What::WaitProgress { id, state } => {
                 if let Some(activity) = self.activities.get_mut(id) {
                     activity.state = plain_line(state).into_owned();
+                    activity.told = false;
                 }
             }
             What::CommandFinished { id, .. } | What::WaitFinished { id, .. } => {
@@ -121,8 +127,25 @@ impl Running {
     }
 
     fn begin(&mut self, id: u64, since: f64, text: String) {
-        let state = String::new();
-        self.activities.insert(id, Activity { since, text, state });
+        let activity = Activity {
+            since,
+            text,
+            state: String::new(),
+            told: true,
+        };
+        self.activities.insert(id, activity);
+    }
+
+    /// The waits whose state lines have not said yet, and that take long enough for one.
+    pub(crate) fn untold(&mut self, now: f64) -> Vec<String> {
+        self.activities
+            .values_mut()
+            .filter(|activity| !activity.told && now - activity.since >= WORTH_A_LINE)
+            .map(|activity| {
+                activity.told = true;
+                format!("{} ({})", activity.text, activity.state)
+            })
+            .collect()
     }
 
     fn keep(&mut self, elapsed: f64, machine: &str, line: &str) {

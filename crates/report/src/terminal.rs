@@ -305,6 +305,13 @@ impl<W: Write + Send + 'static> Terminal<W> {
             return Ok(());
         }
         let bars = self.options.progress == Progress::Bar;
+        if !bars {
+            let test = event.test.as_deref().unwrap_or("");
+            let untold = self.running.get_mut(test);
+            for text in untold.map_or(Vec::new(), |test| test.untold(event.elapsed)) {
+                self.status(FAINT, "Waiting", "", &text)?;
+            }
+        }
         match &event.what {
             What::ImageFinished { image, seconds } => self.status(
                 STRONG,
@@ -344,16 +351,6 @@ impl<W: Write + Send + 'static> Terminal<W> {
             }
             What::MachineFailed { reason, .. } => {
                 self.status(BAD, "Machine", "", &about(event, reason))
-            }
-            What::WaitProgress { id: _, state } => {
-                let test = event.test.as_deref().unwrap_or("");
-                let busy = self.running.get(test).and_then(Running::busy);
-                self.status(
-                    FAINT,
-                    "Waiting",
-                    "",
-                    &busy.unwrap_or_else(|| about(event, state)),
-                )
             }
             _ => Ok(()),
         }

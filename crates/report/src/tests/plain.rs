@@ -17,7 +17,6 @@ fn a_run_in_lines() {
         PASS [    3.200s] serves the index
 failover: two
 failover: lines
-     Waiting db: booting
         SLOW [>  60.000s] failover (db: booting)
         FAIL [   71.800s] failover
 ── failover after 1 min 11 s
