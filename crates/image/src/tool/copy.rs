@@ -21,6 +21,7 @@ pub(crate) fn tree(from: &Path, to: &Path) -> Tool {
         program: "cp",
         package: "coreutils",
         args,
+        temporary: None,
         isolated: false,
         hint: |_| None,
     }

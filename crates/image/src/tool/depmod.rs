@@ -11,6 +11,7 @@ pub(crate) fn tool(tree: &Path, depmod: &str, version: &str) -> Tool {
         program: "chroot",
         package: "coreutils",
         args: vec![tree.into(), depmod.into(), "-a".into(), version.into()],
+        temporary: None,
         isolated: true,
         hint: |_| None,
     }

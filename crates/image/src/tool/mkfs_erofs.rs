@@ -11,6 +11,7 @@ pub(crate) fn tool(tree: &Path, image: &Path) -> Tool {
         program: "mkfs.erofs",
         package: "erofs-utils",
         args: args(tree, image),
+        temporary: None,
         isolated: false,
         hint: |_| None,
     }

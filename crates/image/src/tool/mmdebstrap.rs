@@ -36,6 +36,8 @@ pub(crate) fn tool(request: &Request<'_>) -> Tool {
         program: "mmdebstrap",
         package: "mmdebstrap",
         args: args(request),
+        // It leaves its keyring's directory behind when it is killed.
+        temporary: request.target.parent().map(Path::to_owned),
         isolated: true,
         hint,
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -26,6 +26,8 @@ pub(crate) struct Tool {
     pub(crate) package: &'static str,
     /// Its arguments.
     pub(crate) args: Vec<OsString>,
+    /// Where it makes its temporary files; the host's own place where `None`.
+    pub(crate) temporary: Option<PathBuf>,
     /// Whether it gets namespaces of its own for mounts and processes: all that it mounts and
     /// starts vanishes with it.
     pub(crate) isolated: bool,
@@ -166,6 +168,9 @@ pub(crate) fn run(
         .env("LC_ALL", "C.UTF-8")
         .env_remove("LANGUAGE")
         .env("DEBIAN_FRONTEND", "noninteractive");
+    if let Some(directory) = &tool.temporary {
+        command.env("TMPDIR", directory);
+    }
     let mut child = process::spawn(command).map_err(start)?;
     let said = follow(&mut child, reader, job.cancel, listen);
     let status = child.wait().map_err(start)?;
@@ -239,6 +244,7 @@ pub(crate) fn remove_mapped(tree: &Path) -> io::Result<()> {
             "--".into(),
             tree.into(),
         ],
+        temporary: None,
         isolated: false,
         hint: |_| None,
     };
@@ -283,6 +289,7 @@ mod tests {
             program: "sh",
             package: "dash",
             args: vec!["-c".into(), script.into()],
+            temporary: None,
             isolated,
             hint: |_| None,
         }
@@ -347,6 +354,7 @@ mod tests {
             program: "machinist-no-such-tool",
             package: "some-package",
             args: Vec::new(),
+            temporary: None,
             isolated: false,
             hint: |_| None,
         };

@@ -11,6 +11,7 @@ pub(crate) fn unpack(archive: &Path, target: &Path) -> Tool {
         program: "tar",
         package: "tar",
         args: unpack_args(archive, target),
+        temporary: None,
         isolated: false,
         hint: |_| None,
     }
