@@ -357,7 +357,11 @@ class Machine:
         raise MachineError(f"the console of {self.name} ended")
 
     def get_console_log(self) -> str:
-        """What the machine's console has printed since its last start."""
+        """What the machine's console has printed in this session.
+
+        Over all starts of the machine; of a console that says very much, the last
+        50,000 lines or 16 MiB.
+        """
         request = self._connection.send("console", {"machine": self.name, "only_past": True})
         lines: list[str] = []
         while (part := request.next_part()) is not None:

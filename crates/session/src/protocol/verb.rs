@@ -280,7 +280,7 @@ pub enum Verb {
     Console {
         /// The machine.
         machine: String,
-        /// The first line wanted, counted from 0 since the machine's last start.
+        /// The first line wanted, counted from 0 over all starts of the machine in this session.
         #[serde(default)]
         from: u64,
         /// What the client waits for, to be told to the user.
