@@ -60,10 +60,9 @@ fn show(report: &Report) {
         ui::data(format_args!("{file}: {problem}"));
     }
     if report.problems.is_empty() {
-        let (machines, tests) = (report.machines, report.tests);
-        ui::data(format_args!(
-            "{file}: {machines} machines, {tests} tests, no mistakes"
-        ));
+        let machines = ui::count(report.machines, "machine");
+        let tests = ui::count(report.tests, "test");
+        ui::data(format_args!("{file}: {machines}, {tests}, no mistakes"));
     }
 }
 

@@ -84,7 +84,7 @@ fn shown(lab: &Lab, test: &Test, environment: &Environment) -> Shown {
         tags: test.tags.clone(),
         timeout: test.timeout.as_secs_f64(),
         body: match &test.body {
-            Body::Steps(steps) => format!("{} steps", steps.len()),
+            Body::Steps(steps) => ui::count(steps.len(), "step"),
             Body::Script(path) => format!("script {}", path.display()),
         },
         machines: machines().map(machine).collect(),

@@ -42,6 +42,8 @@ enum LaunchError {
     Isolate(#[source] io::Error),
     #[error("cannot prepare the container's root")]
     Prepare(#[from] PathError),
+    #[error("cannot use the volume")]
+    Volume(#[source] PathError),
     #[error("cannot run systemd-nspawn")]
     Execute(#[source] io::Error),
 }
@@ -159,7 +161,7 @@ fn line(reader: &mut impl BufRead) -> Result<String, LaunchError> {
 }
 
 /// Makes the mounts that the container stands on, and writes its identity.
-fn prepare(plan: &Plan) -> Result<(), PathError> {
+fn prepare(plan: &Plan) -> Result<(), LaunchError> {
     let root = Path::new("/");
     rustix::mount::mount_change(
         root,
@@ -173,7 +175,8 @@ fn prepare(plan: &Plan) -> Result<(), PathError> {
         .volumes
         .iter()
         .map(|volume| handle(&volume.source))
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(LaunchError::Volume)?;
 
     let run = Path::new("/run");
     make_dir(run)?;
