@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use machinist_events::What;
 use machinist_image::{self as image, Image, ImageSpec, Step, Store, Want};
 use machinist_lab::{self as lab, FileContents};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use crate::chain;
 use crate::log::Log;
@@ -25,6 +25,24 @@ pub(crate) struct Images {
     base: PathBuf,
     log: Arc<Log>,
     cells: Mutex<Cells>,
+    /// How many builds run.
+    running: watch::Sender<usize>,
+}
+
+/// A build that runs. It may go on for a while after everybody has stopped waiting for it.
+struct Build(watch::Sender<usize>);
+
+impl Build {
+    fn begin(running: &watch::Sender<usize>) -> Self {
+        running.send_modify(|count| *count += 1);
+        Self(running.clone())
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl Images {
@@ -37,12 +55,19 @@ impl Images {
             base: base.to_owned(),
             log,
             cells: Mutex::new(HashMap::new()),
+            running: watch::Sender::new(0),
         }
     }
 
-    /// Stops all builds.
+    /// Stops all builds. They need a moment to clean up: see [`Images::stopped`].
     pub(crate) fn cancel(&self) {
         self.cancel.cancel();
+    }
+
+    /// Waits until no build runs.
+    pub(crate) async fn stopped(&self) {
+        // It cannot close: we hold it.
+        drop(self.running.subscribe().wait_for(|count| *count == 0).await);
     }
 
     /// An image, built now if it is not there.
@@ -60,7 +85,9 @@ impl Images {
         let store = self.store.clone();
         let base = self.base.clone();
         let log = Arc::clone(&self.log);
+        let build = Build::begin(&self.running);
         let built = tokio::task::spawn_blocking(move || {
+            let _build = build;
             let spec =
                 resolve(&wanted, &base).map_err(|error| Fault::usage(chain::text(&error)))?;
             let tell = |step| tell(&log, step);

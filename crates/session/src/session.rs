@@ -30,6 +30,8 @@ use crate::{Cancel, Engine, server};
 
 /// How long machines may take to power off when a session ends.
 const POWER_OFF: Duration = Duration::from_secs(20);
+/// How long builds of images may take to clean up after they were told to end.
+const BUILDS: Duration = Duration::from_secs(10);
 /// How long connections may take to end.
 const CONNECTIONS: Duration = Duration::from_secs(5);
 
@@ -314,6 +316,11 @@ impl Session {
             }
         }
         self.end_machines(None).await;
+        // The process may end with us: a build that has not cleaned up would leave what it made.
+        tokio::select! {
+            () = hurry.cancelled() => {}
+            _ = tokio::time::timeout(BUILDS, inner.ground.images.stopped()) => {}
+        }
         inner.hub.over.cancel();
         // Connections know how to end; one that does not must not keep the rest from being removed.
         drop(tokio::time::timeout(CONNECTIONS, end.serving).await);
