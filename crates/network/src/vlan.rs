@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use machinist_sys::ethtool;
 use machinist_sys::namespace::NetNs;
@@ -20,6 +21,9 @@ use crate::switch::PortId;
 
 /// The longest packet that passes unless said otherwise, in bytes: that of every Ethernet.
 pub const DEFAULT_MTU: u32 = 1500;
+
+/// How long the kernel may take to note that a veth pair's cable is in; microseconds are usual.
+const CARRIER: Duration = Duration::from_secs(1);
 
 /// Offloads that the switch neither passes on nor finishes: packets within packets, and protocols
 /// that are cut or summed in other ways than TCP and UDP. Without them the container's kernel does
@@ -154,6 +158,7 @@ impl Vlan {
         let (index, socket) = segment.make_outer(name, &spec, mtu)?;
         let configured = configure_inner(name, &spec);
         let attached = configured.and_then(|()| {
+            segment.settle(name, index)?;
             self.attach(
                 name,
                 mtu,
@@ -253,6 +258,19 @@ impl Segment {
                 })
             }
         }
+    }
+
+    /// Waits until the outer end carries frames, which takes the inner one to be up.
+    fn settle(&self, name: &str, index: u32) -> Result<(), AttachError> {
+        let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        let settled = outside.as_mut().map_or(Ok(true), |outside| {
+            outside.netlink.wait_until_running(index, CARRIER)
+        });
+        // What does not carry by then loses a first frame, which its sender repeats.
+        settled.map(drop).map_err(|source| AttachError::Interface {
+            port: name.to_owned(),
+            source,
+        })
     }
 
     fn delete(&self, index: u32) {
@@ -356,6 +374,7 @@ fn bring_up(spec: &VethSpec) -> Result<(), NetlinkError> {
     for (address, prefix) in &spec.addresses {
         netlink.add_address(index, *address, *prefix)?;
     }
+    netlink.wait_until_running(index, CARRIER)?;
     Ok(())
 }
 

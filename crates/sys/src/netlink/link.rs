@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL, NlaBuffer, NlasIterator};
 use netlink_packet_route::AddressFamily;
@@ -36,6 +38,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it has been set up.
     pub up: bool,
+    /// Whether it carries frames: it is up, its cable is in, and the kernel has taken note of both.
+    pub running: bool,
 }
 
 /// One end of a veth pair that is to be.
@@ -108,6 +112,34 @@ impl Netlink {
             body: &message,
             doing: &|| format!("create the veth pair {} and {}", end.name, peer.name),
         })
+    }
+
+    /// Waits until an interface carries frames, and tells whether it does.
+    ///
+    /// Setting it up is not the end: the kernel notes a carrier in a task of its own, and until then
+    /// it drops what is sent, without a word.
+    ///
+    /// # Errors
+    /// Those of [`Netlink::links`].
+    pub fn wait_until_running(
+        &mut self,
+        index: u32,
+        within: Duration,
+    ) -> Result<bool, NetlinkError> {
+        let begun = Instant::now();
+        let mut pause = Duration::from_micros(200);
+        loop {
+            let links = self.links()?;
+            if links.iter().any(|link| link.index == index && link.running) {
+                return Ok(true);
+            }
+            if begun.elapsed() >= within {
+                return Ok(false);
+            }
+            // Its messages about links come through the same task, and are no sooner.
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
     }
 
     /// Sets an interface up or down.
@@ -298,12 +330,14 @@ fn read_link(body: &[u8]) -> Result<Link, NetlinkError> {
     };
     let index = word(4).ok_or_else(|| malformed("a link without an index"))?;
     let flags = word(8).ok_or_else(|| malformed("a link without flags"))?;
+    let flags = LinkFlags::from_bits_retain(flags);
     let mut link = Link {
         index,
         name: String::new(),
         mac: None,
         mtu: 0,
-        up: LinkFlags::from_bits_retain(flags).contains(LinkFlags::Up),
+        up: flags.contains(LinkFlags::Up),
+        running: flags.contains(LinkFlags::Running),
     };
     let attributes = body.get(LinkMessage::default().buffer_len()..);
     for attribute in NlasIterator::new(attributes.unwrap_or_default()) {
