@@ -207,16 +207,7 @@ pub(crate) fn gate(runtime: &Path) -> Result<File, PathError> {
         .create(runtime)
         .at("make the directory", runtime)?;
     ours_alone(runtime).at("use the directory", runtime)?;
-    let path = runtime.join(GATE);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .at("open", &path)?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
-    Ok(file)
+    hold(&runtime.join(GATE))
 }
 
 /// The directory may have been there, under a name that anybody can guess: whoever else can write
@@ -240,16 +231,23 @@ fn ours_alone(runtime: &Path) -> std::io::Result<()> {
 /// Takes a session's lock, waiting for whoever holds it. Where the lock's file is missing, an
 /// engine was killed while it made the directory; then it is made.
 pub(crate) fn lock(session: &Path) -> Result<File, PathError> {
-    let path = session.join(LOCK);
-    let file = OpenOptions::new()
+    hold(&session.join(LOCK))
+}
+
+/// Locks a file for us alone, waiting for whoever holds it; makes it where it is missing.
+fn hold(path: &Path) -> Result<File, PathError> {
+    let file = open_lock(path).at("open", path)?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).at("lock", path)?;
+    Ok(file)
+}
+
+fn open_lock(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
-        .open(&path)
-        .at("open", &path)?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
-    Ok(file)
+        .open(path)
 }
 
 /// Takes a session's lock if nobody holds it. A directory without a lock file is nobody's: its
@@ -259,13 +257,7 @@ pub(crate) fn try_lock(
     operation: FlockOperation,
 ) -> Result<Option<File>, PathError> {
     let path = session.join(LOCK);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path);
-    let file = match file {
+    let file = match open_lock(&path) {
         // The directory has gone in the meantime: the same as held by another.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file.at("open", &path)?,
