@@ -8,6 +8,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::process::{ExitCode, Stdio};
 
 use machinist_sys::process::Spawn;
@@ -71,6 +72,9 @@ fn enter(arguments: &[String]) -> Result<ExitCode, EnterError> {
     let mut spawn = Spawn::new(format!("/proc/self/fd/{agent}"));
     spawn
         .command()
+        // By the `@` systemd spares it when it ends all processes at the very end. It is no child of
+        // systemd's, which would not hear that it has died, and look again only after ten seconds.
+        .arg0("@machinist-agent")
         .arg("serve")
         .env_clear()
         .current_dir("/")
