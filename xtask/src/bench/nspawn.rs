@@ -1,11 +1,13 @@
 //! Raw systemd-nspawn: what machinist's containers are built on.
 
+use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::command;
@@ -15,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A container whose systemd has reported that its start is finished.
 pub struct Raw {
     child: Child,
+    _cgroup: Cgroup,
     /// The process id of its init, on the host.
     pub init: u32,
     /// From the start of systemd-nspawn until the report.
@@ -28,16 +31,15 @@ impl Raw {
         let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).context("cannot make a socket")?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        let mut nspawn = command(
-            "systemd-nspawn",
-            ["--register=no", "--keep-unit", "--quiet"],
-        );
+        let cgroup = Cgroup::new(name)?;
+        // It is not to share a cgroup with other containers.
+        let join = "echo 0 > \"$0\" && exec systemd-nspawn \"$@\"";
+        let mut nspawn = command("sh", ["-c", join]);
         nspawn
-            .args([
-                "--volatile=overlay",
-                "--console=read-only",
-                "--notify-ready=yes",
-            ])
+            .arg(cgroup.0.join("cgroup.procs"))
+            .args(["--register=no", "--keep-unit", "--quiet"])
+            .args(["--volatile=overlay", "--console=read-only"])
+            .arg("--notify-ready=yes")
             .arg("--directory")
             .arg(root)
             .args(["--machine", name, "--boot"])
@@ -51,6 +53,7 @@ impl Raw {
         let child = nspawn.spawn().context("cannot run systemd-nspawn")?;
         let mut raw = Self {
             child,
+            _cgroup: cgroup,
             init: 0,
             took: Duration::ZERO,
         };
@@ -85,9 +88,11 @@ impl Raw {
     pub fn stop(mut self) -> Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         kill_process(pid.context("no process id")?, Signal::TERM)?;
-        self.child
-            .wait()
-            .context("cannot wait for systemd-nspawn")?;
+        let begun = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            ensure!(begun.elapsed() < PATIENCE, "it does not stop");
+            thread::sleep(Duration::from_millis(1));
+        }
         Ok(())
     }
 }
@@ -98,4 +103,41 @@ impl Drop for Raw {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// A cgroup of its own, below ours.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(name: &str) -> Result<Self> {
+        let own = fs::read_to_string("/proc/self/cgroup").context("/proc/self/cgroup")?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+        let mounted = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+        let top = mounted
+            .into_iter()
+            .find(|it| it.join("cgroup.procs").exists());
+        let path = top
+            .context("cgroup2 is not mounted")?
+            .join(own.unwrap_or_default())
+            .join(format!("{name}-{}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        remove(&self.0);
+    }
+}
+
+/// Removes a cgroup and those below it; their files go with them.
+fn remove(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&entry.path());
+        }
+    }
+    // One that a last process is still leaving stays, empty.
+    drop(fs::remove_dir(cgroup));
 }
