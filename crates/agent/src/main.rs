@@ -16,6 +16,7 @@ mod info;
 mod init;
 mod login;
 mod names;
+mod plain;
 mod server;
 mod spawn;
 mod task;

@@ -16,6 +16,7 @@ use rustix::pty::OpenptFlags;
 
 use crate::exec;
 use crate::login::{Login, Logins};
+use crate::plain::Plain;
 use crate::users::{self, User};
 
 /// A process and the agent's ends of its pipes.
@@ -46,7 +47,9 @@ pub(crate) fn spawn(request: &Command, logins: &mut Logins) -> Result<Spawned, F
         errno: 0,
     })?;
     let login = logins.of(&user);
-    let argv = argv(&request.program, &login)?;
+    let direct = without_shell(request, &user, &login);
+    let file = direct.as_ref().map(|direct| direct.file.clone());
+    let argv = direct.map_or_else(|| argv(&request.program, &login), |direct| direct.argv);
     let Some(program) = argv.first() else {
         return Err(Failure {
             text: "empty command".into(),
@@ -66,8 +69,8 @@ pub(crate) fn spawn(request: &Command, logins: &mut Logins) -> Result<Spawned, F
             .map_err(|errno| failure("cannot pass a pipe", &errno.into()))?;
         command
     } else {
-        let mut command = process::Command::new(program);
-        command.args(&argv[1..]);
+        let mut command = process::Command::new(file.as_deref().unwrap_or(Path::new(program)));
+        command.arg0(program).args(&argv[1..]);
         command
     };
     command.env_clear().current_dir(dir);
@@ -99,8 +102,19 @@ pub(crate) fn spawn(request: &Command, logins: &mut Logins) -> Result<Spawned, F
     Ok(spawned)
 }
 
-fn argv(program: &Program, login: &Login) -> Result<Vec<OsString>, Failure> {
-    Ok(match program {
+/// The program and arguments of a script that needs no shell. In an environment or for a user of the
+/// request's own, what bash would find is for bash to say.
+fn without_shell(request: &Command, user: &User, login: &Login) -> Option<Plain> {
+    let ours = user.uid == rustix::process::getuid().as_raw();
+    let usual = request.env.is_empty() && !request.clear_env && request.pty.is_none();
+    match &request.program {
+        Program::Shell { script, .. } if ours && usual => Plain::of(script.as_os_str(), &login.env),
+        _ => None,
+    }
+}
+
+fn argv(program: &Program, login: &Login) -> Vec<OsString> {
+    match program {
         Program::Argv(words) => words
             .iter()
             .map(|word| word.as_os_str().to_owned())
@@ -115,7 +129,7 @@ fn argv(program: &Program, login: &Login) -> Result<Vec<OsString>, Failure> {
             text.push(script.as_os_str());
             vec![login.shell.clone().into(), "-c".into(), text]
         }
-    })
+    }
 }
 
 /// Where a command runs. A wrong directory is said here: from `exec` it looks like a wrong program.
