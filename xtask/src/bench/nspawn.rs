@@ -72,10 +72,14 @@ impl Raw {
         }
     }
 
+    /// The process id of its init, as the host has it.
+    pub fn init(&self) -> String {
+        self.init.to_string()
+    }
+
     /// Runs a command in all of its namespaces.
     pub fn enter(&self, args: &[&str]) -> Result<()> {
-        let target = self.init.to_string();
-        let mut nsenter = command("nsenter", ["--target", &target, "--all"]);
+        let mut nsenter = command("nsenter", ["--target", &self.init(), "--all"]);
         let status = nsenter.args(args).stdout(Stdio::null()).status();
         let status = status.context("cannot run nsenter")?;
         if !status.success() {
