@@ -23,6 +23,7 @@ const FILES: &[(&str, &str)] = files![
     "_retry.py"
     "py.typed"
     "run.py"
+    "symbols.py"
 ];
 
 /// Writes the package into `directory`, which is made, so that `directory` can go into
