@@ -96,8 +96,29 @@ impl Batch {
         }
     }
 
+    /// Receives the datagrams that wait at the socket `fd` into it, replacing what was in it; an
+    /// empty datagram is an empty frame. Returns how many there are, which is not 0. Descriptors
+    /// that came with them are closed by the kernel.
+    ///
+    /// # Errors
+    /// `WouldBlock` where nothing is there, and what the socket has to say.
+    pub fn receive_datagrams(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        self.receive_with(fd, Headers::None, 0)
+    }
+
     pub(super) fn receive(&mut self, fd: BorrowedFd<'_>, headers: Headers) -> io::Result<usize> {
+        self.receive_with(fd, headers, CONTROL)
+    }
+
+    /// `auxiliary` is how many bytes of ancillary data are taken per frame, at most [`CONTROL`].
+    fn receive_with(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        headers: Headers,
+        auxiliary: usize,
+    ) -> io::Result<usize> {
         self.filled = 0;
+        let auxiliary = auxiliary.min(CONTROL);
         // SAFETY: all three are plain structures of the kernel's interface; all zero is valid.
         let mut parts: [[libc::iovec; 2]; FRAMES_AT_ONCE] = unsafe { mem::zeroed() };
         // SAFETY: as above.
@@ -122,7 +143,7 @@ impl Batch {
             header.msg_iov = parts.as_mut_ptr();
             header.msg_iovlen = parts.len();
             header.msg_control = control.0.as_mut_ptr().cast();
-            header.msg_controllen = CONTROL;
+            header.msg_controllen = auxiliary;
         }
         // SAFETY: every message points to a header, a slot and a control buffer of its own, with
         // their true lengths; all of them live, and are touched by nobody else, until the call is
@@ -145,7 +166,7 @@ impl Batch {
             };
             let truncated = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
             let length = length.saturating_sub(noted).min(SLOT - TAG);
-            let control = &controls[index].0[..message.msg_hdr.msg_controllen.min(CONTROL)];
+            let control = &controls[index].0[..message.msg_hdr.msg_controllen.min(auxiliary)];
             self.settle(index, length, truncated, Auxiliary::read(control));
         }
         self.filled = count;
@@ -262,6 +283,34 @@ mod tests {
         assert_eq!(received.bytes[16..], frame[12..]);
         assert_eq!(received.header.csum_start, 38);
         assert_eq!(received.header.hdr_len, 58);
+    }
+
+    #[test]
+    fn datagrams_are_received_and_descriptors_with_them_are_not() {
+        use std::io::{IoSlice, Write};
+        use std::os::fd::AsFd;
+        use std::os::unix::net::UnixDatagram;
+
+        let (here, there) = UnixDatagram::pair().unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut passed = rustix::net::SendAncillaryBuffer::new(&mut space);
+        let fds = [reader.as_fd()];
+        assert!(passed.push(rustix::net::SendAncillaryMessage::ScmRights(&fds)));
+        let flags = rustix::net::SendFlags::empty();
+        rustix::net::sendmsg(&there, &[IoSlice::new(b"first")], &mut passed, flags).unwrap();
+        there.send(b"").unwrap();
+        there.send(&[7; SLOT]).unwrap();
+        drop(reader);
+        let mut batch = Batch::new();
+        assert_eq!(batch.receive_datagrams(here.as_fd()).unwrap(), 3);
+        assert_eq!(batch.frame(0).bytes, b"first");
+        assert_eq!(batch.frame(1).bytes, b"");
+        assert!(!batch.frame(0).truncated && batch.frame(2).truncated);
+        let gone = writer.write(b"nobody reads").unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::BrokenPipe);
+        let empty = batch.receive_datagrams(here.as_fd()).unwrap_err();
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
