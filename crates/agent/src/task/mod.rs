@@ -130,7 +130,7 @@ pub(crate) fn start(
     let task: Result<Box<dyn Task>, Failure> = match request {
         Request::Run(command) => command::start(&command, port, context),
         Request::Connect(address) => connect::start(&address),
-        Request::Wait(condition) => Ok(wait::start(condition)),
+        Request::Wait(condition) => return wait::start(condition, port),
         Request::Put(put) => put::start(&put),
         Request::Get { path } => get::start(&path),
         // The server's own.

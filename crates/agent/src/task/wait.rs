@@ -37,19 +37,27 @@ struct Waiting {
     next: Instant,
 }
 
-pub(super) fn start(condition: Condition) -> Box<dyn Task> {
+/// Begins to wait. None where it holds already: then nothing is watched, because closing an inotify
+/// takes the kernel milliseconds.
+pub(super) fn start(condition: Condition, port: &mut Port<'_>) -> Option<Box<dyn Task>> {
+    if holds(&condition) {
+        port.reply(&Reply::Done);
+        port.close();
+        return None;
+    }
     let inotify = match &condition {
         Condition::Port { .. } => None,
         Condition::File(_) | Condition::Socket { .. } => {
             inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()
         }
     };
-    Box::new(Waiting {
+    Some(Box::new(Waiting {
         condition,
         inotify,
         interval: FIRST_POLL,
+        // With the watch in place it looks once more.
         next: Instant::now(),
-    })
+    }))
 }
 
 impl Task for Waiting {
