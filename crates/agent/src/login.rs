@@ -1,23 +1,25 @@
-//! The environment of a login, read once.
+//! Users with the environment of a login, read once.
 //!
 //! Sourcing `/etc/profile` for every command costs many times what the command costs. The agent
-//! does it once for each user, keeps what came out, and does it again only when the profile's
-//! files changed.
+//! does it once for each user, keeps what came out, and does it again only when the files of the
+//! profile or of the users changed.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use machinist_sys::vfork;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, kill_process_group};
 
-use crate::users::User;
+use crate::spawn::{null, string, variables};
+use crate::users::{self, User};
 
 /// Where programs are until a profile says better.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -26,43 +28,48 @@ pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a command of one user starts with.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Login {
+    pub(crate) user: User,
     pub(crate) env: Vec<(OsString, OsString)>,
     /// The shell for scripts, and whether it is bash.
     pub(crate) shell: PathBuf,
     pub(crate) bash: bool,
 }
 
-/// What the profile was made of when it was read.
-type Stamp = Vec<(u64, u64, i64, i64)>;
+/// How the files were that a login is made of.
+type Stamp = Vec<(u64, u64, u64, i64, i64)>;
 
-/// Logins by user name.
+/// Logins by the user's name or number.
 #[derive(Default)]
 pub(crate) struct Logins {
-    known: HashMap<String, (Stamp, Login)>,
+    stamp: Stamp,
+    known: HashMap<String, Login>,
 }
 
 impl Logins {
-    /// The login of a user, from memory where that is still right.
-    pub(crate) fn of(&mut self, user: &User) -> Login {
+    /// The login of a user, from memory where that is still right. None where there is no such user.
+    pub(crate) fn of(&mut self, name: &str) -> Option<&Login> {
         let stamp = stamp();
-        match self.known.get(&user.name) {
-            Some((then, login)) if *then == stamp => login.clone(),
-            _ => {
-                let login = read(user);
-                self.known.insert(user.name.clone(), (stamp, login.clone()));
-                login
-            }
+        if self.stamp != stamp {
+            self.stamp = stamp;
+            self.known.clear();
         }
+        if !self.known.contains_key(name) {
+            let login = read(users::find(name)?);
+            self.known.insert(name.to_owned(), login);
+        }
+        self.known.get(name)
     }
 }
 
 fn stamp() -> Stamp {
-    ["/etc/profile", "/etc/profile.d", "/etc/environment"]
+    let profile = ["/etc/profile", "/etc/profile.d", "/etc/environment"];
+    [users::PASSWD, users::GROUP]
         .iter()
+        .chain(&profile)
         .filter_map(|path| fs::metadata(path).ok())
-        .map(|meta| (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec()))
+        .map(|it| (it.dev(), it.ino(), it.size(), it.mtime(), it.mtime_nsec()))
         .collect()
 }
 
@@ -86,13 +93,18 @@ fn base(user: &User) -> Vec<(OsString, OsString)> {
     env
 }
 
-fn read(user: &User) -> Login {
-    let base = base(user);
+fn read(user: User) -> Login {
+    let base = base(&user);
     let shell = find_shell(OsStr::new(PATH)).0;
-    let env = source_profile(user, &base, &shell).unwrap_or(base);
+    let env = source_profile(&user, &base, &shell).unwrap_or(base);
     let path = env.iter().find(|(name, _)| name == "PATH");
     let (shell, bash) = find_shell(path.map_or(OsStr::new(PATH), |(_, value)| value));
-    Login { env, shell, bash }
+    Login {
+        user,
+        env,
+        shell,
+        bash,
+    }
 }
 
 /// bash in the search path or where distributions keep it; else `/bin/sh`.
@@ -118,42 +130,34 @@ fn source_profile(
     if !Path::new("/etc/profile").exists() {
         return None;
     }
-    let mut command = if user.uid == rustix::process::getuid().as_raw() {
-        Command::new(shell)
-    } else {
-        let (_, status) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).ok()?;
-        // Nobody reads the status here: a failure shows as an empty environment.
-        let mut command = crate::exec::command(Some(user), false, &status);
-        command.arg(shell);
-        command
+    let script = ". /etc/profile >/dev/null 2>&1; exec env -0";
+    let argv = [shell.as_os_str(), OsStr::new("-c"), OsStr::new(script)];
+    let (reader, writer) = std::io::pipe().ok()?;
+    let null = null().ok()?;
+    let program = vfork::Program {
+        files: vec![string(shell).ok()?],
+        argv: argv
+            .map(string)
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .ok()?,
+        env: variables(base.iter().map(|(name, value)| (&**name, &**value))).ok()?,
+        dir: c"/".into(),
+        stdio: [null.as_fd(), writer.as_fd(), null.as_fd()],
+        terminal: false,
+        user: user.ids(),
     };
-    let mut child = command
-        .args(["-c", ". /etc/profile >/dev/null 2>&1; exec env -0"])
-        .env_clear()
-        .envs(base.iter().cloned())
-        .current_dir("/")
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let output = child
-        .stdout
-        .take()
-        .map(|stdout| read_within(stdout, PATIENCE));
-    if let Ok(pid) = i32::try_from(child.id())
-        && let Some(group) = rustix::process::Pid::from_raw(pid)
-    {
-        // After the environment was printed there is nothing left to do, hung or not.
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-    }
+    let child = program.start().ok()?;
+    drop(writer);
+    let output = read_within(reader, PATIENCE);
+    // After the environment was printed there is nothing left to do, hung or not.
+    let _ = kill_process_group(child.pid(), Signal::KILL);
     drop(child.wait());
-    let env = parse(&output??);
+    let env = parse(&output?);
     (!env.is_empty()).then_some(env)
 }
 
-fn read_within(mut pipe: impl Read + std::os::fd::AsFd, patience: Duration) -> Option<Vec<u8>> {
+fn read_within(mut pipe: impl Read + AsFd, patience: Duration) -> Option<Vec<u8>> {
     let deadline = Instant::now() + patience;
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];

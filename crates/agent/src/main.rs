@@ -3,15 +3,12 @@
 //! How it is called tells what it does:
 //! - `/init`, as PID 1 of our initrd: [`init`].
 //! - `serve`: the agent on its standard input, a socket or a virtio-serial port ([`server`]).
-//! - `__exec`: a short stop between the agent and a command that runs as another user or on a
-//!   terminal ([`exec`]).
 //!
 //! It is single-threaded: one `poll` over the channel and all that the running tasks wait for.
 
 #![forbid(unsafe_code)]
 
 mod channel;
-mod exec;
 mod info;
 mod init;
 mod login;
@@ -26,10 +23,8 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    let verb = arguments.next();
+    let verb = std::env::args_os().nth(1);
     match verb.as_deref().and_then(|verb| verb.to_str()) {
-        Some("__exec") => exec::exec(arguments),
         Some("serve") => serve(),
         // The kernel gives its init the words of the command line that it does not know itself.
         _ if std::process::id() == 1 => init::run(),
@@ -46,11 +41,7 @@ fn serve() -> ExitCode {
         Err(_) => return ExitCode::from(1),
     };
     // Nobody but the agent may hold the channel, or its end would not be seen.
-    if let Ok(null) = rustix::fs::open(
-        "/dev/null",
-        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    ) {
+    if let Ok(null) = spawn::null() {
         let _ = rustix::stdio::dup2_stdin(&null);
     }
     let server = server::Server::new(channel, info::read(false));

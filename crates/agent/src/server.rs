@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::os::fd::OwnedFd;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
+use machinist_sys::vfork::Child;
 use machinist_wire::message::{self, Failure, Identity, Power, Reply, Request};
 use machinist_wire::{Endpoint, Event, Hello, Info, Role, StreamId, VERSION};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -309,7 +309,7 @@ impl<'a> Server<'a> {
     fn clean_up(&mut self) {
         self.context
             .dying
-            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+            .retain(|child| matches!(child.try_wait(), Ok(None)));
         self.context.sinks.retain(drain);
         if self.info.pid == 1 {
             task::reap_strangers(&self.tasks);

@@ -1,29 +1,25 @@
 //! From a command as the host describes it to a running process.
 
-use std::ffi::OsString;
-use std::io::{self, Read};
+use std::collections::BTreeMap;
+use std::ffi::{CString, NulError, OsStr, OsString};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{self, Child, Stdio};
 
-use machinist_wire::Blob;
+use machinist_sys::vfork::{self, Child, Failed};
 use machinist_wire::message::{Command, Failure, Program, Size};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::fs::{Mode, OFlags, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::OpenptFlags;
 
-use crate::exec;
-use crate::login::{Login, Logins};
-use crate::plain::Plain;
-use crate::users::{self, User};
+use crate::login::{Login, Logins, PATH};
+use crate::plain;
 
-/// A process and the agent's ends of its pipes.
-pub(crate) struct Spawned {
-    pub(crate) child: Child,
+/// The agent's ends of a command's streams.
+pub(crate) struct Streams {
     pub(crate) stdin: Option<OwnedFd>,
-    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stdout: OwnedFd,
     pub(crate) stderr: Option<OwnedFd>,
     /// Where the command has a terminal, this is the other end of it, and `stdin` and `stdout`
     /// are copies.
@@ -40,80 +36,40 @@ pub(crate) fn failure(text: impl Into<String>, error: &io::Error) -> Failure {
 }
 
 /// Starts a command.
-pub(crate) fn spawn(request: &Command, logins: &mut Logins) -> Result<Spawned, Failure> {
+pub(crate) fn spawn(request: &Command, logins: &mut Logins) -> Result<(Child, Streams), Failure> {
     let name = request.user.as_deref().unwrap_or("root");
-    let user = users::find(name).ok_or_else(|| Failure {
+    let login = logins.of(name).ok_or_else(|| Failure {
         text: format!("no user named {name}"),
         errno: 0,
     })?;
-    let login = logins.of(&user);
-    let direct = without_shell(request, &user, &login);
-    let file = direct.as_ref().map(|direct| direct.file.clone());
-    let argv = direct.map_or_else(|| argv(&request.program, &login), |direct| direct.argv);
-    let Some(program) = argv.first() else {
-        return Err(Failure {
-            text: "empty command".into(),
-            errno: 0,
-        });
+    let streams = match request.pty {
+        Some(size) => on_terminal(size),
+        None => on_pipes(request.stdin),
     };
-    let dir = directory(request.dir.as_ref(), &user)?;
-    let other = (user.uid != rustix::process::getuid().as_raw()).then_some(&user);
-    let (status, reports) = pipe_with(PipeFlags::CLOEXEC)
-        .map_err(|errno| failure("cannot make a pipe", &errno.into()))?;
-    let detour = other.is_some() || request.pty.is_some();
-    let mut command = if detour {
-        let mut command = exec::command(other, request.pty.is_some(), &reports);
-        command.args(&argv);
-        // For the time of the fork alone: this process has one thread.
-        fcntl_setfd(&reports, FdFlags::empty())
-            .map_err(|errno| failure("cannot pass a pipe", &errno.into()))?;
-        command
-    } else {
-        let mut command = process::Command::new(file.as_deref().unwrap_or(Path::new(program)));
-        command.arg0(program).args(&argv[1..]);
-        command
-    };
-    command.env_clear();
-    if !request.clear_env {
-        command.envs(login.env);
+    let (ours, theirs) = streams.map_err(|error| failure("cannot make a pipe", &error))?;
+    if let Some(words) = plain_words(request, login)
+        && let Ok(child) = start(request, login, &words, &theirs)
+    {
+        return Ok((child, ours));
     }
-    for (name, value) in &request.env {
-        command.env(name.as_os_str(), value.as_os_str());
-    }
-    let cannot_run =
-        |error: &io::Error| failure(format!("cannot run {}", program.display()), error);
-    let spawned = inside(&dir, || match request.pty {
-        Some(size) => on_terminal(command, size),
-        None => on_pipes(command, request.stdin),
-    });
-    let spawned = spawned.map_err(|error| cannot_run(&error))?;
-    drop(reports);
-    if detour {
-        // End of file once the command itself runs: the pipe closes on that exec.
-        let mut errno = [0; 4];
-        if std::fs::File::from(status).read_exact(&mut errno).is_ok() {
-            let mut child = spawned.child;
-            drop(child.wait());
-            return Err(cannot_run(&io::Error::from_raw_os_error(
-                i32::from_le_bytes(errno),
-            )));
-        }
-    }
-    Ok(spawned)
+    let child = start(request, login, &words(&request.program, login), &theirs)?;
+    Ok((child, ours))
 }
 
-/// The program and arguments of a script that needs no shell. In an environment or for a user of the
-/// request's own, what bash would find is for bash to say.
-fn without_shell(request: &Command, user: &User, login: &Login) -> Option<Plain> {
-    let ours = user.uid == rustix::process::getuid().as_raw();
+/// The words of a script that may need no shell. What is not there, or not for the kernel to run, is
+/// bash's to tell or to read; and so is what it would find in an environment or for a user of the
+/// request's own.
+fn plain_words(request: &Command, login: &Login) -> Option<Vec<OsString>> {
     let usual = request.env.is_empty() && !request.clear_env && request.pty.is_none();
     match &request.program {
-        Program::Shell { script, .. } if ours && usual => Plain::of(script.as_os_str(), &login.env),
+        Program::Shell { script, .. } if usual && login.user.ids().is_none() => {
+            plain::words(script.as_os_str(), &login.env)
+        }
         _ => None,
     }
 }
 
-fn argv(program: &Program, login: &Login) -> Vec<OsString> {
+fn words(program: &Program, login: &Login) -> Vec<OsString> {
     match program {
         Program::Argv(words) => words
             .iter()
@@ -132,78 +88,114 @@ fn argv(program: &Program, login: &Login) -> Vec<OsString> {
     }
 }
 
-/// Where a command runs. A wrong directory is said here: from `exec` it looks like a wrong program.
-fn directory(wanted: Option<&Blob>, user: &User) -> Result<OsString, Failure> {
-    match wanted {
-        Some(dir) => match std::fs::metadata(dir.as_path()) {
-            Ok(meta) if meta.is_dir() => Ok(dir.as_os_str().to_owned()),
-            Ok(_) => Err(failure(
-                format!("cannot enter {dir}"),
-                &io::ErrorKind::NotADirectory.into(),
-            )),
-            Err(error) => Err(failure(format!("cannot enter {dir}"), &error)),
-        },
-        None if Path::new(&user.home).is_dir() => Ok(user.home.clone().into()),
-        None => Ok("/".into()),
+fn start(
+    request: &Command,
+    login: &Login,
+    words: &[OsString],
+    theirs: &[OwnedFd; 3],
+) -> Result<Child, Failure> {
+    let Some(name) = words.first() else {
+        return Err(Failure {
+            text: "empty command".into(),
+            errno: 0,
+        });
+    };
+    let dir = match &request.dir {
+        Some(dir) => dir.as_os_str(),
+        None if Path::new(&login.user.home).is_dir() => OsStr::new(&login.user.home),
+        None => OsStr::new("/"),
+    };
+    let mut env = BTreeMap::new();
+    if !request.clear_env {
+        env.extend(login.env.iter().map(|(name, value)| (&**name, &**value)));
     }
+    let own = request.env.iter();
+    env.extend(own.map(|(name, value)| (name.as_os_str(), value.as_os_str())));
+    let path = env.get(OsStr::new("PATH")).copied();
+    let cannot_run = |error: &io::Error| failure(format!("cannot run {}", name.display()), error);
+    let program = || -> Result<vfork::Program<'_>, NulError> {
+        Ok(vfork::Program {
+            files: files(name, path.unwrap_or(OsStr::new(PATH)))?,
+            argv: words.iter().map(string).collect::<Result<_, _>>()?,
+            env: variables(env.iter().map(|(name, value)| (*name, *value)))?,
+            dir: string(dir)?,
+            stdio: theirs.each_ref().map(AsFd::as_fd),
+            terminal: request.pty.is_some(),
+            user: login.user.ids(),
+        })
+    };
+    let program = program().map_err(|error| cannot_run(&error.into()))?;
+    program.start().map_err(|failed| match failed {
+        Failed::Directory(error) => failure(format!("cannot enter {}", dir.display()), &error),
+        Failed::Process(error) | Failed::Program(error) => cannot_run(&error),
+    })
 }
 
-/// Starts something in a directory by going there ourselves: this process has one thread. A child
-/// that would have to go there itself takes a fork, which costs more than all else that we do.
-fn inside<T>(dir: &OsString, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    std::env::set_current_dir(dir)?;
-    let started = start();
-    std::env::set_current_dir("/")?;
-    started
+/// Where a program of this name may be.
+fn files(name: &OsStr, path: &OsStr) -> Result<Vec<CString>, NulError> {
+    if name.as_bytes().contains(&b'/') {
+        return Ok(vec![string(name)?]);
+    }
+    let dirs = path.as_bytes().split(|byte| *byte == b':');
+    dirs.map(|dir| string(Path::new(OsStr::from_bytes(dir)).join(name)))
+        .collect()
+}
+
+/// An environment as the kernel takes it.
+pub(crate) fn variables<'a>(
+    env: impl Iterator<Item = (&'a OsStr, &'a OsStr)>,
+) -> Result<Vec<CString>, NulError> {
+    env.map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()))
+        .collect()
+}
+
+pub(crate) fn string(text: impl AsRef<OsStr>) -> Result<CString, NulError> {
+    CString::new(text.as_ref().as_bytes())
 }
 
 fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
-    let flags = rustix::fs::fcntl_getfl(&fd)?;
-    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
+    fcntl_setfl(&fd, OFlags::NONBLOCK)?;
     Ok(fd)
 }
 
-fn on_pipes(mut command: process::Command, stdin: bool) -> io::Result<Spawned> {
-    command
-        .process_group(0)
-        .stdin(if stdin { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    let stdin = child.stdin.take().map(OwnedFd::from);
-    let stdout = child.stdout.take().map(OwnedFd::from);
-    let stderr = child.stderr.take().map(OwnedFd::from);
-    Ok(Spawned {
-        child,
+/// Streams for a command, ours and its own.
+fn on_pipes(stdin: bool) -> io::Result<(Streams, [OwnedFd; 3])> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC);
+    let (input, stdin) = match stdin {
+        true => pipe().map(|(reader, writer)| (reader, Some(writer)))?,
+        false => (null()?, None),
+    };
+    let ((stdout, output), (stderr, errors)) = (pipe()?, pipe()?);
+    let ours = Streams {
         stdin: stdin.map(nonblocking).transpose()?,
-        stdout: stdout.map(nonblocking).transpose()?,
-        stderr: stderr.map(nonblocking).transpose()?,
+        stdout: nonblocking(stdout)?,
+        stderr: Some(nonblocking(stderr)?),
         terminal: None,
-    })
+    };
+    Ok((ours, [input, output, errors]))
 }
 
-fn on_terminal(mut command: process::Command, size: Size) -> io::Result<Spawned> {
+/// What has nothing to read, and takes everything.
+pub(crate) fn null() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(rustix::fs::open("/dev/null", flags, Mode::empty())?)
+}
+
+fn on_terminal(size: Size) -> io::Result<(Streams, [OwnedFd; 3])> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let ours = rustix::pty::openpt(flags)?;
-    rustix::pty::unlockpt(&ours)?;
-    resize(&ours, size)?;
-    let path = rustix::pty::ptsname(&ours, Vec::new())?;
+    let terminal = nonblocking(rustix::pty::openpt(flags)?)?;
+    rustix::pty::unlockpt(&terminal)?;
+    resize(&terminal, size)?;
+    let path = rustix::pty::ptsname(&terminal, Vec::new())?;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let theirs = rustix::fs::open(&path, flags, Mode::empty())?;
-    // No process group here: the detour makes a session, which a group's leader cannot.
-    let child = command
-        .stdin(theirs.try_clone()?)
-        .stdout(theirs.try_clone()?)
-        .stderr(theirs)
-        .spawn()?;
-    let ours = nonblocking(ours)?;
-    Ok(Spawned {
-        child,
-        stdin: Some(ours.try_clone()?),
-        stdout: Some(ours.try_clone()?),
+    let ours = Streams {
+        stdin: Some(terminal.try_clone()?),
+        stdout: terminal.try_clone()?,
         stderr: None,
-        terminal: Some(ours),
-    })
+        terminal: Some(terminal),
+    };
+    Ok((ours, [theirs.try_clone()?, theirs.try_clone()?, theirs]))
 }
 
 /// Tells a terminal its size.

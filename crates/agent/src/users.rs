@@ -3,6 +3,11 @@
 
 use std::fs;
 
+use machinist_sys::vfork::Ids;
+
+pub(crate) const PASSWD: &str = "/etc/passwd";
+pub(crate) const GROUP: &str = "/etc/group";
+
 /// Who a command runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User {
@@ -14,10 +19,22 @@ pub(crate) struct User {
     pub(crate) shell: String,
 }
 
+impl User {
+    /// What a process is to become that runs as this user; none where the agent is that user.
+    pub(crate) fn ids(&self) -> Option<Ids> {
+        let other = self.uid != rustix::process::getuid().as_raw();
+        other.then(|| Ids {
+            uid: self.uid,
+            gid: self.gid,
+            groups: self.groups.clone(),
+        })
+    }
+}
+
 /// Finds a user by name or number.
 pub(crate) fn find(name: &str) -> Option<User> {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let group = fs::read_to_string("/etc/group").unwrap_or_default();
+    let passwd = fs::read_to_string(PASSWD).unwrap_or_default();
+    let group = fs::read_to_string(GROUP).unwrap_or_default();
     find_in(name, &passwd, &group)
 }
 
@@ -76,15 +93,15 @@ fn groups_of(name: &str, gid: u32, group: &str) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nann:x:1000:100::/home/ann:/bin/zsh\n";
-    const GROUP: &str = "root:x:0:\nusers:x:100:\nwheel:x:1:bob,ann\nkvm:x:78:ann\nbad\n";
+    const USERS: &str = "root:x:0:0:root:/root:/bin/bash\nann:x:1000:100::/home/ann:/bin/zsh\n";
+    const GROUPS: &str = "root:x:0:\nusers:x:100:\nwheel:x:1:bob,ann\nkvm:x:78:ann\nbad\n";
 
     #[test]
     fn a_user_has_all_groups_that_name_it() {
-        let ann = find_in("ann", PASSWD, GROUP).unwrap();
+        let ann = find_in("ann", USERS, GROUPS).unwrap();
         assert_eq!((ann.uid, ann.gid), (1000, 100));
         assert_eq!(ann.groups, [100, 1, 78]);
-        assert_eq!(find_in("1000", PASSWD, GROUP), Some(ann));
+        assert_eq!(find_in("1000", USERS, GROUPS), Some(ann));
     }
 
     #[test]

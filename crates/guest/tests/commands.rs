@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use common::Local;
@@ -90,6 +91,41 @@ async fn what_cannot_start_says_why() {
         assert!(matches!(error, GuestError::Refused { .. }));
         assert!(error.to_string().starts_with(text), "{error}");
     }
+}
+
+#[tokio::test]
+async fn what_the_kernel_does_not_run_is_left_to_bash() {
+    let local = Local::start().await;
+    let script = local.dir.path().join("script");
+    std::fs::write(&script, "echo $0 $1 $BASH_VERSION").unwrap();
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    // A temporary directory's name is plain, as this needs.
+    let command = Command::shell(format!("{} one", script.display()));
+    let output = local.agent.output(&command).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let prefix = format!("{} one ", script.display());
+    assert!(
+        text.strip_prefix(&prefix).is_some_and(|it| it.len() > 1),
+        "{text}"
+    );
+
+    let command = Command::shell("no-such-program");
+    let output = local.agent.output(&command).await.unwrap();
+    assert_eq!(output.exit, Exit::Code(127));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("command not found"));
+}
+
+#[tokio::test]
+async fn another_user_may_have_a_terminal() {
+    let local = Local::start().await;
+    let size = Size {
+        rows: 7,
+        columns: 70,
+    };
+    let command = Command::shell("id -un; stty size").user("nobody").pty(size);
+    let output = local.agent.output(&command).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text, "nobody\r\n7 70\r\n");
 }
 
 #[tokio::test]

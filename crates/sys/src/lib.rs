@@ -1,9 +1,10 @@
 //! What needs unsafe or the kernel's own interfaces: processes, namespaces, netlink, packet sockets.
 
 pub mod ethtool;
-pub mod inherited;
 pub mod isolation;
 pub mod namespace;
 pub mod netlink;
 pub mod packet;
+pub mod power;
 pub mod process;
+pub mod vfork;

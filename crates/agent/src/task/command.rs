@@ -2,19 +2,18 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
+use machinist_sys::vfork::{Child, End};
 use machinist_wire::message::{Command, Control, Exit, Failure, Reply, decode};
 use machinist_wire::{Endpoint, Lane, StreamId};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{Input, Port, Step, Task, Token, Wants};
 use crate::server::Context;
-use crate::spawn::{self, Spawned, failure};
+use crate::spawn::{self, Streams};
 
 /// Between the polite and the other signal when a command's time is over.
 const GRACE: Duration = Duration::from_millis(500);
@@ -26,8 +25,6 @@ const STDERR: u8 = 3;
 
 struct Running {
     child: Child,
-    pid: Pid,
-    pidfd: OwnedFd,
     terminal: Option<OwnedFd>,
     stdin: Option<OwnedFd>,
     /// What the host sent and the command has not read.
@@ -47,41 +44,26 @@ pub(super) fn start(
     port: &mut Port<'_>,
     context: &mut Context,
 ) -> Result<Box<dyn Task>, Failure> {
-    let spawned = spawn::spawn(request, &mut context.logins)?;
-    let Spawned {
-        mut child,
+    let (child, streams) = spawn::spawn(request, &mut context.logins)?;
+    let Streams {
         stdin,
         stdout,
         stderr,
         terminal,
-    } = spawned;
-    let raw = child.id();
-    let opened = i32::try_from(raw)
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or(Errno::SRCH)
-        .and_then(|pid| Ok((pid, pidfd_open(pid, PidfdFlags::empty())?)));
-    let (pid, pidfd) = match opened {
-        Ok(opened) => opened,
-        Err(errno) => {
-            drop(child.kill());
-            context.dying.push(child);
-            return Err(failure("cannot watch the command", &errno.into()));
-        }
-    };
-    port.reply(&Reply::Started { pid: raw });
+    } = streams;
+    port.reply(&Reply::Started {
+        pid: child.pid().as_raw_nonzero().get().unsigned_abs(),
+    });
     if stderr.is_none() {
         port.end(Lane::Error);
     }
     Ok(Box::new(Running {
         child,
-        pid,
-        pidfd,
         terminal,
         stdin,
         input: VecDeque::new(),
         input_ended: false,
-        outputs: [stdout, stderr],
+        outputs: [Some(stdout), stderr],
         linger: request.linger,
         exited: false,
         expired: false,
@@ -92,7 +74,7 @@ pub(super) fn start(
 impl Task for Running {
     fn wants<'fd>(&'fd self, endpoint: &Endpoint, stream: StreamId, wants: &mut Wants<'fd>) {
         if !self.exited {
-            wants.file(self.pidfd.as_fd(), PollFlags::IN, EXIT);
+            wants.file(self.child.as_fd(), PollFlags::IN, EXIT);
         }
         if let Some(stdin) = &self.stdin
             && !self.input.is_empty()
@@ -173,7 +155,7 @@ impl Task for Running {
     }
 
     fn child(&self) -> Option<Pid> {
-        (!self.exited).then_some(self.pid)
+        (!self.exited).then(|| self.child.pid())
     }
 }
 
@@ -187,11 +169,7 @@ impl Running {
     }
 
     fn signal_group(&self, signal: Signal) {
-        let _ = kill_process_group(self.pid, signal);
-        // On its way to a session of its own it is still in the agent's group.
-        if !self.exited {
-            let _ = kill_process(self.pid, signal);
-        }
+        let _ = kill_process_group(self.child.pid(), signal);
     }
 
     fn control(&mut self, payload: &[u8]) {
@@ -228,10 +206,8 @@ impl Running {
         let exit = match self.child.try_wait() {
             Ok(None) => return,
             Ok(Some(_)) if self.expired => Exit::TimedOut,
-            Ok(Some(status)) => match (status.code(), status.signal()) {
-                (Some(code), _) => Exit::Code(code),
-                (None, signal) => Exit::Signal(signal.unwrap_or(0)),
-            },
+            Ok(Some(End::Status(code))) => Exit::Code(code),
+            Ok(Some(End::Signal(signal))) => Exit::Signal(signal),
             // Someone else reaped it; that it ended is all that is known.
             Err(_) => Exit::Signal(0),
         };
