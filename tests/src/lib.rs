@@ -5,14 +5,17 @@
 //!   Command     the program, about to run there
 //!     Ran       how it ended, and what it said
 //! Need          what a test needs of the host; without it the test is skipped, visibly
+//! nix::NixHost  a container with a real Nix, and its sandbox
 //! Before        what the host looked like; afterwards nothing may be left
 //! ```
 
 #![forbid(unsafe_code)]
 
 mod bench;
+pub mod images;
 mod leftovers;
 mod need;
+pub mod nix;
 mod processes;
 mod program;
 mod ran;

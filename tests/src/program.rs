@@ -14,6 +14,9 @@ use crate::Ran;
 /// How long one call of the program may take; more is a hang.
 const LIMIT: Duration = Duration::from_secs(240);
 
+/// Names a program to test in the place of the one that cargo builds, such as an installed one.
+const OTHER: &str = "MACHINIST_TESTS_PROGRAM";
+
 /// The `machinist` program, built when it is first asked for.
 ///
 /// # Panics
@@ -24,6 +27,9 @@ pub fn machinist() -> &'static Path {
 }
 
 fn build() -> Result<PathBuf> {
+    if let Some(other) = std::env::var_os(OTHER) {
+        return Ok(PathBuf::from(other));
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = std::process::Command::new(cargo)
         .args(["build", "--quiet", "--package", "machinist-cli"])
@@ -33,11 +39,11 @@ fn build() -> Result<PathBuf> {
     if !status.success() {
         bail!("cargo build: {status}");
     }
-    // This test lies in target/debug/deps.
-    let test = std::env::current_exe().context("cannot find this test")?;
-    let folder = test.parent().and_then(Path::parent);
+    // We lie beside it, tests in target/debug/deps.
+    let own = std::env::current_exe().context("cannot find this program")?;
+    let folder = own.ancestors().skip(1).find(|it| !it.ends_with("deps"));
     Ok(folder
-        .context("this test lies in no target directory")?
+        .context("this program lies in no target directory")?
         .join("machinist"))
 }
 
@@ -54,6 +60,11 @@ impl Command {
             .current_dir(directory)
             .stdin(Stdio::null())
             .env_remove("NO_COLOR");
+        Self { inner }
+    }
+
+    /// Another program, of which the same is wanted.
+    pub(crate) fn of(inner: std::process::Command) -> Self {
         Self { inner }
     }
 
@@ -101,11 +112,17 @@ impl Command {
     /// It cannot be started.
     pub fn start(mut self) -> Result<Running> {
         self.inner.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = self.inner.spawn().context("cannot start machinist")?;
+        let mut child = self
+            .inner
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.inner.get_program().display()))?;
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
         Ok(Running {
-            words: self.inner.get_args().map(OsStr::to_owned).collect(),
+            words: std::iter::once(self.inner.get_program())
+                .chain(self.inner.get_args())
+                .map(OsStr::to_owned)
+                .collect(),
             began: Instant::now(),
             child,
             stdout,

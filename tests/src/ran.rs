@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 /// How a call of the program ended, and what it said.
 #[derive(Debug)]
 pub struct Ran {
-    /// The arguments.
+    /// The program and its arguments.
     pub words: Vec<OsString>,
     /// How it ended.
     pub status: ExitStatus,
@@ -81,7 +81,7 @@ impl fmt::Display for Ran {
             .iter()
             .map(|word| word.to_string_lossy())
             .collect();
-        write!(f, "machinist {}: ", words.join(" "))?;
+        write!(f, "{}: ", words.join(" "))?;
         match (self.status.code(), self.status.signal()) {
             (Some(code), _) => write!(f, "exit code {code}")?,
             (None, Some(signal)) => write!(f, "signal {signal}")?,

@@ -1,4 +1,4 @@
-//! Everything that a developer or CI runs: `cargo xtask setup|demo|test|bench|generate`.
+//! Everything that a developer or CI runs: `cargo xtask setup|demo|test|nix-sandbox|bench|generate`.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -16,7 +16,7 @@ mod test;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
 
 /// What a developer or CI runs.
@@ -36,6 +36,13 @@ enum Task {
         /// Stages to run; all of them when none is named.
         #[arg(value_enum)]
         stages: Vec<test::Stage>,
+    },
+    /// Run a command in the sandbox of a real Nix, as root of 65536 ids, to see what tests see.
+    NixSandbox {
+        /// The command; `/guest/root.tar` is a Debian, `/machinist` has our program. One word is a
+        /// script for bash.
+        #[arg(trailing_var_arg = true, required = true)]
+        command: Vec<String>,
     },
     /// Measure machinist against what it is built on, and write docs/benchmarks.md.
     Bench {
@@ -66,6 +73,15 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo => demo::run(),
         Task::Test { stages } => test::run(&stages),
         Task::Bench { filters, runs } => bench::run(&filters, runs),
+        Task::NixSandbox { command } => nix_sandbox(&command),
         Task::Generate => generate::write().map(|()| ExitCode::SUCCESS),
     }
+}
+
+fn nix_sandbox(words: &[String]) -> Result<ExitCode> {
+    let mut run = command::cargo(["run", "--quiet", "--package", "machinist-tests"]);
+    run.args(["--bin", "nix-sandbox", "--"]).args(words);
+    let code = run.status().context("cannot run cargo")?.code();
+    let code = code.and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }

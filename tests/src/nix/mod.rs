@@ -1,0 +1,165 @@
+//! A real Nix with a real sandbox, whatever the host is: Debian's nix in a container of
+//! systemd-nspawn, over a root from machinist's own image store.
+//!
+//! ```text
+//! the host          systemd-nspawn, no network, everything that is written is in memory
+//!   NixHost         root of a Debian with Nix 2.34; /rig is a directory of the host
+//!     Nix           single-user, sandbox = true, uid-range
+//!       derivation  root of 65536 ids; /usr and /bin of the NixHost, /machinist, /guest
+//! ```
+//!
+//! One call of the container takes 0.2 s, so each test has its own, with an empty store.
+
+mod guest;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::{Command, Ran, machinist};
+pub use guest::Guest;
+
+/// What the Nix of this release can do is what the tests are about: `uid-range` without a daemon.
+const IMAGE: &str = "debian:forky";
+
+/// What derivations find in the sandbox, besides Nix itself: what machinist needs of a host, the
+/// programs by which tests read a screen, and NixOS's way of joining machines.
+const PACKAGES: [&str; 9] = [
+    "erofs-utils",
+    "imagemagick",
+    "iproute2",
+    "nix-bin",
+    "python3",
+    "qemu-system-x86",
+    "systemd-container",
+    "tesseract-ocr",
+    "vde2",
+];
+
+/// The settings that docs/nix.md tells users to make, and what makes programs of Debian visible in
+/// the sandbox. Never a directory and something in it: Nix would empty the file on the host.
+const SETTINGS: &str = "\
+build-users-group =
+sandbox = true
+sandbox-fallback = false
+auto-allocate-uids = true
+experimental-features = nix-command flakes auto-allocate-uids cgroups
+system-features = uid-range nixos-test
+substituters =
+flake-registry =
+sandbox-paths = /usr=/usr /lib=/usr/lib /lib64=/usr/lib64 /bin=/usr/bin /guest=/guest /machinist=/machinist
+";
+
+/// What happens in the container before anything else.
+const BEGIN: &str = "\
+set -eu
+export PATH=/usr/bin:/usr/sbin HOME=/root
+mkdir -p /etc/nix
+cp /rig/nix.conf /etc/nix/
+ln -s machinist /machinist/nixos-test-driver
+ln -s machinist /machinist/generate-driver-symbols
+";
+
+/// A Debian with Nix, of which any number of containers may run.
+#[derive(Debug)]
+pub struct NixHost {
+    root: PathBuf,
+    rig: TempDir,
+}
+
+impl NixHost {
+    /// Builds the root, unless the image store has it, and a directory with this repository's Nix
+    /// code, which the containers see as `/rig`.
+    ///
+    /// # Errors
+    /// The image cannot be built.
+    pub fn new() -> Result<Self> {
+        let root = crate::images::root(IMAGE, &PACKAGES)?;
+        let rig = tempfile::Builder::new()
+            .prefix("mt-nix-")
+            .tempdir_in("/tmp")
+            .context("cannot make a directory in /tmp")?;
+        let host = Self { root, rig };
+        fs::write(host.rig().join("nix.conf"), SETTINGS).context("cannot write nix.conf")?;
+        for name in ["guest", "out"] {
+            fs::create_dir(host.rig().join(name)).context("cannot make a directory")?;
+        }
+        Ok(host)
+    }
+
+    /// The directory that containers see as `/rig`. What they write to `/rig/out` is here.
+    #[must_use]
+    pub fn rig(&self) -> &Path {
+        self.rig.path()
+    }
+
+    /// Lays the files of a guest into `/guest`, which derivations see, too.
+    ///
+    /// # Errors
+    /// They cannot be made.
+    pub fn with_guest(self, guest: &Guest) -> Result<Self> {
+        guest.lay(&self.rig().join("guest"))?;
+        Ok(self)
+    }
+
+    /// Runs `script` by bash in a container, with `/rig` as its directory.
+    ///
+    /// # Errors
+    /// The container cannot be started, or does not end.
+    pub fn run(&self, script: &str) -> Result<Ran> {
+        Command::of(self.command(script)?).run()
+    }
+
+    /// The same, for who wants to see its output as it comes.
+    ///
+    /// # Errors
+    /// The script cannot be written.
+    pub fn command(&self, script: &str) -> Result<std::process::Command> {
+        let path = self.rig().join("script");
+        fs::write(&path, format!("{BEGIN}{script}")).context("cannot write the script")?;
+        // What nspawn keeps in /run is gone with it, and so is all that it started.
+        let mut nspawn = std::process::Command::new("unshare");
+        nspawn
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["sh", "-c", "mount -t tmpfs tmpfs /run && exec \"$@\"", "sh"])
+            .arg("systemd-nspawn")
+            // Hosts with an older layout of cgroups have a cgroup2 beside it.
+            .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
+            // The root is shared, and never written to.
+            .env("SYSTEMD_NSPAWN_LOCK", "0")
+            .args(["--quiet", "--register=no", "--keep-unit", "--as-pid2"])
+            .args(["--volatile=overlay", "--console=pipe", "--private-network"])
+            // A sandbox of 65536 ids, with keyrings as Nix wants them.
+            .args(["--capability=all", "--system-call-filter=@keyring"])
+            .arg(format!("--machine=mt-nix-{}", std::process::id()))
+            .arg(bind("--bind", self.rig(), "/rig"))
+            .arg(bind("--bind-ro", &self.rig().join("guest"), "/guest"))
+            .arg(bind("--bind-ro", machinist(), "/machinist/machinist"))
+            .arg(bind("--bind-ro", &repository()?, "/repository"))
+            .arg("--chdir=/rig")
+            .arg("--directory")
+            .arg(&self.root)
+            .args(["/bin/bash", "/rig/script"])
+            .stdin(Stdio::null());
+        Ok(nspawn)
+    }
+}
+
+fn bind(option: &str, source: &Path, target: &str) -> String {
+    format!("{option}={}:{target}", source.display())
+}
+
+/// The root of this repository.
+fn repository() -> Result<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = own.parent().context("this package lies in no workspace")?;
+    ensure!(
+        root.join("flake.nix").is_file(),
+        "{}: no flake",
+        root.display()
+    );
+    Ok(root.to_owned())
+}
