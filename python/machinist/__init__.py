@@ -11,21 +11,28 @@ anything. From outside, a running session is reached like this::
 Only the standard library of CPython 3.10 or newer is needed.
 """
 
-from machinist._driver import Driver, Logger, connect, python_name
+from machinist._driver import Driver, connect, python_name
 from machinist._errors import MachineError, RequestedAssertionFailed, UsageError
-from machinist._machine import Machine
+from machinist._logger import Logger
+from machinist._machine import Machine, NspawnMachine, QemuMachine
+from machinist._polling import PollingConditionError
 from machinist._process import Process, Result
 from machinist._retry import retry
+from machinist._vlan import VLan
 
 __all__ = [
     "Driver",
     "Logger",
     "Machine",
     "MachineError",
+    "NspawnMachine",
+    "PollingConditionError",
     "Process",
+    "QemuMachine",
     "RequestedAssertionFailed",
     "Result",
     "UsageError",
+    "VLan",
     "connect",
     "python_name",
     "retry",

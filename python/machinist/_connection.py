@@ -101,6 +101,7 @@ class Connection:
     """A connection to a session. Any number of threads may use it."""
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.connect(path)
@@ -141,7 +142,7 @@ class Connection:
         try:
             return request.result()
         except KeyboardInterrupt:
-            self._abandon(request)
+            self.abandon(request)
             raise
 
     def send(self, verb: str, arguments: dict[str, Any] | None = None) -> Request:
@@ -224,7 +225,7 @@ class Connection:
         del self._buffer[: end + 1]
         return line
 
-    def _abandon(self, request: Request) -> None:
+    def abandon(self, request: Request) -> None:
         """Ends a request that nobody will look at any more."""
         try:
             request.cancel()

@@ -24,7 +24,11 @@ class _About(Exception):
         self.command = command
 
 
-class RequestedAssertionFailed(_About):
+class TestScriptError(_About):
+    """The test has failed, or could not go on because of what it asked for."""
+
+
+class RequestedAssertionFailed(TestScriptError):
     """Something that the test asked for did not hold. The test has failed."""
 
 

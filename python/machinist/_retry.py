@@ -32,15 +32,26 @@ def retry(
     and when ``timeout_seconds`` have passed, once more with ``True``, which says that it is the
     last time. ``timeout`` is the older name of ``timeout_seconds``.
     """
-    limit = seconds(timeout_seconds if timeout is None else timeout)
+    repeat(fn, timeout_seconds if timeout is None else timeout, FIRST_PAUSE, LONGEST_PAUSE)
+
+
+def repeat(
+    fn: Callable[[bool], bool],
+    timeout: float | timedelta,
+    first_pause: float,
+    longest_pause: float,
+) -> None:
+    """As ``retry``, with other pauses; in seconds."""
+    limit = seconds(timeout)
     assert limit is not None
     began = time.monotonic()
-    pause = FIRST_PAUSE
+    pause = first_pause
     while (elapsed := time.monotonic() - began) < limit:
         if fn(False):
             return
+        elapsed = time.monotonic() - began
         time.sleep(min(pause, max(0.0, limit - elapsed)))
-        pause = min(pause * 2, LONGEST_PAUSE)
+        pause = min(pause * 2, longest_pause)
     if not fn(True):
         elapsed = time.monotonic() - began
         raise RequestedAssertionFailed(

@@ -21,6 +21,15 @@ const NEEDED: [&str; 4] = [
     "python3",
 ];
 
+/// What only tests need.
+const TESTS: [&str; 3] = [
+    // reading screens
+    "tesseract-ocr",
+    "imagemagick",
+    // types of the Python package, and of scripts against it
+    "mypy",
+];
+
 /// What machinist is measured against.
 const BENCH: [&str; 3] = ["vde2", "iperf3", "busybox-static"];
 
@@ -52,6 +61,7 @@ impl Missing {
 /// Looks what is installed. Takes a few milliseconds.
 pub fn missing(bench: bool) -> Result<Missing> {
     let mut wanted = NEEDED.to_vec();
+    wanted.extend(TESTS);
     if bench {
         wanted.extend(BENCH);
     }

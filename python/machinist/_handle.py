@@ -1,0 +1,98 @@
+"""What every part of a machine's methods stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Union
+
+from machinist._errors import UsageError
+
+if TYPE_CHECKING:
+    from machinist._connection import Request
+    from machinist._driver import Driver
+
+Timeout = Union[float, timedelta, None]
+"""Seconds, or a ``timedelta``; ``None`` is no limit."""
+
+Kind = Literal["vm", "container"]
+
+
+class Handle:
+    """A machine's name, and the way to it."""
+
+    def __init__(self, driver: Driver, name: str, kind: Kind = "vm") -> None:
+        self.name = name
+        self.kind: Kind = kind
+        """``vm`` or ``container``."""
+        self._driver = driver
+        self._connection = driver.connection
+        self._description: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+    def log(self, msg: str) -> None:
+        """Write a line into the log of the test, as said by this machine."""
+        self._connection.call("log", {"text": str(msg), "machine": self.name})
+
+    def nested(
+        self, msg: str, attrs: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[None]:
+        """A part of the log under a heading, for ``with``."""
+        return self._driver.section(str(msg), {"machine": self.name, **(attrs or {})})
+
+    @property
+    def out_dir(self) -> Path:
+        """Where files of machines are copied to."""
+        return self._driver.out_dir
+
+    @property
+    def state_dir(self) -> Path:
+        """The machine's directory on the host."""
+        return Path(self._constant("state_dir"))
+
+    @property
+    def shared_dir(self) -> Path:
+        """The directory on the host that machines of start scripts see as ``/tmp/shared``."""
+        return Path(self._constant("shared_dir"))
+
+    def run_callbacks(self) -> None:
+        """Look at the polling conditions that are due."""
+        self._driver.check_polling_conditions()
+
+    def _ask(self, verb: str, **arguments: Any) -> Any:
+        arguments["machine"] = self.name
+        return self._call(verb, arguments)
+
+    def _call(self, verb: str, arguments: dict[str, Any]) -> Any:
+        """As ``call`` of the connection, and looks at polling conditions while it waits."""
+        if self._driver.polling_conditions:
+            return self._driver.call_and_poll(verb, arguments)
+        return self._connection.call(verb, arguments)
+
+    def _next_part(self, request: Request) -> dict[str, Any] | None:
+        """As ``next_part`` of the request, and looks at polling conditions while it waits."""
+        if self._driver.polling_conditions:
+            part: dict[str, Any] | None = self._driver.poll_while(request, request.next_part)
+            return part
+        return request.next_part()
+
+    def _describe(self) -> dict[str, Any]:
+        """What the engine knows of it now."""
+        description: dict[str, Any] = self._connection.call("describe", {"machine": self.name})
+        self._description = description
+        return description
+
+    def _constant(self, name: str) -> str:
+        description = self._description or self._describe()
+        value = description.get(name)
+        if value is None:
+            raise UsageError(f"{self.name} has no {name}: it is not run by a start script")
+        return str(value)
+
+    def _only_vms(self, method: str) -> None:
+        if self.kind != "vm":
+            raise UsageError(f"{method}() is for VMs alone, and {self.name} is a container")

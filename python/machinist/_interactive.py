@@ -1,0 +1,96 @@
+"""The prompt of an interactive session: the best of ptpython, IPython and Python's own."""
+
+from __future__ import annotations
+
+import code
+import importlib
+import os
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from machinist._driver import Driver
+
+HISTORY = ".nixos-test-history"
+"""The file with what was typed in earlier sessions, in the directory where they run."""
+
+
+def prompt(driver: Driver) -> None:
+    """Gives a prompt with the names of a script, until it is left."""
+    names = driver.symbols()
+    names["__name__"] = "__main__"
+    print(banner(driver, names))
+    if driver.job.get("ssh_backdoor"):
+        driver.dump_machine_ssh()
+    history = os.path.join(os.getcwd(), HISTORY)
+    if sys.stdin.isatty():
+        if (ptpython := _module("ptpython.repl")) is not None:
+            ptpython.embed(names, {}, history_filename=history)
+            return
+        if (ipython := _module("IPython")) is not None:
+            ipython.start_ipython(argv=["--no-banner", "--no-confirm-exit"], user_ns=names)
+            return
+    plain(names, history)
+
+
+def banner(driver: Driver, names: dict[str, Any]) -> str:
+    """What is told at first."""
+    machines = {*driver.machines}
+    own = [name for name, value in names.items() if value in machines] if machines else []
+    vlans = [f"vlan{vlan.nr}" for vlan in driver.vlans]
+    general = [name for name in names if name not in {*own, *vlans, "__name__"}]
+    lines = [", ".join(words) for words in (own, vlans, general) if words]
+    return (
+        "additionally exposed symbols:\n    " + ",\n    ".join(lines) + "\n"
+        "start_all() starts the machines, test_script() runs the test; Ctrl-C ends a call."
+    )
+
+
+def plain(names: dict[str, Any], history: str) -> None:
+    """Python's own prompt, with completion and history where its readline is there."""
+    readline = _module("readline")
+    if readline is not None and sys.stdin.isatty():
+        _prepare(readline, names, history)
+    console = _Console(names)
+    try:
+        console.interact(banner="", exitmsg="")
+    finally:
+        if readline is not None and sys.stdin.isatty():
+            _keep(readline, history)
+
+
+class _Console(code.InteractiveConsole):
+    def runcode(self, code: Any) -> None:
+        """Ctrl-C ends what runs, and not the session; so does ``exit()`` in something called."""
+        try:
+            super().runcode(code)
+        except KeyboardInterrupt:
+            self.write("\nKeyboardInterrupt\n")
+
+
+def _prepare(readline: Any, names: dict[str, Any], history: str) -> None:
+    import rlcompleter
+
+    readline.set_completer(rlcompleter.Completer(names).complete)
+    readline.parse_and_bind("tab: complete")
+    try:
+        readline.read_history_file(history)
+    except OSError:
+        # There was no session before, or it could not write.
+        pass
+
+
+def _keep(readline: Any, history: str) -> None:
+    try:
+        readline.write_history_file(history)
+    except OSError as error:
+        print(f"what was typed cannot be kept: {error}", file=sys.stderr)
+
+
+def _module(name: str) -> Any:
+    try:
+        found: ModuleType = importlib.import_module(name)
+    except ImportError:
+        return None
+    return found

@@ -1,0 +1,123 @@
+"""The life of a machine."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+from machinist._commands import Commands
+from machinist._errors import RequestedAssertionFailed
+from machinist._handle import Timeout
+from machinist._retry import seconds
+
+
+class Life(Commands):
+    """Starting, stopping, and what comes between."""
+
+    def start(self, allow_reboot: bool = False) -> None:
+        """Begin to start the machine. Does not wait until it has.
+
+        A VM of a start script ends when its system wants to reboot, unless ``allow_reboot``.
+        """
+        arguments: dict[str, Any] = {"machines": [self.name]}
+        if allow_reboot:
+            arguments["allow_reboot"] = True
+        self._call("start", arguments)
+
+    def connect(self) -> None:
+        """Start the machine if it is off, and wait until commands can run in it."""
+        self._ask("connect")
+
+    def release(self) -> None:
+        """End the machine at once, if it runs."""
+        self._ask("release")
+
+    def switch_root(self) -> None:
+        """Let a VM that is held in its initrd go on to its real root, and wait for its shell there."""
+        self._only_vms("switch_root")
+        self._ask("switch_root", timeout=900)
+
+    def shutdown(self, timeout: Timeout = 900) -> None:
+        """Ask the machine's system to power off, and wait until it has."""
+        self._ask("shutdown", timeout=seconds(timeout))
+
+    def crash(self) -> None:
+        """Cut the power: the machine is off at once, and nothing in it gets to know."""
+        self._ask("crash")
+
+    def reboot(self) -> None:
+        """Make the machine's system start anew."""
+        self._ask("reboot")
+
+    def wait_for_shutdown(self, timeout: Timeout = None) -> None:
+        """Wait until the machine is off. Does not make it so."""
+        self._ask("wait_shutdown", timeout=seconds(timeout))
+
+    def wait_until_ready(self, timeout: Timeout = 900) -> None:
+        """Wait until the machine's system says that its start has finished."""
+        self._ask("wait_ready", timeout=seconds(timeout))
+
+    def is_up(self) -> bool:
+        """Whether commands can run in it now."""
+        return self._state() in ("up", "ready")
+
+    @property
+    def booted(self) -> bool:
+        """Whether it runs, though it may be at the very beginning of its start."""
+        return self._state() not in ("off", "failed")
+
+    @property
+    def connected(self) -> bool:
+        """Whether commands can run in it now."""
+        return self.is_up()
+
+    @property
+    def pid(self) -> int | None:
+        """The process of its start script or of its backend, while it runs."""
+        pid: int | None = self._describe().get("pid")
+        return pid
+
+    @property
+    def process(self) -> BackendProcess | None:
+        """The process that it runs in, while it runs."""
+        pid = self.pid
+        return None if pid is None else BackendProcess(self, pid)
+
+    def ssh_backdoor_command(self, index: int | None = None) -> str:
+        """The command that opens a root shell in it by SSH, from any terminal of this host.
+
+        ``index`` was the machine's number where the way was a vsock; it is not needed.
+        """
+        return str(self._ask("ssh"))
+
+    def _state(self) -> str:
+        for machine in self._connection.call("status")["machines"]:
+            if machine["name"] == self.name:
+                return str(machine["state"])
+        return "off"
+
+
+class BackendProcess:
+    """The process that a machine runs in. It is the engine's; this asks the engine about it."""
+
+    def __init__(self, machine: Life, pid: int) -> None:
+        self.pid = pid
+        self._machine = machine
+
+    def poll(self) -> int | None:
+        """``None`` while the machine runs, 0 afterwards."""
+        return None if self._machine.booted else 0
+
+    def wait(self, timeout: Timeout = None) -> int:
+        """Wait until the machine is off."""
+        try:
+            self._machine.wait_for_shutdown(timeout)
+        except RequestedAssertionFailed as error:
+            raise subprocess.TimeoutExpired(self._machine.name, seconds(timeout) or 0) from error
+        return 0
+
+    def terminate(self) -> None:
+        """End the machine at once."""
+        self._machine.release()
+
+    kill = terminate

@@ -1,0 +1,144 @@
+"""Conditions that have to hold while a part of a script runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Optional
+
+from machinist._retry import repeat, seconds
+
+if TYPE_CHECKING:
+    from machinist._driver import Driver
+    from machinist._logger import AbstractLogger
+
+Condition = Callable[[], Optional[bool]]
+"""Holds if it returns true or ``None``; does not if it returns false or raises."""
+
+
+class PollingConditionError(Exception):
+    """A condition does not hold any more."""
+
+
+class PollingCondition:
+    """A condition, and when it was looked at last."""
+
+    def __init__(
+        self,
+        condition: Condition,
+        logger: AbstractLogger,
+        seconds_interval: float | timedelta = 2.0,
+        description: str | None = None,
+    ) -> None:
+        interval = seconds(seconds_interval)
+        assert interval is not None
+        self.condition = condition
+        self.logger = logger
+        self.seconds_interval: float = interval
+        name: str = getattr(condition, "__name__", repr(condition))
+        said = condition.__doc__ or name if description is None else str(description)
+        self.description: str = said
+        self.last_called = float("-inf")
+        self.entry_count = 0
+
+    def check(self, force: bool = False) -> bool:
+        """Whether it holds. It is looked at only when it is due, or with ``force``."""
+        if (self.entered or not self.overdue) and not force:
+            return True
+        with self, self.logger.nested(self.nested_message):
+            since = time.monotonic() - self.last_called
+            ago = f"{since:.2f} s after the last time" if isfinite(since) else "for the first time"
+            self.logger.debug(f"Looked at {ago}")
+            try:
+                result = self.condition()
+            except Exception as error:
+                self.logger.debug(f"{type(error).__name__}: {error}")
+                result = False
+            holds = result is None or bool(result)
+            self.logger.info(self.status_message(holds))
+            return holds
+
+    def maybe_raise(self) -> None:
+        """Raises ``PollingConditionError`` if it is due and does not hold."""
+        if not self.check():
+            raise PollingConditionError(self.status_message(False))
+
+    def status_message(self, status: bool) -> str:
+        """How it stands, in words."""
+        return f"Polling condition {'succeeded' if status else 'failed'}: {self.description}"
+
+    @property
+    def nested_message(self) -> str:
+        """The heading in the log."""
+        return f"Checking polling condition {self.description!r}"
+
+    @property
+    def due(self) -> float:
+        """When it has to be looked at again, by the monotonic clock."""
+        since = time.monotonic() if self.entered else self.last_called
+        return since + self.seconds_interval
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it has to be looked at."""
+        return self.last_called + self.seconds_interval < time.monotonic()
+
+    @property
+    def entered(self) -> bool:
+        """Whether it is being looked at right now."""
+        return self.entry_count > 0
+
+    def __enter__(self) -> None:
+        self.entry_count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.entry_count -= 1
+        self.last_called = time.monotonic()
+
+
+class Poll:
+    """What ``polling_condition`` makes of a function: for ``with``, or to wait for."""
+
+    def __init__(self, driver: Driver, condition: PollingCondition) -> None:
+        self._driver = driver
+        self.condition = condition
+
+    def __enter__(self) -> None:
+        self._driver.polling_conditions.append(self.condition)
+
+    def __exit__(self, *_: object) -> None:
+        self._driver.polling_conditions.remove(self.condition)
+
+    def wait(self, timeout: float | timedelta = 900) -> None:
+        """Wait until it holds; it is looked at once in each of its intervals."""
+        condition = self.condition
+        logger = self._driver.logger
+
+        def holds(last: bool) -> bool:
+            if last:
+                logger.info(f"Last chance for {condition.description}")
+            result = condition.check(force=True)
+            if not result and not last:
+                logger.info(f"({condition.description} failure not fatal yet)")
+            return result
+
+        with logger.nested(f"waiting for {condition.description}"):
+            interval = condition.seconds_interval
+            repeat(holds, timeout, interval, interval)
+
+
+def polling_condition(
+    driver: Driver,
+    fun: Condition | None,
+    seconds_interval: float | timedelta,
+    description: str | None,
+) -> Any:
+    """The decorator, with and without arguments."""
+
+    def decorate(fun: Condition) -> Poll:
+        condition = PollingCondition(fun, driver.logger, seconds_interval, description)
+        return Poll(driver, condition)
+
+    return decorate if fun is None else decorate(fun)

@@ -1,0 +1,5 @@
+"""VLANs."""
+
+from machinist._vlan import VLan
+
+__all__ = ["VLan"]
