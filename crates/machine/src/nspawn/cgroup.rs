@@ -2,9 +2,13 @@
 //!
 //! It is made below the cgroup that the engine itself is in. Where the host has no cgroup2, or does
 //! not let us, a container goes on without.
+//!
+//! cgroup2 need not be mounted anywhere (in a build sandbox it is not): then we mount it for
+//! ourselves, at no place at all, and reach it by the descriptor.
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,6 +31,22 @@ fn mount_point() -> Option<&'static Path> {
         .find(|place| is_unified(place))
 }
 
+/// cgroup2, mounted nowhere. Its name is good for this process and those that it starts, as long as
+/// the descriptor is open.
+fn unmounted() -> rustix::io::Result<(PathBuf, OwnedFd)> {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
+    };
+    let filesystem = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&filesystem)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mount = fsmount(&filesystem, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let (process, number) = (std::process::id(), mount.as_raw_fd());
+    Ok((format!("/proc/{process}/fd/{number}").into(), mount))
+}
+
 /// The cgroup directory of process `pid`, or of ourselves.
 #[must_use]
 pub fn of_process(pid: Option<u32>) -> Option<PathBuf> {
@@ -36,6 +56,13 @@ pub fn of_process(pid: Option<u32>) -> Option<PathBuf> {
     );
     let inside = unified_path(&fs::read_to_string(file).ok()?)?;
     Some(mount_point()?.join(inside))
+}
+
+/// Our own cgroup's directory, in the cgroup2 that is mounted at `root`.
+#[must_use]
+pub fn own(root: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    Some(root.join(unified_path(&text)?))
 }
 
 /// The cgroup2 path in the text of /proc/PID/cgroup, relative to the mount point.
@@ -82,22 +109,29 @@ pub fn clear(dir: &Path) {
 #[derive(Debug)]
 pub struct Cgroup {
     dir: PathBuf,
+    /// What `dir` is reached by, where cgroup2 is mounted nowhere. Closed after the removal.
+    _mount: Option<OwnedFd>,
 }
 
 impl Cgroup {
     /// Makes one called `name` below our own. `None` where the host does not let us.
     #[must_use]
     pub fn create(name: &str) -> Option<Self> {
-        let dir = of_process(None)?.join(name);
+        let (root, mount) = match mount_point() {
+            Some(place) => (place.to_owned(), None),
+            None => unmounted().map(|(name, mount)| (name, Some(mount))).ok()?,
+        };
+        let dir = own(&root)?.join(name);
         match fs::create_dir(&dir) {
-            Ok(()) => Some(Self { dir }),
             // Left over from a run that was killed; nobody else uses our names.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 remove(&dir, Duration::from_secs(2));
-                fs::create_dir(&dir).ok().map(|()| Self { dir })
+                fs::create_dir(&dir)
             }
-            Err(_) => None,
+            made => made,
         }
+        .ok()?;
+        Some(Self { dir, _mount: mount })
     }
 
     /// Its directory.

@@ -16,19 +16,19 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
 
 use machinist_sys::process::{Child, Signal, Spawn};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use super::plan::{Plan, STAGE, Said, order, staged_volume};
+use crate::mounts::{bind, handle, keep_to_ourselves, magic, make_dir, mount};
 use crate::path_error::{PathContext, PathError};
 
 /// Why a container could not be prepared.
@@ -162,12 +162,7 @@ fn line(reader: &mut impl BufRead) -> Result<String, LaunchError> {
 
 /// Makes the mounts that the container stands on, and writes its identity.
 fn prepare(plan: &Plan) -> Result<(), LaunchError> {
-    let root = Path::new("/");
-    rustix::mount::mount_change(
-        root,
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .path(root)?;
+    keep_to_ourselves()?;
     // All paths of the host are opened before /run is covered: any of them may lie in there.
     let dir = handle(&plan.dir)?;
     let lower = handle(&plan.lower)?;
@@ -310,38 +305,4 @@ fn stage_volume(source: &OwnedFd, place: &Path) -> Result<(), PathError> {
         drop(fs::File::create(place).path(place)?);
     }
     bind(source, place)
-}
-
-fn handle(path: &Path) -> Result<OwnedFd, PathError> {
-    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).path(path)
-}
-
-/// The name by which the kernel finds what `fd` is, whatever covers its path now.
-fn magic(fd: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-}
-
-fn bind(source: &OwnedFd, target: &Path) -> Result<(), PathError> {
-    rustix::mount::mount_bind_recursive(magic(source), target).path(target)
-}
-
-fn mount(source: &str, target: &Path, kind: &str, options: &str) -> Result<(), PathError> {
-    let options = std::ffi::CString::new(options)
-        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
-        .path(target)?;
-    rustix::mount::mount(
-        source,
-        target,
-        kind,
-        MountFlags::empty(),
-        options.as_c_str(),
-    )
-    .path(target)
-}
-
-fn make_dir(path: &Path) -> Result<(), PathError> {
-    match fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error).path(path),
-        _ => Ok(()),
-    }
 }
