@@ -74,7 +74,7 @@ class Prompt:
         place = f"{os.path.basename(self._frame.f_code.co_filename)}:{self._frame.f_lineno}"
         banner = _BANNER.format(version=sys.version.split()[0], place=place)
         stream = client.makefile("w", encoding="utf-8", errors="replace", newline="\n")
-        with client, contextlib.suppress(OSError):
+        with client, contextlib.suppress(OSError, ValueError):
             for output in self._output:
                 output.by_thread[threading.get_ident()] = stream
             try:
@@ -83,6 +83,7 @@ class Prompt:
                 for output in self._output:
                     del output.by_thread[threading.get_ident()]
                 self._clients.discard(client)
+                stream.close()
 
 
 class _Console(code.InteractiveConsole):

@@ -1,0 +1,121 @@
+"""Prompts: in a paused script, and of an interactive session."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+from pathlib import Path
+
+from machinist._prompt import Prompt
+
+
+class Client:
+    """Somebody at a prompt."""
+
+    def __init__(self, case: unittest.TestCase, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(10)
+        self.socket.connect(path)
+        case.addCleanup(self.socket.close)
+        self.banner = self.until(">>> ")
+
+    def until(self, end: str) -> str:
+        text = b""
+        while not text.endswith(end.encode()):
+            chunk = self.socket.recv(4096)
+            if not chunk:
+                raise EOFError(text)
+            text += chunk
+        return text.decode()[: -len(end)]
+
+    def type(self, line: str) -> str:
+        self.socket.sendall(line.encode() + b"\n")
+        return self.until(">>> ")
+
+
+class Paused(unittest.TestCase):
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.path = str(Path(directory.name) / "python.sock")
+
+    def test_names_of_the_frame(self) -> None:
+        local = 41
+        with Prompt(self.path, sys._getframe()):
+            self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
+            client = Client(self, self.path)
+            self.assertIn("test_alone_prompt.py:", client.banner)
+            self.assertEqual(client.type("local + 1"), "42\n")
+            self.assertEqual(client.type("print(os.sep)"), "/\n")
+            self.assertEqual(client.type("found = [local]"), "")
+            self.assertIn("ZeroDivisionError", client.type("1 / 0"))
+            self.assertIn("SyntaxError", client.type("= 1"))
+            client.socket.sendall(b"\x03")
+            self.assertIn("KeyboardInterrupt", client.until(">>> "))
+            client.socket.sendall(b"exit()\n")
+            self.assertRaises(EOFError, client.until, "never")
+            # What one client makes, the next one has.
+            self.assertEqual(Client(self, self.path).type("found"), "[41]\n")
+        self.assertEqual(local, 41)
+        self.assertFalse(os.path.exists(self.path))
+
+    def test_nothing_keeps_the_script_from_going_on(self) -> None:
+        go_on = threading.Event()
+        began = threading.Event()
+        with Prompt(self.path, sys._getframe()):
+            client = Client(self, self.path)
+            client.socket.sendall(b"began.set(); go_on.wait()\n")
+            self.assertTrue(began.wait(10))
+            # One who comes while the first is busy is served all the same.
+            self.assertEqual(Client(self, self.path).type("1 + 1"), "2\n")
+        self.assertRaises((EOFError, OSError), client.until, "never")
+        go_on.set()
+
+    def test_output_of_others_stays_where_it_was(self) -> None:
+        with Prompt(self.path, sys._getframe()):
+            client = Client(self, self.path)
+            before = sys.stdout
+            self.assertEqual(client.type("import sys; sys.stdout.write('here')"), "here4\n")
+            self.assertIs(sys.stdout, before)
+        self.assertIsNot(sys.stdout, before)
+
+
+class Interactive(unittest.TestCase):
+    def run_lines(self, *lines: str) -> str:
+        program = (
+            "from machinist._interactive import plain\n"
+            "import os, signal\n"
+            "def stop(): os.kill(os.getpid(), signal.SIGINT)\n"
+            "plain({'answer': 42, 'stop': stop}, '/nonexistent/history')\n"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            input="".join(f"{line}\n" for line in lines),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=30,
+        )
+        self.assertEqual(ended.returncode, 0, ended.stdout)
+        return ended.stdout
+
+    def test_names_and_what_goes_wrong(self) -> None:
+        said = self.run_lines("answer", "1 / 0", "answer + 1")
+        self.assertIn("42", said)
+        self.assertIn("ZeroDivisionError", said)
+        self.assertIn("43", said)
+
+    def test_ctrl_c_ends_a_call_and_not_the_session(self) -> None:
+        said = self.run_lines("stop()", "answer")
+        self.assertIn("KeyboardInterrupt", said)
+        self.assertIn("42", said)
+
+
+if __name__ == "__main__":
+    unittest.main()
