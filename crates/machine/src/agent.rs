@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::backend::Channel;
 use crate::error::chain;
+use crate::origin::Origin;
 use crate::qemu::volume_tag;
 use crate::spec::{Boot, Kind, MachineSpec};
 
@@ -23,11 +24,13 @@ pub(crate) enum Power {
 }
 
 /// Finds the agent at the other end of `channel`, and tells it who it is where it asks for that.
-pub(crate) async fn connect(channel: Channel, spec: &MachineSpec) -> Result<Agent, String> {
-    let agent = Agent::connect(channel, spec.start_within)
+pub(crate) async fn connect(channel: Channel, origin: &Origin) -> Result<Agent, String> {
+    let agent = Agent::connect(channel, origin.start_within())
         .await
         .map_err(|error| format!("its agent does not answer: {}", chain(&error)))?;
-    if agent.info().init {
+    if let Origin::Lab(spec) = origin
+        && agent.info().init
+    {
         let configured = agent.configure(&identity(spec)).await;
         configured.map_err(|error| format!("its agent cannot prepare it: {}", chain(&error)))?;
     }

@@ -11,6 +11,9 @@ use crate::error::LaunchError;
 use crate::lifecycle::Ending;
 use crate::nspawn::Nspawn;
 use crate::qemu::Qemu;
+use crate::reach::Reach;
+use crate::script::container::ScriptContainer;
+use crate::script::vm::ScriptVm;
 
 /// A channel to an agent.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -24,6 +27,8 @@ pub(crate) type Channel = Pin<Box<dyn Stream>>;
 pub(crate) enum Happening {
     /// An agent listens, or will in a moment, at the other end of this.
     Channel(Channel),
+    /// What handles can get at, from now on; before that, nothing.
+    Reach(Reach),
     /// The machine's own system says that its start has finished.
     Ready,
     /// The machine restarts. Another [`Happening::Channel`] follows.
@@ -70,6 +75,8 @@ pub(crate) struct Mode {
 pub(crate) enum Backend {
     Qemu(Arc<Qemu>),
     Nspawn(Arc<Nspawn>),
+    ScriptVm(Arc<ScriptVm>),
+    ScriptContainer(Arc<ScriptContainer>),
 }
 
 impl Backend {
@@ -77,7 +84,9 @@ impl Backend {
     pub(crate) fn names(&self, mode: Mode) -> (&'static str, Option<&'static str>) {
         match self {
             Self::Qemu(qemu) => ("qemu", Some(qemu.accelerator(mode.plain).name())),
-            Self::Nspawn(_) => ("nspawn", None),
+            // What a script makes of it, nobody knows.
+            Self::ScriptVm(_) => ("qemu", None),
+            Self::Nspawn(_) | Self::ScriptContainer(_) => ("nspawn", None),
         }
     }
 
@@ -86,6 +95,8 @@ impl Backend {
         match self {
             Self::Qemu(qemu) => qemu.launch(mode).await,
             Self::Nspawn(nspawn) => nspawn.launch(mode).await,
+            Self::ScriptVm(script) => script.launch(mode).await,
+            Self::ScriptContainer(script) => script.launch(mode).await,
         }
     }
 }

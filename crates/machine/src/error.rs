@@ -45,6 +45,23 @@ pub enum MachineError {
         /// The time that it had.
         within: Duration,
     },
+    /// QEMU's control socket did not do what it should.
+    #[error("{machine}")]
+    Qmp {
+        /// The machine.
+        machine: String,
+        /// Why.
+        #[source]
+        why: crate::QmpError,
+    },
+    /// What was asked for, no machine of this kind can do.
+    #[error("{machine}: {why}")]
+    Unable {
+        /// The machine.
+        machine: String,
+        /// One sentence.
+        why: String,
+    },
     /// The machine's task has ended, as it does when its handles are dropped.
     #[error("{machine} is gone")]
     Gone {

@@ -3,7 +3,8 @@
 //! A [`MachineSpec`] says what a machine is to be, an [`Environment`] where it runs and whom it
 //! tells; a [`Machine`] is the handle of one that may run. One task owns the state of each machine
 //! (`task.rs`); what it decides is a state machine without any doing ([`lifecycle`]); what runs is
-//! one of two backends (`qemu`, `nspawn`) behind one small interface (`backend.rs`).
+//! one of the backends (`qemu`, `nspawn`, or somebody's start script) behind one small interface
+//! (`backend.rs`).
 //!
 //! See `docs/machines.md` for the life cycle, and for what hangs on what.
 
@@ -21,9 +22,14 @@ pub mod lifecycle;
 mod machine;
 mod mounts;
 mod nspawn;
+mod origin;
 mod path_error;
+mod picture;
 mod publish;
 mod qemu;
+mod reach;
+mod script;
+mod seeing;
 mod spec;
 mod supervised;
 mod task;
@@ -38,5 +44,7 @@ pub use lifecycle::{Refused, State};
 pub use machine::{Machine, StartOptions, Status};
 pub use path_error::PathError;
 pub use qemu::PROGRAM as QEMU;
+pub use qemu::qmp::{Qmp, QmpError, QmpEvents};
+pub use script::{ScriptKind, ScriptSpec};
 pub use spec::{Boot, Disk, DiskAccess, HostLine, Kind, MachineSpec, NicSpec, Publish, Volume};
 pub use verdict::{Accel, Accelerator, Verdicts};

@@ -174,19 +174,29 @@ pub struct Lifecycle {
     plain: bool,
     /// The system was ready before its agent answered.
     ready_early: bool,
+    /// A machine that goes off before its agent answered has not failed.
+    may_end_early: bool,
 }
 
 impl Default for Lifecycle {
     fn default() -> Self {
-        Self {
-            state: State::Off,
-            plain: false,
-            ready_early: false,
-        }
+        Self::new(false)
     }
 }
 
 impl Lifecycle {
+    /// A machine that is off. `may_end_early`: one that goes off by itself before its agent
+    /// answered has not failed.
+    #[must_use]
+    pub fn new(may_end_early: bool) -> Self {
+        Self {
+            state: State::Off,
+            plain: false,
+            ready_early: false,
+            may_end_early,
+        }
+    }
+
     /// The present state.
     #[must_use]
     pub fn state(&self) -> &State {
@@ -251,6 +261,10 @@ impl Lifecycle {
                 Decision::one(Effect::Launch { plain: true })
             }
             Event::Panicked(reason) | Event::Broken(reason) => self.fail(reason),
+            Event::Ended(Ending::ByItself) if self.may_end_early => {
+                self.state = State::Off;
+                Decision::one(Effect::DropAgent)
+            }
             Event::Ended(ending) => {
                 self.ended(ending, "it went off before its agent answered");
                 Decision::nothing()

@@ -11,7 +11,10 @@ use crate::console::Console;
 use crate::environment::{Environment, Report, console_log};
 use crate::error::MachineError;
 use crate::lifecycle::{Refused, State};
+use crate::origin::Origin;
 use crate::path_error::{PathContext, PathError};
+use crate::reach::Reach;
+use crate::script::ScriptSpec;
 use crate::spec::MachineSpec;
 use crate::task::{Ask, Request, Task};
 
@@ -44,11 +47,12 @@ pub struct Status {
 /// A machine. Clones are handles of the same one; when the last is dropped, it is killed.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    spec: Arc<MachineSpec>,
+    origin: Arc<Origin>,
     console: Console,
     requests: mpsc::UnboundedSender<Request>,
     status: watch::Receiver<Status>,
     agents: watch::Receiver<Option<Agent>>,
+    reach: watch::Receiver<Reach>,
 }
 
 impl Machine {
@@ -57,6 +61,21 @@ impl Machine {
     /// # Errors
     /// Its directory or its console's log cannot be made.
     pub fn new(spec: MachineSpec, environment: Environment) -> Result<Self, PathError> {
+        Self::made(Origin::Lab(Box::new(spec)), environment)
+    }
+
+    /// A machine that somebody's start script runs. It is off. Must be called inside a tokio
+    /// runtime. Of the environment, the network is not used: the script knows its VLANs' sockets.
+    ///
+    /// # Errors
+    /// Its directory, its state directory, or its console's log cannot be made.
+    pub fn scripted(spec: ScriptSpec, environment: Environment) -> Result<Self, PathError> {
+        spec.prepare()?;
+        Self::made(Origin::Script(Box::new(spec)), environment)
+    }
+
+    fn made(origin: Origin, environment: Environment) -> Result<Self, PathError> {
+        let origin = Arc::new(origin);
         let dir = &environment.dir;
         std::fs::create_dir_all(dir).path(dir)?;
         let report = Arc::clone(&environment.report);
@@ -76,28 +95,53 @@ impl Machine {
             published: Vec::new(),
         });
         let (agents, agent) = watch::channel(None);
-        let task = Task::new(spec.clone(), environment, console.clone(), told, agents);
+        let (reaches, reach) = watch::channel(Reach::default());
+        let task = Task::new(
+            Arc::clone(&origin),
+            environment,
+            console.clone(),
+            told,
+            agents,
+            reaches,
+        );
         // It ends when the last handle is gone, and then kills what runs.
         drop(tokio::spawn(task.run(requested)));
         Ok(Self {
-            spec: Arc::new(spec),
+            origin,
             console,
             requests,
             status,
             agents: agent,
+            reach,
         })
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.spec.name
+        self.origin.name()
     }
 
-    /// What it was made from.
+    /// What it was made from; none where that is a start script.
     #[must_use]
-    pub fn spec(&self) -> &MachineSpec {
-        &self.spec
+    pub fn spec(&self) -> Option<&MachineSpec> {
+        match &*self.origin {
+            Origin::Lab(spec) => Some(spec),
+            Origin::Script(_) => None,
+        }
+    }
+
+    /// The start script that it was made from, if it was.
+    #[must_use]
+    pub fn script(&self) -> Option<&ScriptSpec> {
+        match &*self.origin {
+            Origin::Lab(_) => None,
+            Origin::Script(spec) => Some(spec),
+        }
+    }
+
+    pub(crate) fn reach(&self) -> watch::Receiver<Reach> {
+        self.reach.clone()
     }
 
     /// Its console, over all its starts.
@@ -134,6 +178,38 @@ impl Machine {
     pub async fn start(&self, options: StartOptions) -> Result<(), MachineError> {
         self.ask(Ask::Start(options)).await?;
         self.until_it_answers().await
+    }
+
+    /// Starts it, and waits until its backend runs, no longer: nothing has booted by then. A machine
+    /// that runs is left alone.
+    ///
+    /// # Errors
+    /// It could not be started, or is about to stop.
+    pub async fn launch(&self, options: StartOptions) -> Result<(), MachineError> {
+        self.ask(Ask::Start(options)).await?;
+        let mut status = self.status.clone();
+        let mut reach = self.reach.clone();
+        tokio::select! {
+            biased;
+            runs = reach.wait_for(|reach| reach.running) => runs.map(drop).map_err(|_| self.gone()),
+            over = status.wait_for(|status| status.state.is_over()) => match over {
+                Ok(status) => Err(self.trouble(&status)),
+                Err(_) => Err(self.gone()),
+            },
+        }
+    }
+
+    /// Waits until its agent answers.
+    ///
+    /// # Errors
+    /// It is off or goes off, fails, or takes longer than `within`.
+    pub async fn connected(&self, within: Duration) -> Result<(), MachineError> {
+        let decided = |state: &State| match state {
+            state if state.answers() => Some(true),
+            state if state.is_over() => Some(false),
+            _ => None,
+        };
+        self.wait(within, "its agent", decided).await
     }
 
     /// Waits until the machine's own system says that its start has finished.
@@ -206,7 +282,7 @@ impl Machine {
     }
 
     /// Why the machine does not answer, from what is known of it.
-    fn trouble(&self, status: &Status) -> MachineError {
+    pub(crate) fn trouble(&self, status: &Status) -> MachineError {
         let machine = self.name().to_owned();
         match &status.state {
             State::Off => MachineError::Off { machine },
@@ -228,7 +304,7 @@ impl Machine {
         }
     }
 
-    fn gone(&self) -> MachineError {
+    pub(crate) fn gone(&self) -> MachineError {
         MachineError::Gone {
             machine: self.name().to_owned(),
         }

@@ -14,13 +14,16 @@ use crate::error::{LaunchError, chain};
 use crate::lifecycle::{Decision, Effect, Ending, Event, Lifecycle, Refused, State};
 use crate::machine::{StartOptions, Status};
 use crate::nspawn::Nspawn;
+use crate::origin::Origin;
 use crate::publish::Published;
 use crate::qemu::Qemu;
+use crate::reach::Reach;
+use crate::script::container::ScriptContainer;
+use crate::script::vm::ScriptVm;
+use crate::script::{ScriptKind, ScriptSpec};
 use crate::spec::{Kind, MachineSpec};
 use crate::words::Words;
 
-/// How long a machine may go on after its agent is gone: it is on its way down, or it is lost.
-const SILENCE: Duration = Duration::from_secs(60);
 /// Lines of the console in a machine's last words.
 const LAST_LINES: usize = 20;
 
@@ -48,7 +51,7 @@ enum Inner {
 }
 
 pub(crate) struct Task {
-    spec: MachineSpec,
+    origin: Arc<Origin>,
     environment: Environment,
     console: Console,
     words: Words,
@@ -60,6 +63,7 @@ pub(crate) struct Task {
     may_restart: bool,
     status: watch::Sender<Status>,
     agents: watch::Sender<Option<Agent>>,
+    reach: watch::Sender<Reach>,
     published: Option<Published>,
     /// The machine's system has finished its start, since the last start or restart.
     system_ready: bool,
@@ -77,40 +81,32 @@ pub(crate) struct Task {
 
 impl Task {
     pub(crate) fn new(
-        spec: MachineSpec,
+        origin: Arc<Origin>,
         environment: Environment,
         console: Console,
         status: watch::Sender<Status>,
         agents: watch::Sender<Option<Agent>>,
+        reach: watch::Sender<Reach>,
     ) -> Self {
         let words = Words::default();
-        let backend = match spec.kind {
-            Kind::Vm { .. } => Backend::Qemu(Arc::new(Qemu {
-                spec: spec.clone(),
-                environment: environment.clone(),
-                console: console.clone(),
-                words: words.clone(),
-            })),
-            Kind::Container { .. } => Backend::Nspawn(Arc::new(Nspawn {
-                spec: spec.clone(),
-                environment: environment.clone(),
-                console: console.clone(),
-                words: words.clone(),
-            })),
+        let backend = match &*origin {
+            Origin::Lab(spec) => of_spec(spec, &environment, &console, &words),
+            Origin::Script(spec) => of_script(spec, &environment, &console),
         };
         let (tell, told) = mpsc::unbounded_channel();
         Self {
-            spec,
+            life: Lifecycle::new(origin.may_end_early()),
+            origin,
             environment,
             console,
             words,
             backend,
-            life: Lifecycle::default(),
             launching: None,
             run: None,
             may_restart: true,
             status,
             agents,
+            reach,
             published: None,
             system_ready: false,
             agent: None,
@@ -185,6 +181,7 @@ impl Task {
     async fn happened(&mut self, happening: Happening) {
         match happening {
             Happening::Channel(channel) => self.connect(channel),
+            Happening::Reach(reach) => drop(self.reach.send_replace(reach)),
             Happening::Ready => self.event(Event::SystemReady).await,
             Happening::Reset => {
                 self.began = Instant::now();
@@ -201,6 +198,7 @@ impl Task {
             Happening::Note(text) => self.report(Report::Warning { text }),
             Happening::Ended(ending) => {
                 self.run = None;
+                self.reach.send_replace(Reach::default());
                 self.event(Event::Ended(ending)).await;
             }
         }
@@ -255,8 +253,8 @@ impl Task {
             self.began = now;
         }
         self.expires = match after {
-            State::Starting | State::Rebooting => Some(now + self.spec.start_within),
-            State::Silent => Some(now + SILENCE),
+            State::Starting | State::Rebooting => Some(now + self.origin.start_within()),
+            State::Silent => Some(now + self.origin.silence()),
             State::Stopping => Some(now + self.stop_within),
             State::Off | State::Up | State::Ready | State::Failed { .. } => None,
         };
@@ -291,7 +289,7 @@ impl Task {
         if self.launching.is_none() {
             return Event::Expired;
         }
-        let seconds = self.spec.start_within.as_secs_f64();
+        let seconds = self.origin.start_within().as_secs_f64();
         Event::Broken(format!("it could not be launched within {seconds} s"))
     }
 
@@ -325,7 +323,7 @@ impl Task {
     /// Listens on the published ports, from the first start to the end of the last handle.
     async fn publish(&mut self) -> Result<(), String> {
         if self.published.is_none() {
-            let published = Published::listen(&self.spec.publish, &self.agents)
+            let published = Published::listen(self.origin.publish(), &self.agents)
                 .await
                 .map_err(|error| chain(&error))?;
             self.status
@@ -367,6 +365,7 @@ impl Task {
             _ = run.control.send(Control::Kill);
             drop(run.task.await);
         }
+        self.reach.send_replace(Reach::default());
     }
 
     fn control(&self, control: Control) {
@@ -381,10 +380,9 @@ impl Task {
         self.drop_agent();
         let number = self.channel;
         let tell = self.tell.clone();
-        let spec = self.spec.clone();
-        let wait_for_system = matches!(spec.kind, Kind::Vm { .. });
+        let origin = Arc::clone(&self.origin);
         let task = tokio::spawn(async move {
-            let agent = match agent::connect(channel, &spec).await {
+            let agent = match agent::connect(channel, &origin).await {
                 Ok(agent) => agent,
                 Err(reason) => {
                     // A channel that closes is the first sign of many ends; the end itself, which
@@ -396,8 +394,8 @@ impl Task {
             };
             drop(tell.send(Inner::Agent(number, agent.clone())));
             let readiness = async {
-                if wait_for_system
-                    && agent::system_ready(&agent, spec.boot, spec.start_within).await
+                if origin.is_vm()
+                    && agent::system_ready(&agent, origin.boot(), origin.start_within()).await
                 {
                     drop(tell.send(Inner::Ready(number)));
                 }
@@ -435,12 +433,11 @@ impl Task {
                 _ = button.send(Control::PowerButton);
             }
         };
-        let container = matches!(self.spec.kind, Kind::Container { .. });
-        let by_button = container && self.system_ready && power == Power::Off;
+        let by_button = !self.origin.is_vm() && self.system_ready && power == Power::Off;
         let (Some(agent), false) = (agent, by_button) else {
             return press();
         };
-        let boot = self.spec.boot;
+        let boot = self.origin.boot();
         // It ends with the channel; the state's own time limit does the rest.
         drop(tokio::spawn(async move {
             if !agent::ask_power(&agent, boot, power).await {
@@ -457,6 +454,44 @@ impl Task {
 
     fn report(&self, report: Report) {
         (self.environment.report)(report);
+    }
+}
+
+fn of_spec(
+    spec: &MachineSpec,
+    environment: &Environment,
+    console: &Console,
+    words: &Words,
+) -> Backend {
+    match spec.kind {
+        Kind::Vm { .. } => Backend::Qemu(Arc::new(Qemu {
+            spec: spec.clone(),
+            environment: environment.clone(),
+            console: console.clone(),
+            words: words.clone(),
+        })),
+        Kind::Container { .. } => Backend::Nspawn(Arc::new(Nspawn {
+            spec: spec.clone(),
+            environment: environment.clone(),
+            console: console.clone(),
+            words: words.clone(),
+        })),
+    }
+}
+
+fn of_script(spec: &ScriptSpec, environment: &Environment, console: &Console) -> Backend {
+    let (spec, environment, console) = (spec.clone(), environment.clone(), console.clone());
+    match spec.kind {
+        ScriptKind::Vm => Backend::ScriptVm(Arc::new(ScriptVm {
+            spec,
+            environment,
+            console,
+        })),
+        ScriptKind::Container => Backend::ScriptContainer(Arc::new(ScriptContainer {
+            spec,
+            environment,
+            console,
+        })),
     }
 }
 

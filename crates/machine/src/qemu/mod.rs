@@ -8,7 +8,7 @@ mod cmdline;
 mod disks;
 mod panic;
 mod port;
-mod qmp;
+pub(crate) mod qmp;
 mod run;
 mod vitality;
 
@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use machinist_image::BootRoot;
 use machinist_sys::process::{Child, Spawn};
+use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
 use crate::backend::{Happening, Mode, Run};
@@ -27,6 +28,7 @@ use crate::console::Console;
 use crate::environment::{Attached, Environment};
 use crate::error::LaunchError;
 use crate::path_error::PathContext;
+use crate::reach::{ConsoleInput, Reach};
 use crate::spec::{Kind, MachineSpec};
 use crate::supervised::Supervised;
 use crate::verdict::{Accel, Accelerator};
@@ -109,6 +111,7 @@ impl Qemu {
             .command()
             .args(plan.argv())
             .current_dir(dir)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         Ok(Spawned {
@@ -153,6 +156,15 @@ impl Qemu {
             drop(tell.send(Happening::Note(note)));
         }
         let (qmp, events) = qmp::Qmp::start(control_socket);
+        let console = child.stdin.take().map(OwnedFd::from);
+        let console = console.map(pipe::Sender::from_owned_fd).transpose()?;
+        // The receiver is in our hand.
+        drop(tell.send(Happening::Reach(Reach {
+            running: true,
+            pid: Some(child.pid()),
+            qmp: Some(qmp.clone()),
+            console: console.map(ConsoleInput::new),
+        })));
         let trial = (accelerator == Accelerator::Kvm).then(|| run::Trial {
             verdicts: self.environment.verdicts.clone(),
             strict: self.wish() == Accel::Kvm,

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,7 +14,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// A command, and what it returns.
 pub(crate) trait Execute: Serialize {
@@ -73,17 +75,28 @@ pub(crate) enum Event {
     Other,
 }
 
-/// Why a command failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum QmpError {
+/// Why QEMU did not do what it was told by its control socket.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum QmpError {
+    /// It refused.
     #[error("QEMU refused {command}: {text}")]
-    Refused { command: &'static str, text: String },
+    Refused {
+        /// The command.
+        command: String,
+        /// Its reason.
+        text: String,
+    },
+    /// It said what nobody understands.
     #[error("QEMU answered {command} with something else")]
     Answer {
-        command: &'static str,
+        /// The command.
+        command: String,
+        /// What is wrong with the answer.
         #[source]
-        source: serde_json::Error,
+        source: Arc<serde_json::Error>,
     },
+    /// The socket is closed, as it is after QEMU's end.
     #[error("QEMU's control socket closed")]
     Closed,
 }
@@ -120,11 +133,33 @@ struct Question {
     answered: Answered,
 }
 
-/// A connection to QEMU. Its task ends when QEMU does.
+/// Events that a slow listener may be behind; older ones are lost to it.
+const BEHIND: usize = 1024;
+
+/// A connection to QEMU's control socket (QMP). Clones are the same one; it closes when QEMU ends.
 #[derive(Debug, Clone)]
-pub(crate) struct Qmp {
+pub struct Qmp {
     ask: mpsc::UnboundedSender<Question>,
-    ids: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    ids: Arc<AtomicU64>,
+    /// Never read: listeners are made from it.
+    events: Arc<broadcast::Receiver<Arc<Value>>>,
+}
+
+/// What QEMU says by itself.
+#[derive(Debug)]
+pub struct QmpEvents(broadcast::Receiver<Arc<Value>>);
+
+impl QmpEvents {
+    /// The next event, as QEMU says it (`event`, `data`, `timestamp`); none when QEMU has ended.
+    pub async fn next(&mut self) -> Option<Arc<Value>> {
+        loop {
+            match self.0.recv().await {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
 }
 
 impl Qmp {
@@ -133,23 +168,57 @@ impl Qmp {
         let (ask, questions) = mpsc::unbounded_channel();
         let (tell, events) = mpsc::unbounded_channel();
         let (read, write) = socket.into_split();
+        let (shout, heard) = broadcast::channel(BEHIND);
+        let told = Tell { tell, shout };
         // It ends with QEMU, whose other end of the socket it reads.
-        drop(tokio::spawn(converse(read, write, questions, tell)));
-        let ids = std::sync::Arc::default();
-        (Self { ask, ids }, events)
+        drop(tokio::spawn(converse(read, write, questions, told)));
+        let qmp = Self {
+            ask,
+            ids: Arc::default(),
+            events: Arc::new(heard),
+        };
+        (qmp, events)
     }
 
-    /// Executes a command.
-    pub(crate) async fn execute<C: Execute>(&self, command: &C) -> Result<C::Answer, QmpError> {
-        let id = self.ids.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    /// What QEMU says by itself, from now on.
+    #[must_use]
+    pub fn events(&self) -> QmpEvents {
+        QmpEvents(self.events.resubscribe())
+    }
+
+    /// Executes the command `name`. `arguments` is an object, or null for none.
+    ///
+    /// # Errors
+    /// QEMU refuses, or has ended.
+    pub async fn execute(&self, name: &str, arguments: &Value) -> Result<Value, QmpError> {
+        let empty = Value::Object(serde_json::Map::new());
+        let arguments = if arguments.is_null() {
+            &empty
+        } else {
+            arguments
+        };
+        self.ask(name, arguments).await
+    }
+
+    /// Executes a command that we know.
+    pub(crate) async fn perform<C: Execute>(&self, command: &C) -> Result<C::Answer, QmpError> {
+        let answer = self.ask(C::NAME, command).await?;
+        serde_json::from_value(answer).map_err(|source| QmpError::Answer {
+            command: C::NAME.to_owned(),
+            source: Arc::new(source),
+        })
+    }
+
+    async fn ask(&self, name: &str, arguments: &impl Serialize) -> Result<Value, QmpError> {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let request = Request {
-            execute: C::NAME,
-            arguments: command,
+            execute: name,
+            arguments,
             id,
         };
         let failed = |source| QmpError::Answer {
-            command: C::NAME,
-            source,
+            command: name.to_owned(),
+            source: Arc::new(source),
         };
         let mut text = serde_json::to_vec(&request).map_err(failed)?;
         text.push(b'\n');
@@ -157,9 +226,9 @@ impl Qmp {
         let question = Question { text, id, answered };
         self.ask.send(question).map_err(|_| QmpError::Closed)?;
         match answer.await {
-            Ok(Ok(value)) => serde_json::from_value(value).map_err(failed),
+            Ok(Ok(value)) => Ok(value),
             Ok(Err(text)) => Err(QmpError::Refused {
-                command: C::NAME,
+                command: name.to_owned(),
                 text,
             }),
             Err(_) => Err(QmpError::Closed),
@@ -167,11 +236,28 @@ impl Qmp {
     }
 }
 
+/// Whom events are told.
+struct Tell {
+    /// Who owns the machine.
+    tell: mpsc::UnboundedSender<Event>,
+    /// Whoever listens. It ends with QEMU, and so do they.
+    shout: broadcast::Sender<Arc<Value>>,
+}
+
+impl Tell {
+    /// Whether anybody may still want events.
+    fn tell(&self, event: Event, raw: Value) -> bool {
+        let told = self.tell.send(event).is_ok();
+        let heard = self.shout.send(Arc::new(raw)).is_ok();
+        told || heard
+    }
+}
+
 async fn converse(
     read: OwnedReadHalf,
     mut write: OwnedWriteHalf,
     mut questions: mpsc::UnboundedReceiver<Question>,
-    tell: mpsc::UnboundedSender<Event>,
+    tell: Tell,
 ) {
     let mut lines = BufReader::new(read).lines();
     let mut open: HashMap<u64, Answered> = HashMap::new();
@@ -180,7 +266,9 @@ async fn converse(
             line = lines.next_line() => {
                 let Ok(Some(line)) = line else { return };
                 match parse(&line) {
-                    Some(Said::Event(event)) => drop(tell.send(event)),
+                    Some(Said::Event(event, raw)) => {
+                        tell.tell(event, raw);
+                    }
                     Some(Said::Answer(id, answer)) => {
                         if let Some(asker) = open.remove(&id) {
                             // Who asked may have given up.
@@ -205,13 +293,10 @@ async fn converse(
     }
 }
 
-async fn drain(
-    lines: &mut tokio::io::Lines<BufReader<OwnedReadHalf>>,
-    tell: &mpsc::UnboundedSender<Event>,
-) {
+async fn drain(lines: &mut tokio::io::Lines<BufReader<OwnedReadHalf>>, tell: &Tell) {
     while let Ok(Some(line)) = lines.next_line().await {
-        if let Some(Said::Event(event)) = parse(&line)
-            && tell.send(event).is_err()
+        if let Some(Said::Event(event, raw)) = parse(&line)
+            && !tell.tell(event, raw)
         {
             return;
         }
@@ -224,15 +309,17 @@ async fn write_all(write: &mut OwnedWriteHalf, text: &[u8]) -> io::Result<()> {
 
 #[derive(Debug, PartialEq)]
 enum Said {
-    Event(Event),
+    /// And the same as QEMU said it.
+    Event(Event, Value),
     Answer(u64, Result<Value, String>),
 }
 
 /// Reads one line. The greeting, and what is no QMP at all, is `None`.
 fn parse(line: &str) -> Option<Said> {
-    let line: Line = serde_json::from_str(line).ok()?;
+    let raw: Value = serde_json::from_str(line).ok()?;
+    let line = Line::deserialize(&raw).ok()?;
     if let Some(name) = line.event {
-        return Some(Said::Event(event(&name, &line.data)));
+        return Some(Said::Event(event(&name, &line.data), raw));
     }
     let answer = match (line.returned, line.error) {
         (Some(value), _) => Ok(value),
@@ -329,14 +416,14 @@ mod tests {
                 write.write_all(text.as_bytes()).await.unwrap();
             }
         });
-        let status = qmp.execute(&QueryStatus {}).await.unwrap();
+        let status = qmp.perform(&QueryStatus {}).await.unwrap();
         assert_eq!(status.status, "internal-error");
         assert_eq!(events.recv().await, Some(Event::Stop));
-        let refused = qmp.execute(&PowerDown {}).await.unwrap_err();
+        let refused = qmp.perform(&PowerDown {}).await.unwrap_err();
         assert_eq!(refused.to_string(), "QEMU refused system_powerdown: never");
         fake.abort();
         drop(fake.await);
-        let closed = qmp.execute(&PowerDown {}).await.unwrap_err();
+        let closed = qmp.perform(&PowerDown {}).await.unwrap_err();
         assert!(matches!(closed, QmpError::Closed));
     }
 }

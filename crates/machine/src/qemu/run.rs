@@ -95,7 +95,7 @@ impl Running {
 
     async fn attend(&mut self) -> End {
         let greeting = self.qmp.clone();
-        let negotiate = tokio::spawn(async move { greeting.execute(&Capabilities {}).await });
+        let negotiate = tokio::spawn(async move { greeting.perform(&Capabilities {}).await });
         // If it fails, QEMU ends, and that is seen below with its own words.
         drop(negotiate);
         let mut look = tokio::time::interval(vitality::INTERVAL);
@@ -177,7 +177,7 @@ impl Running {
 
     /// The virtual processors stand still, and we did not ask for that.
     async fn stopped(&mut self) {
-        let asked = tokio::time::timeout(ANSWER, self.qmp.execute(&QueryStatus {}));
+        let asked = tokio::time::timeout(ANSWER, self.qmp.perform(&QueryStatus {}));
         let Ok(Ok(status)) = asked.await else {
             return;
         };
@@ -223,7 +223,7 @@ impl Running {
         let qmp = self.qmp.clone();
         // An error means that it goes off already.
         drop(tokio::spawn(
-            async move { qmp.execute(&PowerDown {}).await },
+            async move { qmp.perform(&PowerDown {}).await },
         ));
     }
 

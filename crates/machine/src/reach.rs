@@ -1,0 +1,36 @@
+//! What of a running backend a machine's handles can get at.
+
+use std::sync::Arc;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::pipe;
+use tokio::sync::Mutex;
+
+use crate::qemu::qmp::Qmp;
+
+/// What there is, at one moment. Nothing, while the machine is off.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reach {
+    /// A backend runs.
+    pub(crate) running: bool,
+    /// The process that is the machine: QEMU, or the leader of a container.
+    pub(crate) pid: Option<u32>,
+    pub(crate) qmp: Option<Qmp>,
+    /// What is written here, the serial console receives.
+    pub(crate) console: Option<ConsoleInput>,
+}
+
+/// The writing end of a serial console.
+#[derive(Debug, Clone)]
+pub(crate) struct ConsoleInput(Arc<Mutex<pipe::Sender>>);
+
+impl ConsoleInput {
+    pub(crate) fn new(pipe: pipe::Sender) -> Self {
+        Self(Arc::new(Mutex::new(pipe)))
+    }
+
+    pub(crate) async fn send(&self, bytes: &[u8]) -> std::io::Result<()> {
+        let mut pipe = self.0.lock().await;
+        pipe.write_all(bytes).await
+    }
+}

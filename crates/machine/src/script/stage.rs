@@ -1,0 +1,200 @@
+//! The hidden verb `__script`: runs a container's start script on its session's ground.
+//!
+//! As `__launch` it has a process of its own with one thread, and speaks with the engine over the
+//! socket that is its standard input:
+//!
+//! 1. engine: the [`Stage`], one line of JSON
+//! 2. launcher: [`Said::Running`], perhaps [`Said::Restarting`] and again, at last [`Said::Ended`];
+//!    engine: [`order::BUTTON`] to ask the script to end, by SIGTERM
+//!
+//! The script is the first process of a process-id namespace: systemd-nspawn under it, the container,
+//! and whatever else it starts die with it. Its mounts (`ip netns` makes some) are in a mount
+//! namespace of its own, a copy of the ground's.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus, Stdio};
+
+use machinist_sys::netlink::Netlink;
+use machinist_sys::process::{Child, Signal, Spawn};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::mounts::{handle, keep_to_ourselves, magic};
+use crate::nspawn::launch::{RESTART, last_words, say};
+use crate::nspawn::{Said, cgroup, order};
+use crate::path_error::PathError;
+
+/// All that is told of one script. It goes over a socket of our own, between processes of one
+/// binary: no version is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Stage {
+    /// The machine's name.
+    pub(super) name: String,
+    /// The script, or a command line for `/bin/sh`.
+    pub(super) command: String,
+    /// Where it is started.
+    pub(super) directory: PathBuf,
+    /// Its environment, all of it.
+    pub(super) environment: Vec<(String, String)>,
+    /// The ground's mount namespace.
+    pub(super) mounts: PathBuf,
+    /// The ground's network namespace.
+    pub(super) network: PathBuf,
+    /// The directory of the container's own cgroup.
+    pub(super) cgroup: Option<PathBuf>,
+    /// Whether a restart from inside is one. Otherwise it is the end.
+    pub(super) may_restart: bool,
+}
+
+/// Why a script could not be run.
+#[derive(Debug, thiserror::Error)]
+enum StageError {
+    #[error("the engine spoke nonsense")]
+    Nonsense(#[source] serde_json::Error),
+    #[error("the engine is gone")]
+    Engine(#[source] io::Error),
+    #[error("cannot enter the session's namespaces")]
+    Enter(#[source] io::Error),
+    #[error(transparent)]
+    Path(#[from] PathError),
+    #[error("cannot run the start script {command}")]
+    Execute {
+        command: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Runs the verb.
+pub(crate) fn main() -> ExitCode {
+    match io::stdin().as_fd().try_clone_to_owned() {
+        Ok(fd) => {
+            let engine = UnixStream::from(fd);
+            let ended = perform(&engine);
+            last_words(&engine, &ended.map_err(|error| crate::error::chain(&error)))
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn perform(engine: &UnixStream) -> Result<ExitStatus, StageError> {
+    let mut line = String::new();
+    BufReader::new(engine)
+        .read_line(&mut line)
+        .map_err(StageError::Engine)?;
+    let stage: Stage = serde_json::from_str(&line).map_err(StageError::Nonsense)?;
+    // Found before other mounts are around us.
+    let cgroup = stage.cgroup.as_deref().map(handle).transpose()?;
+    enter(&stage)?;
+    loop {
+        tidy(&stage.name);
+        let exit = watch(engine, &stage, cgroup.as_ref())?;
+        if exit.code() != Some(RESTART) || !stage.may_restart {
+            return Ok(exit);
+        }
+        say(engine, &Said::Restarting).map_err(StageError::Engine)?;
+        if let Some(cgroup) = &cgroup {
+            cgroup::clear(&magic(cgroup));
+        }
+    }
+}
+
+fn enter(stage: &Stage) -> Result<(), StageError> {
+    let open = |path: &Path| fs::File::open(path).map(OwnedFd::from);
+    let mounts = open(&stage.mounts).map_err(StageError::Enter)?;
+    let network = open(&stage.network).map_err(StageError::Enter)?;
+    machinist_sys::isolation::enter(mounts.as_fd(), network.as_fd()).map_err(StageError::Enter)?;
+    keep_to_ourselves()?;
+    Ok(())
+}
+
+/// Removes what an earlier run of the same machine left, because it was killed: the file by which its
+/// network namespace was known, and its interfaces, which the kernel takes away in its own time.
+fn tidy(name: &str) {
+    // All of this is usually not there; and what cannot be removed, the script complains of.
+    drop(fs::remove_file(format!("/run/netns/nixos-nspawn-{name}")));
+    let prefix = format!("{name}-");
+    let Ok(mut netlink) = Netlink::open() else {
+        return;
+    };
+    for link in netlink.links().unwrap_or_default() {
+        if link.name.starts_with(&prefix) {
+            drop(netlink.delete(link.index));
+        }
+    }
+}
+
+/// Runs the script to its end.
+fn watch(
+    engine: &UnixStream,
+    stage: &Stage,
+    cgroup: Option<&OwnedFd>,
+) -> Result<ExitStatus, StageError> {
+    let mut spawn = command(stage);
+    spawn
+        .command()
+        .env_clear()
+        .envs(stage.environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(&stage.directory)
+        .stdout(Stdio::inherit())
+        .stderr(Stdio::inherit());
+    spawn.first_process();
+    if let Some(cgroup) = cgroup {
+        spawn.cgroup(cgroup::processes(&magic(cgroup))?.into());
+    }
+    let failed = |source| StageError::Execute {
+        command: stage.command.clone(),
+        source,
+    };
+    let mut child = spawn.start_here().map_err(failed)?;
+    say(engine, &Said::Running(child.pid())).map_err(StageError::Engine)?;
+    loop {
+        let ours = child.pidfd();
+        let mut polled = [
+            PollFd::new(&ours, PollFlags::IN),
+            PollFd::new(engine, PollFlags::IN),
+        ];
+        match rustix::event::poll(&mut polled, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+        let (ended, ordered) = (
+            !polled[0].revents().is_empty(),
+            !polled[1].revents().is_empty(),
+        );
+        if ended {
+            return child.wait().map_err(failed);
+        }
+        if ordered {
+            obey(engine, &child)?;
+        }
+    }
+}
+
+/// A path is executed, anything else is for the shell.
+fn command(stage: &Stage) -> Spawn {
+    if Path::new(&stage.command).is_file() {
+        return Spawn::new(&stage.command);
+    }
+    let mut spawn = Spawn::new("/bin/sh");
+    spawn
+        .command()
+        .args(["-c", &format!("exec {}", stage.command)]);
+    spawn
+}
+
+/// Does what the engine orders. An engine that is gone is an error, and the end of the container.
+fn obey(mut engine: &UnixStream, script: &Child) -> Result<(), StageError> {
+    let mut order = [0];
+    engine.read_exact(&mut order).map_err(StageError::Engine)?;
+    if order == [order::BUTTON] {
+        script.signal(Signal::TERM).map_err(StageError::Engine)?;
+    }
+    Ok(())
+}
