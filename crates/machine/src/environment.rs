@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
+use crate::ground::Ground;
 use crate::spec::NicSpec;
 use crate::verdict::Verdicts;
 
@@ -31,6 +32,12 @@ pub trait Attach: Send + Sync {
 
     /// The machine is off: its ports may go.
     fn detach(&self, machine: &str);
+
+    /// What the start scripts of containers stand on: one for all of a session, so that their
+    /// bridges are the same. With none, each machine gets one for itself.
+    fn ground(&self) -> Option<Ground> {
+        None
+    }
 }
 
 /// No network at all.

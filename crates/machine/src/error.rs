@@ -89,6 +89,9 @@ pub(crate) enum LaunchError {
     /// The helper's socket.
     #[error("the container's launcher ended without a word")]
     HelperGone(#[source] std::io::Error),
+    /// What a start script's container stands on.
+    #[error(transparent)]
+    Ground(crate::ground::GroundError),
     /// The network.
     #[error("cannot attach the machine to its network")]
     Network(#[source] std::io::Error),

@@ -11,6 +11,7 @@ pub fn dispatch(arguments: &[String]) -> Option<ExitCode> {
     let (verb, rest) = arguments.split_first()?;
     match verb.as_str() {
         "__launch" => Some(crate::nspawn::launch::main()),
+        "__script" => Some(crate::script::stage::main()),
         "__ground" => Some(crate::ground::lay::main(rest)),
         "__enter" => Some(crate::nspawn::enter::main(rest)),
         _ => None,

@@ -8,14 +8,14 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::nspawn::{CGROUP_FILE, cgroup};
+use crate::nspawn::cgroup;
 
 /// Removes the cgroup of the machine whose directory is `dir`, with all that still runs in it, and
 /// then the directory. For whoever finds it with nobody living in it. Returns what is still there.
 #[must_use]
 pub fn remove(dir: &Path) -> Vec<PathBuf> {
     let mut left = Vec::new();
-    if let Ok(name) = fs::read(dir.join(CGROUP_FILE)) {
+    if let Ok(name) = fs::read(dir.join(cgroup::FILE)) {
         let group = PathBuf::from(std::ffi::OsString::from_vec(name));
         // The file is in a directory that only we write to, and yet: only our own names.
         let ours = group

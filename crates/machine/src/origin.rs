@@ -55,6 +55,12 @@ impl Origin {
         }
     }
 
+    /// Whether its system is asked for the end of its start. A container of our own tells of it
+    /// unasked.
+    pub(crate) fn ready_by_asking(&self) -> bool {
+        self.is_vm() || matches!(self, Self::Script(_))
+    }
+
     pub(crate) fn boot(&self) -> Boot {
         match self {
             Self::Lab(spec) => spec.boot,

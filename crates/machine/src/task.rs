@@ -91,7 +91,7 @@ impl Task {
         let words = Words::default();
         let backend = match &*origin {
             Origin::Lab(spec) => of_spec(spec, &environment, &console, &words),
-            Origin::Script(spec) => of_script(spec, &environment, &console),
+            Origin::Script(spec) => of_script(spec, &environment, &console, &words),
         };
         let (tell, told) = mpsc::unbounded_channel();
         Self {
@@ -394,7 +394,7 @@ impl Task {
             };
             drop(tell.send(Inner::Agent(number, agent.clone())));
             let readiness = async {
-                if origin.is_vm()
+                if origin.ready_by_asking()
                     && agent::system_ready(&agent, origin.boot(), origin.start_within()).await
                 {
                     drop(tell.send(Inner::Ready(number)));
@@ -479,7 +479,12 @@ fn of_spec(
     }
 }
 
-fn of_script(spec: &ScriptSpec, environment: &Environment, console: &Console) -> Backend {
+fn of_script(
+    spec: &ScriptSpec,
+    environment: &Environment,
+    console: &Console,
+    words: &Words,
+) -> Backend {
     let (spec, environment, console) = (spec.clone(), environment.clone(), console.clone());
     match spec.kind {
         ScriptKind::Vm => Backend::ScriptVm(Arc::new(ScriptVm {
@@ -491,6 +496,7 @@ fn of_script(spec: &ScriptSpec, environment: &Environment, console: &Console) ->
             spec,
             environment,
             console,
+            words: words.clone(),
         })),
     }
 }

@@ -10,13 +10,13 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
-use machinist_sys::process::Spawn;
 use super::lack::{Lack, Lacks, Need};
 use super::mirror::mirror;
 use crate::error::chain;
 use crate::mounts::{bind, handle, keep_to_ourselves, mount};
 use crate::nspawn::cgroup;
 use crate::path_error::{PathContext, PathError};
+use machinist_sys::process::Spawn;
 
 /// Where cgroup2 is on every ground.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -225,7 +225,10 @@ mod tests {
 
     #[test]
     fn mapped_ids_are_counted() {
-        assert_eq!(mapped_ids("         0          0 4294967295\n"), 4_294_967_295);
+        assert_eq!(
+            mapped_ids("         0          0 4294967295\n"),
+            4_294_967_295
+        );
         assert_eq!(mapped_ids("0 872415232 65536\n"), 65_536);
         assert_eq!(mapped_ids("0 1000 1\n1 100000 65536\n"), 65_537);
         assert_eq!(mapped_ids(""), 0);

@@ -13,7 +13,7 @@ pub(crate) mod lay;
 mod mirror;
 
 use std::io::{self, BufRead, BufReader};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -129,13 +129,19 @@ impl Laid {
         })
     }
 
-    pub(crate) fn mounts(&self) -> BorrowedFd<'_> {
-        self.mounts.as_fd()
+    /// The mount namespace, as a path for a process that we start.
+    pub(crate) fn mounts_path(&self) -> PathBuf {
+        of_ours(self.mounts.as_fd())
     }
 
-    pub(crate) fn network(&self) -> &NetNs {
-        &self.network
+    /// The network namespace, as a path for a process that we start.
+    pub(crate) fn network_path(&self) -> PathBuf {
+        of_ours(self.network.as_fd())
     }
+}
+
+fn of_ours(fd: BorrowedFd<'_>) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into()
 }
 
 /// Whether containers can run here, found by doing what they need done. Blocks for some

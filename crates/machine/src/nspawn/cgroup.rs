@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 use crate::path_error::{PathContext, PathError};
 
+/// The file of a machine's directory that names its cgroup, for whoever cleans up after us.
+pub(crate) const FILE: &str = "cgroup";
+
 const SUPER_MAGIC: u64 = 0x6367_7270;
 
 /// Whether a cgroup2 file system is mounted at `place`.
@@ -114,6 +117,22 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    /// Makes the one of the machine whose directory is `dir`, and leaves word of it there. `None`
+    /// where the host does not let us.
+    ///
+    /// # Errors
+    /// The directory cannot be written to.
+    pub fn of_machine(dir: &Path, machine: &str) -> Result<Option<Self>, PathError> {
+        // A machine's directory is its own, so this name is too.
+        let name = format!("machinist-{machine}-{:x}", crate::unique::of_path(dir));
+        let cgroup = Self::create(&name);
+        if let Some(cgroup) = &cgroup {
+            let file = dir.join(FILE);
+            fs::write(&file, cgroup.dir().as_os_str().as_encoded_bytes()).path(&file)?;
+        }
+        Ok(cgroup)
+    }
+
     /// Makes one called `name` below our own. `None` where the host does not let us.
     #[must_use]
     pub fn create(name: &str) -> Option<Self> {

@@ -49,32 +49,41 @@ enum LaunchError {
 }
 
 /// The status by which nspawn says that the container wants to restart.
-pub(super) const RESTART: i32 = 133;
+pub(crate) const RESTART: i32 = 133;
 
 /// Runs the verb.
 pub fn main() -> ExitCode {
-    let engine = match io::stdin().as_fd().try_clone_to_owned() {
-        Ok(fd) => UnixStream::from(fd),
-        Err(_) => return ExitCode::FAILURE,
-    };
-    let (last, code) = match launch(&engine) {
+    match io::stdin().as_fd().try_clone_to_owned() {
+        Ok(fd) => {
+            let engine = UnixStream::from(fd);
+            let ended = launch(&engine);
+            last_words(&engine, &ended.map_err(|error| crate::error::chain(&error)))
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Tells the engine how it ended.
+pub(crate) fn last_words(engine: &UnixStream, ended: &Result<ExitStatus, String>) -> ExitCode {
+    let (last, code) = match ended {
         Ok(exit) => (Said::Ended(exit.into_raw()), ExitCode::SUCCESS),
-        Err(error) => (Said::Failed(crate::error::chain(&error)), ExitCode::FAILURE),
+        Err(reason) => (Said::Failed(reason.clone()), ExitCode::FAILURE),
     };
     // Nobody to tell, if this fails: the engine is gone, and so are we.
-    drop(say(&engine, &last));
+    drop(say(engine, &last));
     code
 }
 
-fn say(mut engine: &UnixStream, said: &Said) -> Result<(), LaunchError> {
-    writeln!(engine, "{said}").map_err(LaunchError::Engine)
+/// Tells the engine one thing.
+pub(crate) fn say(mut engine: &UnixStream, said: &Said) -> io::Result<()> {
+    writeln!(engine, "{said}")
 }
 
 fn launch(engine: &UnixStream) -> Result<ExitStatus, LaunchError> {
     let mut lines = BufReader::new(engine);
     let plan: Plan = serde_json::from_str(&line(&mut lines)?).map_err(LaunchError::Nonsense)?;
     machinist_sys::isolation::leave_host().map_err(LaunchError::Isolate)?;
-    say(engine, &Said::Isolated)?;
+    say(engine, &Said::Isolated).map_err(LaunchError::Engine)?;
     // The cgroup is found before its file system is mounted over.
     let cgroup = plan.cgroup.as_deref().map(handle).transpose()?;
     prepare(&plan)?;
@@ -89,7 +98,7 @@ fn launch(engine: &UnixStream) -> Result<ExitStatus, LaunchError> {
         if exit.code() != Some(RESTART) || !plan.may_restart {
             return Ok(exit);
         }
-        say(engine, &Said::Restarting)?;
+        say(engine, &Said::Restarting).map_err(LaunchError::Engine)?;
         if let Some(cgroup) = &cgroup {
             super::cgroup::clear(&magic(cgroup));
         }
@@ -117,7 +126,7 @@ fn supervise(
         spawn.cgroup(super::cgroup::processes(&magic(cgroup))?.into());
     }
     let mut child = spawn.start_here().map_err(LaunchError::Execute)?;
-    say(engine, &Said::Running(child.pid()))?;
+    say(engine, &Said::Running(child.pid())).map_err(LaunchError::Engine)?;
     loop {
         let ours = child.pidfd();
         let mut polled = [

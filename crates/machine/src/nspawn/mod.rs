@@ -6,11 +6,11 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod enter;
-mod inotify;
+pub(crate) mod inotify;
 pub(crate) mod launch;
-mod notify;
+pub(crate) mod notify;
 mod plan;
-mod run;
+pub(crate) mod run;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -34,10 +34,7 @@ use crate::words::{self, Words};
 
 use cgroup::Cgroup;
 use notify::Notifications;
-pub(crate) use plan::{Bind, Plan, Said, order};
-
-/// The file of a machine's directory that names its cgroup, for whoever cleans up after us.
-pub(crate) const CGROUP_FILE: &str = "cgroup";
+pub(crate) use plan::{Bind, PATH, Plan, Said, order};
 
 /// One machine's backend.
 pub(crate) struct Nspawn {
@@ -159,18 +156,9 @@ impl Nspawn {
     }
 
     fn make_cgroup(&self) -> Result<Option<Cgroup>, LaunchError> {
-        let dir = &self.environment.dir;
-        // A machine's directory is its own, so this name is too.
-        let name = format!(
-            "machinist-{}-{:x}",
-            self.spec.name,
-            crate::unique::of_path(dir)
-        );
-        let cgroup = Cgroup::create(&name);
+        let cgroup = Cgroup::of_machine(&self.environment.dir, &self.spec.name)?;
         if let Some(cgroup) = &cgroup {
             cgroup.limit(Some(self.spec.memory), Some(self.spec.cpus));
-            let file = dir.join(CGROUP_FILE);
-            std::fs::write(&file, cgroup.dir().as_os_str().as_encoded_bytes()).path(&file)?;
         }
         Ok(cgroup)
     }
@@ -217,7 +205,7 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    fn new(socket: UnixStream) -> io::Result<Self> {
+    pub(crate) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let (read, write) = tokio::net::UnixStream::from_std(socket)?.into_split();
         let lines = BufReader::new(read).lines();

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// nothing of systemd-nspawn's own (locks, sockets, propagation directories) reaches the host's.
 pub const STAGE: &str = "/run/machinist";
 
+/// Where programs are looked for.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// All that makes one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,10 +96,7 @@ impl Plan {
     #[must_use]
     pub fn environment() -> Vec<(&'static str, String)> {
         vec![
-            (
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
-            ),
+            ("PATH", PATH.into()),
             ("LANG", "C".into()),
             // Handed on to the container's init: a console log wants no colours.
             ("TERM", "dumb".into()),

@@ -55,8 +55,8 @@ pub(super) struct Running {
     pub(super) entered: Option<Supervised>,
 }
 
-/// systemd-nspawn, which is the launcher's child.
-pub(super) struct Supervisor {
+/// systemd-nspawn, or the start script that it is under, which is the launcher's child.
+pub(crate) struct Supervisor {
     pid: u32,
     process: OwnedFd,
 }
@@ -214,33 +214,47 @@ impl Running {
 }
 
 impl Supervisor {
-    fn of(pid: u32) -> Option<Self> {
+    pub(crate) fn of(pid: u32) -> Option<Self> {
         let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
         let process = rustix::process::pidfd_open(raw, PidfdFlags::empty()).ok()?;
         Some(Self { pid, process })
     }
 
-    /// The container's init, which nspawn knows by the number `inside` its own namespace.
-    fn leader(&self, inside: u32) -> Option<u32> {
-        let children = format!("/proc/{0}/task/{0}/children", self.pid);
-        let children = std::fs::read_to_string(children).ok()?;
-        children
-            .split_whitespace()
-            .find(|child| {
+    /// The process below it that is known by the number `inside` in its namespace: the container's
+    /// init, which nspawn tells of so.
+    pub(crate) fn leader(&self, inside: u32) -> Option<u32> {
+        let mut level = vec![self.pid];
+        while !level.is_empty() {
+            let below: Vec<u32> = level.into_iter().flat_map(children).collect();
+            let found = below.iter().find(|child| {
                 let status = std::fs::read_to_string(format!("/proc/{child}/status"));
                 status.is_ok_and(|status| number_inside(&status) == Some(inside))
-            })?
-            .parse()
-            .ok()
+            });
+            if let Some(leader) = found {
+                return Some(*leader);
+            }
+            level = below;
+        }
+        None
     }
 
     /// Waits until the kernel has cleared away everything in the container.
-    fn wait_until_clear(self) {
+    pub(crate) fn wait_until_clear(self) {
         let mut polled = [PollFd::new(&self.process, PollFlags::IN)];
         let limit = Timespec::try_from(CLEARING).ok();
         // After that it hangs in the kernel, and nothing that we do changes that.
         _ = rustix::event::poll(&mut polled, limit.as_ref());
     }
+}
+
+/// The children of process `pid`.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    children
+        .split_whitespace()
+        .filter_map(|child| child.parse().ok())
+        .collect()
 }
 
 /// A process's number one namespace further in than the reader's, from its /proc/PID/status.
@@ -252,7 +266,7 @@ fn number_inside(status: &str) -> Option<u32> {
 }
 
 /// Starts `__enter`; returns our end of the agent's channel.
-fn enter(
+pub(crate) fn enter(
     exe: &Path,
     agent: &AgentBinary,
     leader: u32,

@@ -24,10 +24,13 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::mounts::{handle, keep_to_ourselves, magic};
+use crate::mounts::{handle, keep_to_ourselves, magic, make_dir};
 use crate::nspawn::launch::{RESTART, last_words, say};
 use crate::nspawn::{Said, cgroup, order};
-use crate::path_error::PathError;
+use crate::path_error::{PathContext, PathError};
+
+/// Where scripts find the directories of their notification sockets, each by its machine's name.
+pub(super) const NOTIFY: &str = "/run/machinist";
 
 /// All that is told of one script. It goes over a socket of our own, between processes of one
 /// binary: no version is in it.
@@ -42,6 +45,8 @@ pub(super) struct Stage {
     pub(super) directory: PathBuf,
     /// Its environment, all of it.
     pub(super) environment: Vec<(String, String)>,
+    /// The directory of the host in which the notification socket is.
+    pub(super) notify: PathBuf,
     /// The ground's mount namespace.
     pub(super) mounts: PathBuf,
     /// The ground's network namespace.
@@ -111,6 +116,11 @@ fn enter(stage: &Stage) -> Result<(), StageError> {
     let network = open(&stage.network).map_err(StageError::Enter)?;
     machinist_sys::isolation::enter(mounts.as_fd(), network.as_fd()).map_err(StageError::Enter)?;
     keep_to_ourselves()?;
+    let (all, own) = (Path::new(NOTIFY), Path::new(NOTIFY).join(&stage.name));
+    make_dir(all)?;
+    // Of an earlier run, in the same place.
+    drop(fs::remove_file(&own));
+    std::os::unix::fs::symlink(&stage.notify, &own).path(&own)?;
     Ok(())
 }
 
