@@ -274,7 +274,7 @@ pub fn line(event: &Event) -> Option<String> {
         } => {
             format!("exit status {status} after {seconds:.3} s")
         }
-        What::Log { text } | What::Warning { text } => text.clone(),
+        What::Log { text, .. } | What::Warning { text } => text.clone(),
         What::MachineStarting { backend, .. } => format!("starting by {backend}"),
         What::MachineUp { seconds } => format!("up after {seconds:.3} s"),
         What::MachineReady { seconds } => format!("ready after {seconds:.3} s"),

@@ -50,6 +50,12 @@ pub struct Failure {
     pub kind: FailureKind,
     /// One sentence, or a few lines.
     pub message: String,
+    /// The class of the exception that the script ended with, where it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exception: Option<String>,
+    /// All of the script's stack and the driver's, as Python prints it, where that helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceback: Option<String>,
     /// Where in the script, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frames: Vec<Frame>,

@@ -14,7 +14,7 @@ mod what;
 
 pub use failure::{CommandRecord, Failure, FailureKind, Frame};
 pub use plain::{plain, plain_line, printed_line};
-pub use what::{Outcome, SkipReason, Stream, What};
+pub use what::{Level, Outcome, SkipReason, Stream, What};
 
 use std::time::{Duration, SystemTime};
 

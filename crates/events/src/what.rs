@@ -14,6 +14,39 @@ pub enum Stream {
     Stderr,
 }
 
+/// How much a line of the script's log matters.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// For who looks for a mistake.
+    Debug,
+    /// As it goes on.
+    #[default]
+    Info,
+    /// It should not be overlooked.
+    Warning,
+    /// Something is wrong.
+    Error,
+}
+
+impl Level {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
 /// How a test ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -112,6 +145,9 @@ pub enum What {
         id: u64,
         /// As the script wrote it.
         command: String,
+        /// What the script expects of it, such as `must succeed`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        purpose: Option<String>,
     },
     /// One line that a command printed.
     CommandOutput {
@@ -158,6 +194,30 @@ pub enum What {
     Log {
         /// One or more lines.
         text: String,
+        /// How much it matters.
+        #[serde(default, skip_serializing_if = "Level::is_default")]
+        level: Level,
+    },
+    /// A part of the script's log began that has a title, and is no part of the test. Parts may be
+    /// nested.
+    SectionStarted {
+        /// The title.
+        name: String,
+    },
+    /// The last part of this title, and of this machine, has ended.
+    SectionFinished {
+        /// The title.
+        name: String,
+        /// How long it took.
+        seconds: f64,
+        /// Whether it ended without an exception.
+        #[serde(default = "yes", skip_serializing_if = "is_yes")]
+        ok: bool,
+    },
+    /// From now on lines of consoles are shown, or are not.
+    ConsolesShown {
+        /// Which of the two.
+        on: bool,
     },
     /// A part of a test began. Parts may be nested.
     SubtestStarted {
@@ -180,13 +240,23 @@ pub enum What {
     TestSkipped(SkipReason),
     /// A test began.
     TestStarted,
-    /// A test stands still at a failure until somebody lets it go on.
+    /// A test stands still, at a failure or because its script asks for that, until somebody lets
+    /// it go on.
     TestPaused {
-        /// What went wrong.
-        failure: Failure,
-        /// The command line that attaches to it.
+        /// What went wrong, where something did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+        /// The command line that gives a shell in one of its machines.
         attach: String,
+        /// The command line that gives a Python prompt in its script, where there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        python: Option<String>,
+        /// The command line that lets it go on.
+        #[serde(default)]
+        go_on: String,
     },
+    /// A test that stood still goes on.
+    TestResumed,
     /// A test ended.
     TestFinished {
         /// How.

@@ -70,7 +70,7 @@ impl Junit {
                 case.subtests
                     .push((format!("subtest.{}", plain_line(name)), text));
             }
-            What::Log { text } => case.say(event, text),
+            What::Log { text, .. } => case.say(event, text),
             What::ScriptOutput { line, .. } | What::Console { line } => case.say(event, line),
             What::CommandStarted { command, .. } => case.say(event, &format!("$ {command}")),
             What::CommandOutput { line, .. } => case.say(event, line),

@@ -102,7 +102,7 @@ impl Running {
                 }
             }
             What::Console { line } => self.keep(event.elapsed, &machine, line),
-            What::CommandStarted { id, command } => {
+            What::CommandStarted { id, command, .. } => {
                 self.begin(
                     *id,
                     event.elapsed,

@@ -132,7 +132,19 @@ impl<W: Write + Send + 'static> Terminal<W> {
                 self.status(ODD, "SKIP", "", &line)?;
                 self.end(&test);
             }
-            What::TestPaused { failure, attach } => self.paused(&test, event, failure, attach)?,
+            What::TestPaused {
+                failure,
+                attach,
+                python,
+                go_on,
+            } => {
+                let hints = [
+                    Some(("attach", attach)),
+                    python.as_ref().map(|python| ("python", python)),
+                    Some(("continue", go_on)),
+                ];
+                self.paused(&test, event, failure.as_ref(), hints)?;
+            }
             What::Warning { text } => self.status(ODD, "WARNING", "", &about(event, text))?,
             What::AccelFallback { reason } => {
                 let text = format!("no hardware virtualization, emulating: {reason}");
@@ -224,18 +236,29 @@ impl<W: Write + Send + 'static> Terminal<W> {
         &mut self,
         test: &str,
         event: &Event,
-        failure: &Failure,
-        attach: &str,
+        failure: Option<&Failure>,
+        hints: [Option<(&str, &String)>; 3],
     ) -> io::Result<()> {
         let since = self.running.get_mut(test).map_or(0.0, |running| {
-            running.reported = true;
+            running.reported |= failure.is_some();
             running.started
         });
         self.status(ODD, "PAUSED", "", &plain_line(test))?;
-        let mut hints = vec![Hint {
-            label: "attach".to_owned(),
-            text: attach.to_owned(),
-        }];
+        let mut hints: Vec<Hint> = hints
+            .into_iter()
+            .flatten()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(label, text)| Hint {
+                label: label.to_owned(),
+                text: text.clone(),
+            })
+            .collect();
+        let Some(failure) = failure else {
+            for hint in &hints {
+                self.status(ODD, &hint.label, "", &plain_line(&hint.text))?;
+            }
+            return Ok(());
+        };
         hints.extend((self.hints)(test));
         self.report(test, event.elapsed - since, failure, &hints)
     }
@@ -319,7 +342,7 @@ impl<W: Write + Send + 'static> Terminal<W> {
                 &clock(*seconds),
                 &format!("image {}", plain_line(image)),
             ),
-            What::Log { text } => self.prefixed(event, text),
+            What::Log { text, .. } => self.prefixed(event, text),
             What::ScriptOutput { line, .. } => self.prefixed(event, line),
             _ if bars => Ok(()),
             What::ImageStarted { image } => self.status(

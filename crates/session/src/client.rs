@@ -1,6 +1,7 @@
 //! A client of a session's socket: how other processes use a running session.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -70,7 +71,7 @@ impl Client {
             socket: socket.to_owned(),
             source,
         };
-        let stream = UnixStream::connect(socket).await.map_err(broken)?;
+        let stream = connect(socket).await.map_err(broken)?;
         let (reader, writer) = stream.into_split();
         let mut reader = BufReader::new(reader);
         let line = read_line(&mut reader).await.map_err(broken)?;
@@ -157,6 +158,19 @@ impl Client {
         })
     }
 
+    /// Connects to a socket in a machine, by a [`Verb::Dial`]: what comes from it, and what goes to
+    /// it.
+    ///
+    /// # Errors
+    /// The session says no, nobody listens there, or the connection breaks.
+    pub async fn dial(
+        mut self,
+        dial: Verb,
+    ) -> Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf), ClientError> {
+        self.call::<serde_json::Value>(dial, |_| {}).await?;
+        Ok((self.reader, self.writer))
+    }
+
     async fn send(&mut self, verb: Verb) -> Result<u64, ClientError> {
         let id = self.next;
         self.next += 1;
@@ -186,6 +200,25 @@ impl Client {
             source,
         }
     }
+}
+
+/// The longest path that fits into a socket's address, in bytes.
+pub(crate) const LONGEST_SOCKET_PATH: usize = 107;
+
+/// Connects to a Unix socket, however long its path is.
+///
+/// # Errors
+/// Nobody listens there.
+pub async fn connect(socket: &Path) -> io::Result<UnixStream> {
+    if socket.as_os_str().len() <= LONGEST_SOCKET_PATH {
+        return UnixStream::connect(socket).await;
+    }
+    // A short path to the same place, for as long as its directory is open here.
+    let parent = socket.parent().unwrap_or(Path::new("/"));
+    let name = socket.file_name().unwrap_or_default();
+    let directory = std::fs::File::open(parent)?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
+    UnixStream::connect(short).await
 }
 
 /// Reads a line without its end. A connection that ends instead is an error.

@@ -1,11 +1,15 @@
 //! What the session protocol needs of a machine.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::stream::BoxStream;
 use machinist_guest::Agent;
 use machinist_machine::Console;
+use serde_json::Value;
 
 use crate::protocol::Fault;
 
@@ -27,8 +31,14 @@ pub(crate) trait Control: Send + Sync {
     /// One word for how it is, as in [`crate::protocol::MachineStatus`].
     fn state(&self) -> &'static str;
 
-    /// Starts it if it is off, and waits until its agent answers.
-    fn start(&self) -> Doing<'_, Agent>;
+    /// Makes ready what its first start needs.
+    fn prepare(&self) -> Doing<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Starts it if it is off, and waits until its agent answers. `allow_reboot`: whether a restart
+    /// of its own is one, or its end; `None` is as the machine has it.
+    fn start(&self, allow_reboot: Option<bool>) -> Doing<'_, Agent>;
 
     /// Starts it if it is off, and waits until commands can count on its system.
     fn agent(&self) -> Doing<'_, Agent>;
@@ -53,4 +63,93 @@ pub(crate) trait Control: Send + Sync {
 
     /// Its console, also before its first start.
     fn console(&self) -> Doing<'_, Console>;
+
+    /// Kills it, or powers it off within `grace`, whatever it does just now.
+    fn end(&self, grace: Option<Duration>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            // What does not go by asking is killed.
+            drop(match grace {
+                Some(grace) => self.shutdown(Some(grace)).await,
+                None => self.crash().await,
+            });
+        })
+    }
+
+    /// Where its published ports are reached.
+    fn published(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The process that runs it.
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+
+    /// Where it keeps what is its own, and what it shares with others.
+    fn places(&self) -> Places {
+        Places::default()
+    }
+
+    /// Gives it another directory for its state, as that is, while it is off.
+    fn set_state_dir(&self, _path: PathBuf) -> Doing<'_, ()> {
+        Box::pin(async { Err(self.has_no("state directory")) })
+    }
+
+    /// Lets a machine that stands in its initrd go on to its own system.
+    fn switch_root(&self) -> Doing<'_, ()> {
+        Box::pin(async { Err(self.has_no("initrd to leave")) })
+    }
+
+    /// Says something to its monitor.
+    fn monitor(&self, _command: String) -> Doing<'_, String> {
+        Box::pin(async { Err(self.has_no("monitor")) })
+    }
+
+    /// Runs a command of the QEMU machine protocol.
+    fn qmp(&self, _command: String, _arguments: Value) -> Doing<'_, Value> {
+        Box::pin(async { Err(self.has_no("QEMU")) })
+    }
+
+    /// What its QEMU tells of itself.
+    fn qmp_events(&self) -> Doing<'_, BoxStream<'static, Value>> {
+        Box::pin(async { Err(self.has_no("QEMU")) })
+    }
+
+    /// What its screen shows, as PNG.
+    fn screenshot(&self) -> Doing<'_, Vec<u8>> {
+        Box::pin(async { Err(self.has_no("screen")) })
+    }
+
+    /// Types into its serial console.
+    fn console_send(&self, _bytes: Vec<u8>) -> Doing<'_, ()> {
+        Box::pin(async { Err(self.has_no("console that takes input")) })
+    }
+
+    /// Tells its devices that their cables were pulled or plugged in, where it has such. The
+    /// switch's ports are not its business.
+    fn carrier(&self, _vlan: Option<u32>, _up: bool) -> Doing<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// The fault of asking for what this kind of machine does not have.
+    fn has_no(&self, what: &str) -> Fault {
+        let kind = self.kind();
+        Fault::machinery(format!("a {kind} of this session has no {what}"))
+    }
+}
+
+/// Where a machine keeps things on this host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Places {
+    pub(crate) state: PathBuf,
+    pub(crate) shared: Option<PathBuf>,
+}
+
+/// The cables of a session.
+pub(crate) trait Links: Send + Sync {
+    /// Plugs cables in, or pulls them: those of a machine, of a VLAN, or of both.
+    ///
+    /// # Errors
+    /// There is no such VLAN, or the kernel refuses.
+    fn set_up(&self, machine: Option<&str>, vlan: Option<u32>, up: bool) -> io::Result<()>;
 }

@@ -9,6 +9,7 @@
 //!     processes                  ids of children, see `leftovers`
 //!     machines/<name>/           what each machine needs
 //!     python/                    the Python package, where a script runs
+//!     python.sock                while the script stands still: its Python prompt
 //! ```
 //!
 //! The lock is the truth about life: the kernel lets it go when the engine ends, however it ends.
@@ -26,6 +27,7 @@ use crate::path_error::{At, PathError};
 const LOCK: &str = "lock";
 const CARD: &str = "session.json";
 const SOCKET: &str = "session.sock";
+const PYTHON: &str = "python.sock";
 /// Held while a session's directory is made and while dead ones are looked for, so that nobody
 /// takes a directory without a lock yet for one whose engine is dead.
 const GATE: &str = ".gate";
@@ -122,7 +124,7 @@ impl Directory {
     /// Where the session's socket is.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.path.join(SOCKET)
+        socket(&self.path)
     }
 
     /// The directory of the machines' own directories.
@@ -140,6 +142,16 @@ impl Directory {
         drop(self.lock);
         removed
     }
+}
+
+/// A session's socket.
+pub(crate) fn socket(session: &Path) -> PathBuf {
+    session.join(SOCKET)
+}
+
+/// Where a paused script's Python prompt is reached, in the session's directory.
+pub(crate) fn python_socket(session: &Path) -> PathBuf {
+    session.join(PYTHON)
 }
 
 /// A live session, as another process sees it.
@@ -165,12 +177,41 @@ pub fn live_sessions(runtime: &Path) -> Result<Vec<Found>, PathError> {
             continue;
         }
         if let Ok(card) = read_card(&path) {
-            let socket = path.join(SOCKET);
+            let socket = socket(&path);
             found.push(Found { card, path, socket });
         }
     }
     found.sort_by(|a, b| a.card.started.total_cmp(&b.card.started));
     Ok(found)
+}
+
+/// The live session whose directory is at `path`, if there is one. The directory may be anybody's:
+/// nothing is made there, and no link in it is followed.
+///
+/// # Errors
+/// The file system refuses.
+pub fn live_session(path: &Path) -> Result<Option<Found>, PathError> {
+    let open = |name: &str| -> Result<File, PathError> {
+        let path = path.join(name);
+        let flags = rustix::fs::OFlags::NOFOLLOW.bits();
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(flags.cast_signed());
+        options.open(&path).at("open", &path)
+    };
+    let lock = open(LOCK)?;
+    if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_ok() {
+        // Its engine is dead.
+        return Ok(None);
+    }
+    let path_of_card = path.join(CARD);
+    let card = serde_json::from_reader(open(CARD)?)
+        .map_err(std::io::Error::from)
+        .at("read", &path_of_card)?;
+    Ok(Some(Found {
+        card,
+        socket: socket(path),
+        path: path.to_owned(),
+    }))
 }
 
 pub(crate) fn read_card(session: &Path) -> Result<Card, PathError> {

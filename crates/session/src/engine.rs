@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use machinist_events::Event;
-use machinist_image::{ImageError, Store};
 use machinist_machine::{AgentBinary, QEMU, Verdicts};
 use thiserror::Error;
 
+use crate::images::LazyStore;
 use crate::sweep::{self, Swept};
 
 /// What an engine is given by its caller; this library reads no environment.
@@ -20,7 +20,7 @@ pub struct Settings {
     pub runtime: PathBuf,
     /// Our own program, for the hidden verbs `__guard`, `__launch` and `__enter`.
     pub exe: PathBuf,
-    /// The image cache.
+    /// The image cache. Not touched before an image is needed.
     pub images: PathBuf,
     /// Where programs (`python3`, `qemu-system-*`, ...) are looked for, as in `PATH`.
     pub search: OsString,
@@ -61,7 +61,7 @@ pub struct Engine(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) sink: EventSink,
-    pub(crate) store: Store,
+    pub(crate) store: LazyStore,
     pub(crate) agent: AgentBinary,
     pub(crate) verdicts: Verdicts,
     swept: Vec<Swept>,
@@ -70,9 +70,6 @@ pub(crate) struct Shared {
 /// An engine could not be made.
 #[derive(Debug, Error)]
 pub enum EngineError {
-    /// The image cache.
-    #[error(transparent)]
-    Images(#[from] ImageError),
     /// The agent that was built into this program.
     #[error("cannot hold the agent in memory")]
     Agent(#[source] io::Error),
@@ -85,11 +82,11 @@ impl Engine {
     /// Makes an engine. Sweeps what dead engines left under the runtime directory.
     ///
     /// # Errors
-    /// The runtime directory or the image cache cannot be used.
+    /// The host is out of memory or of file descriptors.
     pub async fn open(settings: Settings, sink: EventSink) -> Result<Self, EngineError> {
         let made = tokio::task::spawn_blocking(move || {
             let swept = sweep::sweep(&settings.runtime);
-            let store = Store::open(&settings.images, machinist_guest::AGENT)?;
+            let store = LazyStore::new(&settings.images);
             let agent = AgentBinary::new(machinist_guest::AGENT).map_err(EngineError::Agent)?;
             let qemu = find(&settings.search, QEMU).unwrap_or_default();
             let verdicts = Verdicts::open(&settings.images, &qemu);
@@ -109,12 +106,6 @@ impl Engine {
     #[must_use]
     pub fn swept(&self) -> &[Swept] {
         &self.0.swept
-    }
-
-    /// The image cache.
-    #[must_use]
-    pub fn store(&self) -> &Store {
-        &self.0.store
     }
 }
 

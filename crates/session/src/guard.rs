@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{directory, leftovers};
 
-const VERB: &str = "__guard";
+pub(crate) const VERB: &str = "__guard";
 const ARMED: u8 = b'a';
 const RELEASED: u8 = b'r';
 

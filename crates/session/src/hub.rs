@@ -1,7 +1,8 @@
 //! What all connections of a session act on.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use machinist_events::What;
@@ -9,9 +10,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::Cancel;
-use crate::control::Control;
+use crate::control::{Control, Links};
+use crate::directory;
 use crate::log::Log;
-use crate::protocol::{self, Fault, Hello, MachineStatus, ScriptReport, Status};
+use crate::protocol::{
+    self, DriverInfo, Fault, Hello, MachineStatus, ScriptKind, ScriptReport, Status,
+};
 
 /// How the script of a test is, as far as it has told.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,15 +33,43 @@ pub(crate) struct MissedUnit {
     pub(crate) unit: String,
 }
 
-/// The state that a session's connections, its steps and its test share.
-pub(crate) struct Hub {
+/// A machine that a start script runs, as a client asks for it.
+#[derive(Debug, Clone)]
+pub(crate) struct NewMachine {
+    pub(crate) name: String,
+    pub(crate) command: String,
+    pub(crate) keep_state: bool,
+    pub(crate) kind: ScriptKind,
+}
+
+/// Makes machines while a session runs.
+pub(crate) type Adder = Box<dyn Fn(NewMachine) -> Result<Arc<dyn Control>, Fault> + Send + Sync>;
+
+/// What a hub is told of its session at its start.
+pub(crate) struct Facts {
+    /// The session's id.
     pub(crate) id: String,
+    /// Its directory.
+    pub(crate) directory: PathBuf,
+    /// Our own program, for command lines that people are told.
+    pub(crate) exe: PathBuf,
+    /// The test that it is for.
     pub(crate) test: Option<String>,
-    pub(crate) vlans: Vec<u8>,
-    pub(crate) log: Arc<Log>,
-    pub(crate) machines: BTreeMap<String, Arc<dyn Control>>,
+    /// The VLANs' numbers, sorted.
+    pub(crate) vlans: Vec<u32>,
+    /// What the scripts of a driver want to know.
+    pub(crate) driver: Option<DriverInfo>,
     /// All timeouts are multiplied by it.
     pub(crate) timeout_factor: f64,
+}
+
+/// The state that a session's connections, its steps and its test share.
+pub(crate) struct Hub {
+    pub(crate) facts: Facts,
+    pub(crate) log: Arc<Log>,
+    machines: RwLock<BTreeMap<String, Arc<dyn Control>>>,
+    adder: Option<Adder>,
+    pub(crate) links: Option<Arc<dyn Links>>,
     pub(crate) script: watch::Sender<Script>,
     /// True while a failed test waits to be let go on.
     pub(crate) paused: watch::Sender<bool>,
@@ -53,20 +85,16 @@ pub(crate) struct Hub {
 
 impl Hub {
     pub(crate) fn new(
-        id: &str,
-        test: Option<String>,
-        vlans: Vec<u8>,
+        facts: Facts,
         log: Arc<Log>,
         machines: BTreeMap<String, Arc<dyn Control>>,
-        timeout_factor: f64,
     ) -> Self {
         Self {
-            id: id.to_owned(),
-            test,
-            vlans,
+            facts,
             log,
-            machines,
-            timeout_factor,
+            machines: RwLock::new(machines),
+            adder: None,
+            links: None,
             script: watch::Sender::new(Script::Silent),
             paused: watch::Sender::new(false),
             down: Cancel::new(),
@@ -76,14 +104,32 @@ impl Hub {
         }
     }
 
+    /// The same hub, whose clients can add machines.
+    pub(crate) fn with_adder(mut self, adder: Adder) -> Self {
+        self.adder = Some(adder);
+        self
+    }
+
+    /// The same hub, whose clients can pull cables.
+    pub(crate) fn with_links(mut self, links: Arc<dyn Links>) -> Self {
+        self.links = Some(links);
+        self
+    }
+
     pub(crate) fn hello(&self) -> Hello {
+        let machines = self.all();
         Hello {
             protocol: protocol::VERSION,
             machinist: env!("CARGO_PKG_VERSION").to_owned(),
-            session: self.id.clone(),
-            machines: self.machines.keys().cloned().collect(),
-            vlans: self.vlans.clone(),
-            test: self.test.clone(),
+            session: self.facts.id.clone(),
+            kinds: machines
+                .iter()
+                .map(|(name, machine)| (name.clone(), machine.kind().to_owned()))
+                .collect(),
+            machines: machines.into_iter().map(|(name, _)| name).collect(),
+            vlans: self.facts.vlans.clone(),
+            test: self.facts.test.clone(),
+            driver: self.facts.driver.clone(),
         }
     }
 
@@ -93,18 +139,34 @@ impl Hub {
             kind: control.kind().to_owned(),
             state: control.state().to_owned(),
             addresses: control.addresses(),
+            published: control.published(),
         };
         Status {
-            session: self.id.clone(),
-            test: self.test.clone(),
+            session: self.facts.id.clone(),
+            test: self.facts.test.clone(),
             paused: *self.paused.borrow(),
-            machines: self.machines.iter().map(machine).collect(),
+            python: directory::python_socket(&self.facts.directory).exists(),
+            machines: self
+                .all()
+                .iter()
+                .map(|(name, control)| machine((name, control)))
+                .collect(),
         }
     }
 
-    pub(crate) fn machine(&self, name: &str) -> Result<&Arc<dyn Control>, Fault> {
-        self.machines.get(name).ok_or_else(|| {
-            let known: Vec<&str> = self.machines.keys().map(String::as_str).collect();
+    /// All machines with their names, sorted by these.
+    pub(crate) fn all(&self) -> Vec<(String, Arc<dyn Control>)> {
+        let machines = self.machines.read().unwrap_or_else(PoisonError::into_inner);
+        machines
+            .iter()
+            .map(|(name, machine)| (name.clone(), Arc::clone(machine)))
+            .collect()
+    }
+
+    pub(crate) fn machine(&self, name: &str) -> Result<Arc<dyn Control>, Fault> {
+        let machines = self.machines.read().unwrap_or_else(PoisonError::into_inner);
+        machines.get(name).cloned().ok_or_else(|| {
+            let known: Vec<&str> = machines.keys().map(String::as_str).collect();
             Fault::usage(format!(
                 "there is no machine {name:?}; there are: {}",
                 known.join(", ")
@@ -112,12 +174,34 @@ impl Hub {
         })
     }
 
+    /// Adds a machine, and says what it is called. It takes the place of one of its name that is off;
+    /// where one runs it gets a name of its own.
+    pub(crate) fn add(&self, mut new: NewMachine) -> Result<String, Fault> {
+        let adder = self.adder.as_ref().ok_or_else(|| {
+            Fault::usage("machines come from the lab here, and none can be added")
+        })?;
+        let mut machines = self
+            .machines
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let runs = |machine: &Arc<dyn Control>| !matches!(machine.state(), "off" | "failed");
+        let wanted = new.name.clone();
+        let mut number = 2;
+        while machines.get(&new.name).is_some_and(runs) {
+            new.name = format!("{wanted}-{number}");
+            number += 1;
+        }
+        let name = new.name.clone();
+        machines.insert(name.clone(), adder(new)?);
+        Ok(name)
+    }
+
     /// A timeout of the protocol as a duration. `None` is no limit.
     pub(crate) fn limit(&self, seconds: Option<f64>) -> Result<Option<Duration>, Fault> {
         seconds
             .map(|seconds| {
                 // What is longer than any clock can tell is no limit that anybody could notice.
-                let scaled = (seconds * self.timeout_factor).min(1e9);
+                let scaled = (seconds * self.facts.timeout_factor).min(1e9);
                 Duration::try_from_secs_f64(scaled)
                     .map_err(|_| Fault::usage(format!("a timeout cannot be {seconds} seconds")))
             })

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use machinist_events::What;
-use machinist_image::{self as image, Image, ImageSpec, Step, Store, Want};
+use machinist_image::{self as image, Image, ImageError, ImageSpec, Step, Store, Want};
 use machinist_lab::{self as lab, FileContents};
 use tokio::sync::{OnceCell, watch};
 
@@ -18,9 +18,30 @@ use crate::protocol::Fault;
 /// By what the lab says of them, in full.
 type Cells = HashMap<String, Arc<OnceCell<Image>>>;
 
+/// The image cache, which is opened when it is first needed: a session whose machines come from
+/// start scripts works where there is no place for one.
+#[derive(Debug, Clone)]
+pub(crate) struct LazyStore(Arc<(PathBuf, OnceLock<Store>)>);
+
+impl LazyStore {
+    /// The cache at `directory`.
+    pub(crate) fn new(directory: &Path) -> Self {
+        Self(Arc::new((directory.to_owned(), OnceLock::new())))
+    }
+
+    fn get(&self) -> Result<Store, ImageError> {
+        let (directory, store) = &*self.0;
+        if let Some(store) = store.get() {
+            return Ok(store.clone());
+        }
+        let opened = Store::open(directory, machinist_guest::AGENT)?;
+        Ok(store.get_or_init(|| opened).clone())
+    }
+}
+
 /// The images of a session.
 pub(crate) struct Images {
-    store: Store,
+    store: LazyStore,
     cancel: image::Cancel,
     base: PathBuf,
     log: Arc<Log>,
@@ -47,11 +68,10 @@ impl Drop for Build {
 
 impl Images {
     /// Images from `store`, whose relative paths are relative to `base`.
-    pub(crate) fn new(store: Store, base: &Path, log: Arc<Log>) -> Self {
-        let cancel = image::Cancel::new();
+    pub(crate) fn new(store: LazyStore, base: &Path, log: Arc<Log>) -> Self {
         Self {
-            store: store.with_cancel(cancel.clone()),
-            cancel,
+            store,
+            cancel: image::Cancel::new(),
             base: base.to_owned(),
             log,
             cells: Mutex::new(HashMap::new()),
@@ -82,7 +102,7 @@ impl Images {
     }
 
     async fn build(&self, wanted: lab::Image, want: Want) -> Result<Image, Fault> {
-        let store = self.store.clone();
+        let (store, cancel) = (self.store.clone(), self.cancel.clone());
         let base = self.base.clone();
         let log = Arc::clone(&self.log);
         let build = Build::begin(&self.running);
@@ -91,7 +111,10 @@ impl Images {
             let spec =
                 resolve(&wanted, &base).map_err(|error| Fault::usage(chain::text(&error)))?;
             let tell = |step| tell(&log, step);
-            store.ensure(&spec, want, &tell).map_err(|error| {
+            let made = store
+                .get()
+                .and_then(|store| store.with_cancel(cancel).ensure(&spec, want, &tell));
+            made.map_err(|error| {
                 let hint = error.hint().map(|hint| format!("\nhint: {hint}"));
                 Fault::machinery(format!(
                     "cannot make the image {}: {}{}",

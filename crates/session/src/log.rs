@@ -196,10 +196,15 @@ impl Follower {
 mod tests {
     use std::sync::Arc;
 
+    use machinist_events::Level;
+
     use super::*;
 
     fn said(text: &str) -> What {
-        What::Log { text: text.into() }
+        What::Log {
+            text: text.into(),
+            level: Level::Info,
+        }
     }
 
     #[tokio::test]

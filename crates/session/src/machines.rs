@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use machinist_events::{What, printed_line};
@@ -14,15 +14,16 @@ use machinist_machine::{
     Accel, AgentBinary, Attach, Boot, Console, Environment, Machine, MachineError, Report,
     Reporter, StartOptions, State, Verdicts,
 };
-use tokio::sync::OnceCell;
 
 use crate::chain;
-use crate::control::{Control, Doing};
+use crate::control::{Control, Doing, Places};
 use crate::images::Images;
 use crate::log::Log;
+use crate::network::Network;
 use crate::plan::MachinePlan;
 use crate::protocol::Fault;
 use crate::readiness;
+use crate::scripted::ScriptPlan;
 
 /// Longer than any machine lives, for waits whose limit others keep.
 const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
@@ -35,7 +36,7 @@ const POWER_OFF: Duration = Duration::from_secs(90);
 pub(crate) struct Ground {
     pub(crate) images: Images,
     pub(crate) log: Arc<Log>,
-    pub(crate) network: Arc<dyn Attach>,
+    pub(crate) network: Arc<Network>,
     pub(crate) exe: PathBuf,
     pub(crate) agent: AgentBinary,
     pub(crate) verdicts: Verdicts,
@@ -46,87 +47,132 @@ pub(crate) struct Ground {
     pub(crate) hidden: Vec<PathBuf>,
 }
 
-/// A machine of a lab. Its image is made, and itself, when it is first needed.
-pub(crate) struct LabMachine {
-    plan: MachinePlan,
-    env: BTreeMap<String, String>,
-    ready: Ready,
+/// What a machine is made from.
+pub(crate) enum Recipe {
+    /// What a lab says of it.
+    Lab {
+        plan: MachinePlan,
+        env: BTreeMap<String, String>,
+        ready: Ready,
+    },
+    /// A start script.
+    Script(ScriptPlan),
+}
+
+impl Recipe {
+    fn ready(&self) -> &Ready {
+        match self {
+            Self::Lab { ready, .. } => ready,
+            Self::Script(_) => &Ready::System,
+        }
+    }
+
+    /// Whether a restart of the machine's own is one, where nobody says.
+    fn may_restart(&self) -> bool {
+        matches!(self, Self::Lab { .. })
+    }
+}
+
+/// A machine of a session. It is made, and its image, when it is first needed.
+pub(crate) struct SessionMachine {
+    recipe: Recipe,
     ground: Arc<Ground>,
-    machine: OnceCell<Machine>,
+    machine: Mutex<Option<Machine>>,
+    /// Held by who makes it.
+    making: tokio::sync::Mutex<()>,
     /// The boot in which commands could count on the machine's system, counted from 1.
     settled: AtomicU64,
 }
 
-impl LabMachine {
-    pub(crate) fn new(
-        plan: MachinePlan,
-        env: BTreeMap<String, String>,
-        ready: Ready,
-        ground: Arc<Ground>,
-    ) -> Self {
+impl SessionMachine {
+    pub(crate) fn new(recipe: Recipe, ground: Arc<Ground>) -> Self {
         Self {
-            plan,
-            env,
-            ready,
+            recipe,
             ground,
-            machine: OnceCell::new(),
+            machine: Mutex::new(None),
+            making: tokio::sync::Mutex::new(()),
             settled: AtomicU64::new(0),
         }
     }
 
-    /// Makes its image.
-    pub(crate) async fn prepare(&self) -> Result<(), Fault> {
-        self.machine().await.map(drop)
+    /// The machine, if it has been made.
+    fn made(&self) -> Option<Machine> {
+        self.cell().clone()
     }
 
-    /// Kills it, or powers it off within `grace`.
-    pub(crate) async fn end(&self, grace: Option<Duration>) {
-        let Some(machine) = self.machine.get() else {
-            return;
-        };
-        if machine.status().borrow().state == State::Off {
-            return;
+    fn cell(&self) -> MutexGuard<'_, Option<Machine>> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn machine(&self) -> Result<Machine, Fault> {
+        if let Some(machine) = self.made() {
+            return Ok(machine);
         }
-        // What does not go by asking is killed; of a machine that has failed the rest is waited for.
-        match grace {
-            Some(grace) => drop(machine.shutdown(grace).await),
-            None => drop(machine.crash().await),
+        let _making = self.making.lock().await;
+        if let Some(machine) = self.made() {
+            return Ok(machine);
+        }
+        let machine = self.make().await?;
+        *self.cell() = Some(machine.clone());
+        Ok(machine)
+    }
+
+    fn name(&self) -> &str {
+        match &self.recipe {
+            Recipe::Lab { plan, .. } => &plan.name,
+            Recipe::Script(script) => &script.name,
         }
     }
 
-    async fn machine(&self) -> Result<&Machine, Fault> {
-        self.machine.get_or_try_init(|| self.make()).await
+    fn runs_as(&self) -> RunsAs {
+        match &self.recipe {
+            Recipe::Lab { plan, .. } => plan.runs_as,
+            Recipe::Script(script) => script.runs_as(),
+        }
     }
 
     async fn make(&self) -> Result<Machine, Fault> {
         let ground = &self.ground;
-        let image = ground.images.get(&self.plan.image, self.plan.want).await?;
-        let boot = match self.plan.runs_as {
-            RunsAs::Vm => ground.boot,
-            // A container's init is its own in any case; commands just do not wait for it.
-            RunsAs::Container => Boot::System,
-        };
-        let spec = self.plan.spec(image, ground.accel, boot);
         let environment = Environment {
-            dir: ground.directory.join(&self.plan.name),
+            dir: ground.directory.join(self.name()),
             exe: ground.exe.clone(),
             agent: ground.agent.clone(),
-            attach: Arc::clone(&ground.network),
-            report: reporter(Arc::clone(&ground.log), self.plan.name.clone()),
+            attach: Arc::clone(&ground.network) as Arc<dyn Attach>,
+            report: reporter(Arc::clone(&ground.log), self.name().to_owned()),
             verdicts: ground.verdicts.clone(),
             hidden: ground.hidden.clone(),
         };
-        Machine::new(spec, environment).map_err(|error| Fault::machinery(chain::text(&error)))
+        match &self.recipe {
+            Recipe::Lab { plan, .. } => {
+                let image = ground.images.get(&plan.image, plan.want).await?;
+                let boot = match plan.runs_as {
+                    RunsAs::Vm => ground.boot,
+                    // A container's init is its own in any case; commands just do not wait for it.
+                    RunsAs::Container => Boot::System,
+                };
+                let spec = plan.spec(image, ground.accel, boot);
+                Machine::new(spec, environment)
+                    .map_err(|error| Fault::machinery(chain::text(&error)))
+            }
+            Recipe::Script(script) => script.make(environment),
+        }
     }
 
     /// Its agent, after its start where it is off. A machine that has failed stays so, unless it is
     /// asked to start in so many words: what comes later must not hide the failure.
-    async fn started(&self, anew: bool) -> Result<(&Machine, Agent), Fault> {
+    async fn started(
+        &self,
+        anew: bool,
+        allow_reboot: Option<bool>,
+    ) -> Result<(Machine, Agent), Fault> {
+        let options = StartOptions {
+            may_restart: allow_reboot.unwrap_or_else(|| self.recipe.may_restart()),
+        };
         let machine = self.machine().await?;
         if !anew && matches!(machine.status().borrow().state, State::Failed { .. }) {
             return Err(match machine.agent() {
                 Err(error) => fault(&error),
-                Ok(_) => Fault::machinery(format!("{} has failed", self.plan.name)),
+                Ok(_) => Fault::machinery(format!("{} has failed", self.name())),
             });
         }
         // A machine that leaves just now is waited for, and started again if it went off.
@@ -137,7 +183,7 @@ impl LabMachine {
                 State::Silent | State::Rebooting | State::Stopping
             );
             if !leaving {
-                match machine.start(StartOptions::default()).await {
+                match machine.start(options).await {
                     Err(MachineError::Refused { .. }) => {}
                     Err(error) => return Err(fault(&error)),
                     Ok(()) => {
@@ -148,51 +194,56 @@ impl LabMachine {
                 }
             }
             if status.changed().await.is_err() {
-                return Err(Fault::machinery(format!("{} is gone", self.plan.name)));
+                return Err(Fault::machinery(format!("{} is gone", self.name())));
             }
         }
     }
 
     async fn settled(&self) -> Result<Agent, Fault> {
-        let (machine, agent) = self.started(false).await?;
+        let (machine, agent) = self.started(false, None).await?;
         let status = machine.status().borrow().clone();
         if self.ground.boot == Boot::System
             && status.state != State::Ready
             && self.settled.load(Ordering::Relaxed) != status.boots
         {
-            readiness::commands_work(machine, &agent).await;
+            readiness::commands_work(&machine, &agent).await;
             self.settled.store(status.boots, Ordering::Relaxed);
         }
         Ok(agent)
     }
 
-    fn running(&self) -> Result<&Machine, Fault> {
-        self.machine
-            .get()
-            .ok_or_else(|| Fault::usage(format!("{} is off", self.plan.name)))
+    fn running(&self) -> Result<Machine, Fault> {
+        self.made()
+            .ok_or_else(|| Fault::usage(format!("{} is off", self.name())))
     }
 }
 
-impl Control for LabMachine {
+impl Control for SessionMachine {
     fn kind(&self) -> &'static str {
-        match self.plan.runs_as {
+        match self.runs_as() {
             RunsAs::Vm => "vm",
             RunsAs::Container => "container",
         }
     }
 
     fn addresses(&self) -> Vec<String> {
-        self.plan.addresses()
+        match &self.recipe {
+            Recipe::Lab { plan, .. } => plan.addresses(),
+            Recipe::Script(_) => Vec::new(),
+        }
     }
 
     fn env(&self) -> &BTreeMap<String, String> {
-        &self.env
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        match &self.recipe {
+            Recipe::Lab { env, .. } => env,
+            Recipe::Script(_) => &NONE,
+        }
     }
 
     fn state(&self) -> &'static str {
         let state = self
-            .machine
-            .get()
+            .made()
             .map(|machine| machine.status().borrow().state.clone());
         match state {
             None | Some(State::Off) => "off",
@@ -204,8 +255,12 @@ impl Control for LabMachine {
         }
     }
 
-    fn start(&self) -> Doing<'_, Agent> {
-        Box::pin(async { Ok(self.started(true).await?.1) })
+    fn prepare(&self) -> Doing<'_, ()> {
+        Box::pin(async { self.machine().await.map(drop) })
+    }
+
+    fn start(&self, allow_reboot: Option<bool>) -> Doing<'_, Agent> {
+        Box::pin(async move { Ok(self.started(true, allow_reboot).await?.1) })
     }
 
     fn agent(&self) -> Doing<'_, Agent> {
@@ -214,11 +269,11 @@ impl Control for LabMachine {
 
     fn ready(&self) -> Doing<'_, ()> {
         Box::pin(async {
-            let (machine, agent) = self.started(false).await?;
+            let (machine, agent) = self.started(false, None).await?;
             if self.ground.boot == Boot::Agent {
                 return Ok(());
             }
-            match &self.ready {
+            match self.recipe.ready() {
                 Ready::Agent => Ok(()),
                 Ready::System => machine.ready(FOREVER).await.map_err(|error| fault(&error)),
                 Ready::Unit(name) => readiness::unit(&agent, name, None, &mut |_| {}).await,
@@ -231,7 +286,7 @@ impl Control for LabMachine {
 
     fn shutdown(&self, within: Option<Duration>) -> Doing<'_, ()> {
         Box::pin(async move {
-            let Some(machine) = self.machine.get() else {
+            let Some(machine) = self.made() else {
                 return Ok(());
             };
             if machine.status().borrow().state == State::Off {
@@ -247,7 +302,7 @@ impl Control for LabMachine {
 
     fn crash(&self) -> Doing<'_, ()> {
         Box::pin(async {
-            match self.machine.get() {
+            match self.made() {
                 None => Ok(()),
                 Some(machine) => machine.crash().await.map_err(|error| fault(&error)),
             }
@@ -265,7 +320,7 @@ impl Control for LabMachine {
 
     fn wait_shutdown(&self) -> Doing<'_, ()> {
         Box::pin(async {
-            match self.machine.get() {
+            match self.made() {
                 None => Ok(()),
                 Some(machine) => {
                     let off = machine.wait_for_shutdown(FOREVER).await;
@@ -277,7 +332,7 @@ impl Control for LabMachine {
 
     fn why_lost(&self) -> Pin<Box<dyn Future<Output = Option<String>> + Send + '_>> {
         Box::pin(async {
-            let machine = self.machine.get()?;
+            let machine = self.made()?;
             let mut status = machine.status();
             let before = status.borrow().boots;
             let gone = status.wait_for(|status| {
@@ -287,7 +342,7 @@ impl Control for LabMachine {
             // One that neither goes on nor off within this time is told as it is.
             drop(tokio::time::timeout(NOTICE, gone).await);
             let status = machine.status().borrow().clone();
-            let name = &self.plan.name;
+            let name = self.name();
             Some(match status.state {
                 State::Failed { reason } => format!("{name}: {reason}"),
                 State::Off | State::Stopping => format!("{name} went off"),
@@ -298,6 +353,65 @@ impl Control for LabMachine {
                 }
             })
         })
+    }
+
+    fn end(&self, grace: Option<Duration>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            let Some(machine) = self.made() else {
+                return;
+            };
+            if machine.status().borrow().state == State::Off {
+                return;
+            }
+            // What does not go by asking is killed; of a machine that has failed the rest is waited
+            // for.
+            match grace {
+                Some(grace) => drop(machine.shutdown(grace).await),
+                None => drop(machine.crash().await),
+            }
+        })
+    }
+
+    fn set_state_dir(&self, path: PathBuf) -> Doing<'_, ()> {
+        Box::pin(async move {
+            let Recipe::Script(script) = &self.recipe else {
+                return Err(Fault::usage("only machines of start scripts keep a state"));
+            };
+            let _making = self.making.lock().await;
+            let mut machine = self.cell();
+            let is_off = |machine: &Machine| machine.status().borrow().state.is_over();
+            if !machine.as_ref().is_none_or(is_off) {
+                let name = self.name();
+                return Err(Fault::usage(format!("{name} runs, in its state directory")));
+            }
+            let set = script.set_state_dir(&path);
+            set.map_err(|error| Fault::usage(chain::text(&error)))?;
+            // The next start makes it anew, there.
+            *machine = None;
+            Ok(())
+        })
+    }
+
+    fn published(&self) -> Vec<String> {
+        let Some(machine) = self.made() else {
+            return Vec::new();
+        };
+        let status = machine.status();
+        let published = status.borrow().published.clone();
+        published.iter().map(ToString::to_string).collect()
+    }
+
+    fn places(&self) -> Places {
+        match &self.recipe {
+            Recipe::Lab { plan, .. } => Places {
+                state: self.ground.directory.join(&plan.name),
+                shared: None,
+            },
+            Recipe::Script(script) => Places {
+                state: script.state_dir(),
+                shared: Some(script.shared_dir().to_owned()),
+            },
+        }
     }
 
     fn console(&self) -> Doing<'_, Console> {

@@ -92,6 +92,8 @@ pub(crate) struct Script<'a> {
     pub(crate) log: &'a Arc<Log>,
     /// Where its process is noted.
     pub(crate) processes: &'a ProcessList,
+    /// It gets our standard streams and our terminal, and a person types.
+    pub(crate) terminal: bool,
 }
 
 impl Script<'_> {

@@ -1,6 +1,5 @@
 //! A running lab.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,23 +8,21 @@ use std::time::Duration;
 use machinist_events::What;
 use machinist_guest::Agent;
 use machinist_lab::Lab;
-use machinist_machine::Boot;
 use machinist_network::VlanError;
 use machinist_network::addresses::MachineNumberError;
 use thiserror::Error;
 use tokio::task::JoinHandle;
 
+use crate::content::Content;
 use crate::control::Control;
 use crate::directory::{self, Directory, ProcessList};
 use crate::guard::{Guard, GuardError};
 use crate::hub::Hub;
-use crate::images::Images;
 use crate::log::{Follower, Log};
-use crate::machines::{Ground, LabMachine};
-use crate::network::Network;
+use crate::machines::Ground;
 use crate::path_error::{At, PathError};
-use crate::plan::{self, Circumstances};
 use crate::protocol::{Fault, Status};
+use crate::scripted::ScriptedError;
 use crate::{Cancel, Engine, server};
 
 /// How long machines may take to power off when a session ends.
@@ -62,7 +59,6 @@ pub struct Session(Arc<Inner>);
 struct Inner {
     hub: Arc<Hub>,
     ground: Arc<Ground>,
-    machines: BTreeMap<String, Arc<LabMachine>>,
     path: PathBuf,
     socket: PathBuf,
     processes: ProcessList,
@@ -101,6 +97,9 @@ pub enum SessionError {
     /// Too many machines.
     #[error(transparent)]
     Machines(#[from] MachineNumberError),
+    /// A machine of a start script.
+    #[error(transparent)]
+    Scripted(#[from] ScriptedError),
     /// A task of ours has panicked.
     #[error("a task of the session has ended before its time")]
     Task(#[from] tokio::task::JoinError),
@@ -113,8 +112,13 @@ impl Session {
     /// # Errors
     /// Its directory, a VLAN or the socket cannot be made.
     pub async fn open(engine: &Engine, brief: Brief) -> Result<Self, SessionError> {
-        let (directory, guard) = make_directory(engine, &brief).await?;
-        match Self::fill(engine, &brief, &directory) {
+        Self::with(engine, Content::Lab(brief)).await
+    }
+
+    /// Makes a session of whatever content.
+    pub(crate) async fn with(engine: &Engine, content: Content) -> Result<Self, SessionError> {
+        let (directory, guard) = make_directory(engine, &content).await?;
+        match Self::fill(engine, &content, &directory) {
             Ok((inner, serving)) => {
                 let end = End {
                     directory,
@@ -136,62 +140,28 @@ impl Session {
 
     fn fill(
         engine: &Engine,
-        brief: &Brief,
+        content: &Content,
         directory: &Directory,
     ) -> Result<(Inner, JoinHandle<()>), SessionError> {
-        let shared = &engine.0;
         let log_path = directory.path().join("events.jsonl");
-        let log = Log::create(&log_path, brief.test.clone(), Arc::clone(&shared.sink));
+        let log = Log::create(&log_path, content.test(), Arc::clone(&engine.0.sink));
         let log = Arc::new(log.at("make", &log_path)?);
         log.emit(What::SessionStarted {
             session: directory.id().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         });
-        let wanted = wanted(brief);
-        let circumstances = Circumstances {
-            session: directory.id(),
-            base: &brief.base,
-            timeout_factor: brief.timeout_factor,
-        };
-        let plans = plan::plan(&brief.lab, &wanted, circumstances)?;
-        let vlans: BTreeSet<u8> = plans
-            .iter()
-            .flat_map(|plan| &plan.nics)
-            .map(|nic| nic.vlan)
-            .collect();
-        let ground = Arc::new(make_ground(engine, brief, directory, &vlans, &log)?);
-        let mut machines = BTreeMap::new();
-        for plan in plans {
-            let Some(machine) = brief.lab.machine(&plan.name) else {
-                continue;
-            };
-            let (env, ready) = (machine.env.clone(), machine.ready.clone());
-            let name = plan.name.clone();
-            let machine = LabMachine::new(plan, env, ready, Arc::clone(&ground));
-            machines.insert(name, Arc::new(machine));
-        }
-        let controls = machines
-            .iter()
-            .map(|(name, machine)| (name.clone(), Arc::clone(machine) as Arc<dyn Control>));
-        let hub = Arc::new(Hub::new(
-            directory.id(),
-            brief.test.clone(),
-            vlans.into_iter().collect(),
-            log,
-            controls.collect(),
-            brief.timeout_factor,
-        ));
+        let (hub, ground) = content.fill(engine, directory, &log)?;
+        let hub = Arc::new(hub);
         let socket = directory.socket();
         let processes = ProcessList::open(directory.path())?;
         let serving = server::listen(&socket, Arc::clone(&hub))?;
         let inner = Inner {
             hub,
             ground,
-            machines,
             path: directory.path().to_owned(),
             socket,
             processes,
-            graceful: brief.test.is_none() && !brief.agent_only,
+            graceful: content.graceful(),
             end: Mutex::new(None),
         };
         Ok((inner, serving))
@@ -200,7 +170,7 @@ impl Session {
     /// Its id.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.0.hub.id
+        &self.0.hub.facts.id
     }
 
     /// Its directory.
@@ -229,7 +199,8 @@ impl Session {
     /// # Errors
     /// An image cannot be built.
     pub async fn prepare(&self) -> Result<(), Fault> {
-        let all = self.0.machines.values().map(|machine| machine.prepare());
+        let machines = self.0.hub.all();
+        let all = machines.iter().map(|(_, machine)| machine.prepare());
         futures_util::future::try_join_all(all).await.map(drop)
     }
 
@@ -239,10 +210,8 @@ impl Session {
     /// # Errors
     /// There is no such machine, or one does not start.
     pub async fn start(&self, machines: &[String]) -> Result<(), Fault> {
-        let starts = self
-            .chosen(machines)?
-            .into_iter()
-            .map(|machine| machine.start());
+        let machines = self.chosen(machines)?;
+        let starts = machines.iter().map(|machine| machine.start(None));
         futures_util::future::try_join_all(starts).await.map(drop)
     }
 
@@ -252,16 +221,15 @@ impl Session {
     /// # Errors
     /// There is no such machine, or one does not start.
     pub async fn ready(&self, machines: &[String]) -> Result<(), Fault> {
-        let ready = self
-            .chosen(machines)?
-            .into_iter()
-            .map(|machine| machine.ready());
+        let machines = self.chosen(machines)?;
+        let ready = machines.iter().map(|machine| machine.ready());
         futures_util::future::try_join_all(ready).await.map(drop)
     }
 
-    fn chosen(&self, names: &[String]) -> Result<Vec<&Arc<dyn Control>>, Fault> {
+    fn chosen(&self, names: &[String]) -> Result<Vec<Arc<dyn Control>>, Fault> {
         if names.is_empty() {
-            return Ok(self.0.hub.machines.values().collect());
+            let all = self.0.hub.all();
+            return Ok(all.into_iter().map(|(_, machine)| machine).collect());
         }
         names.iter().map(|name| self.0.hub.machine(name)).collect()
     }
@@ -338,57 +306,20 @@ impl Session {
         removed.await.unwrap_or(Ok(()))
     }
 
-    async fn end_machines(&self, grace: Option<Duration>) {
-        let ends = self.0.machines.values().map(|machine| machine.end(grace));
+    /// Ends all machines: kills them, or powers them off within `grace`.
+    pub(crate) async fn end_machines(&self, grace: Option<Duration>) {
+        let machines = self.0.hub.all();
+        let ends = machines.iter().map(|(_, machine)| machine.end(grace));
         futures_util::future::join_all(ends).await;
     }
 }
 
-/// What the machines of a session share.
-fn make_ground(
-    engine: &Engine,
-    brief: &Brief,
-    directory: &Directory,
-    vlans: &BTreeSet<u8>,
-    log: &Arc<Log>,
-) -> Result<Ground, SessionError> {
-    let shared = &engine.0;
-    let settings = &shared.settings;
-    Ok(Ground {
-        images: Images::new(shared.store.clone(), &brief.base, Arc::clone(log)),
-        log: Arc::clone(log),
-        network: Arc::new(Network::new(vlans.iter().copied(), directory.path())?),
-        exe: settings.exe.clone(),
-        agent: shared.agent.clone(),
-        verdicts: shared.verdicts.clone(),
-        accel: settings.accel.into(),
-        boot: if brief.agent_only {
-            Boot::Agent
-        } else {
-            Boot::System
-        },
-        directory: directory.machines(),
-        hidden: vec![settings.runtime.clone(), settings.images.clone()],
-    })
-}
-
-/// The machines that a session has; none named: all.
-fn wanted(brief: &Brief) -> Vec<&str> {
-    let test = brief
-        .test
-        .as_ref()
-        .and_then(|name| brief.lab.tests.iter().find(|test| test.name == *name));
-    test.map_or(Vec::new(), |test| {
-        test.machines.iter().map(|name| name.as_str()).collect()
-    })
-}
-
 async fn make_directory(
     engine: &Engine,
-    brief: &Brief,
+    content: &Content,
 ) -> Result<(Directory, Guard), SessionError> {
     let settings = engine.0.settings.clone();
-    let (file, test) = (brief.file.clone(), brief.test.clone());
+    let (file, test) = (content.file().to_owned(), content.test());
     let made = tokio::task::spawn_blocking(move || {
         let path = directory::new_path(&settings.runtime)?;
         let guard = Guard::start(&settings.exe, &path)?;

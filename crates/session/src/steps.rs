@@ -42,6 +42,8 @@ pub(crate) fn failure(message: String, fault: Fault) -> Failure {
             FaultKind::Test | FaultKind::Usage | FaultKind::Cancelled => FailureKind::Test,
         },
         message,
+        exception: None,
+        traceback: None,
         frames: Vec::new(),
         command: fault.command.map(|command| *command),
         also: Vec::new(),
@@ -77,7 +79,7 @@ async fn perform(hub: &Hub, base: &Path, step: &Step) -> Result<(), Fault> {
     let machine = step.machine.as_str();
     let within = step
         .timeout
-        .map(|timeout| timeout.mul_f64(hub.timeout_factor));
+        .map(|timeout| timeout.mul_f64(hub.facts.timeout_factor));
     match &step.action {
         Action::Wait(what) => wait(hub, machine, what, within).await,
         Action::Run {
@@ -134,7 +136,8 @@ async fn wait(
         WaitFor::Unit(name) => server::unit(hub, machine, name, None, within).await,
         WaitFor::Socket(path) => server::socket(hub, machine, path, false, within).await,
         WaitFor::Ready => {
-            let ready = hub.machine(machine)?.ready();
+            let control = hub.machine(machine)?;
+            let ready = control.ready();
             hub.waiting(machine, "the machine to be ready", within, ready)
                 .await
         }
@@ -155,7 +158,7 @@ async fn console(
 ) -> Result<(), Fault> {
     let pattern = pattern(regex)?;
     let control = hub.machine(machine)?;
-    control.start().await?;
+    control.start(None).await?;
     let console = control.console().await?;
     let wait = Wait::begin(hub, machine, &format!("/{regex}/ on the console"));
     let within = within.unwrap_or(Duration::MAX);

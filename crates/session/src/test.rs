@@ -1,21 +1,27 @@
 //! One test: a session of its own, from its start to nothing left.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use machinist_events::{Event, Failure, FailureKind, Outcome, What};
 use machinist_lab::{Body, Lab, Test};
 
+use crate::content::Content;
+use crate::driver::DriverJob;
 use crate::hub;
-use crate::protocol::{Fault, ScriptReport};
+use crate::protocol::{Command, Fault, ScriptReport};
 use crate::script::{Script, ScriptError};
-use crate::{Brief, Cancel, Engine, Session, chain, server, steps};
+use crate::{Brief, Cancel, Engine, Session, chain, pause, server, steps};
 
 /// How long it may take to read a unit's journal.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long what else went wrong is looked for.
 const LOOK_AROUND: Duration = Duration::from_secs(3);
+
+/// How long machines may take to write what they hold.
+const SYNC: Duration = Duration::from_secs(60);
 
 /// What to do at a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,35 +75,74 @@ struct Ended {
 /// Runs a test to its end, and leaves nothing behind. `cancel` thrown: the test ends as
 /// interrupted, and cleans up. `kill` thrown: cleaning up asks nobody, it kills.
 pub async fn run_test(engine: &Engine, job: TestJob, cancel: &Cancel, kill: &Cancel) -> TestResult {
+    run(engine, &Work::Lab(job), cancel, kill).await
+}
+
+/// One test, of whatever origin.
+pub(crate) enum Work {
+    Lab(TestJob),
+    Driver(Arc<DriverJob>),
+}
+
+impl Work {
+    fn name(&self) -> &str {
+        match self {
+            Self::Lab(job) => &job.test,
+            Self::Driver(job) => &job.name,
+        }
+    }
+
+    fn on_failure(&self) -> OnFailure {
+        match self {
+            Self::Lab(job) => job.on_failure,
+            // The script itself stands still, where that is wanted: it has the frames.
+            Self::Driver(_) => OnFailure::Report,
+        }
+    }
+
+    fn content(&self) -> Content {
+        match self {
+            Self::Lab(job) => Content::Lab(Brief {
+                lab: Arc::clone(&job.lab),
+                file: job.file.clone(),
+                base: job.base.clone(),
+                test: Some(job.test.clone()),
+                agent_only: false,
+                timeout_factor: job.timeout_factor,
+            }),
+            Self::Driver(job) => Content::Driver(Arc::clone(job)),
+        }
+    }
+}
+
+/// Runs one test, of whatever origin.
+pub(crate) async fn run(
+    engine: &Engine,
+    work: &Work,
+    cancel: &Cancel,
+    kill: &Cancel,
+) -> TestResult {
     let began = Instant::now();
-    let brief = Brief {
-        lab: Arc::clone(&job.lab),
-        file: job.file.clone(),
-        base: job.base.clone(),
-        test: Some(job.test.clone()),
-        agent_only: false,
-        timeout_factor: job.timeout_factor,
-    };
-    let (ended, seconds) = match Session::open(engine, brief).await {
+    let (ended, seconds) = match Session::with(engine, work.content()).await {
         Ok(session) => {
             session.hub().log.emit(What::TestStarted);
-            let ended = in_session(engine, &job, &session, cancel, kill).await;
+            let ended = in_session(engine, work, &session, cancel, kill).await;
             let seconds = began.elapsed().as_secs_f64();
             session.hub().log.emit(finished(&ended, seconds));
-            leave(&job, &session, kill).await;
+            leave(work, &session, kill).await;
             (ended, seconds)
         }
         Err(error) => {
             // There is no log to write to; those who listen are told all the same.
             let ended = Ended::machinery(format!("cannot make a session: {}", chain::text(&error)));
             for what in [What::TestStarted, finished(&ended, 0.0)] {
-                (engine.0.sink)(&Event::now(began.elapsed(), what).of_test(&job.test));
+                (engine.0.sink)(&Event::now(began.elapsed(), what).of_test(work.name()));
             }
             (ended, began.elapsed().as_secs_f64())
         }
     };
     TestResult {
-        test: job.test,
+        test: work.name().to_owned(),
         outcome: ended.outcome,
         seconds,
         failure: ended.failure,
@@ -113,8 +158,9 @@ fn finished(ended: &Ended, seconds: f64) -> What {
 }
 
 /// Ends the session, and keeps what is to be kept of it.
-async fn leave(job: &TestJob, session: &Session, kill: &Cancel) {
-    if let Some(keep) = &job.keep_logs
+async fn leave(work: &Work, session: &Session, kill: &Cancel) {
+    if let Work::Lab(job) = work
+        && let Some(keep) = &job.keep_logs
         && let Err(error) = crate::keep::keep(session.path(), keep).await
     {
         let text = format!("the logs are not kept: {}", chain::text(&error));
@@ -129,14 +175,11 @@ async fn leave(job: &TestJob, session: &Session, kill: &Cancel) {
 
 async fn in_session(
     engine: &Engine,
-    job: &TestJob,
+    work: &Work,
     session: &Session,
     cancel: &Cancel,
     kill: &Cancel,
 ) -> Ended {
-    let Some(test) = job.lab.tests.iter().find(|test| test.name == job.test) else {
-        return Ended::machinery(format!("the lab has no test {:?}", job.test));
-    };
     // Images first, and outside of the test's time: how long a build takes says nothing of a test.
     let prepared = tokio::select! {
         () = cancel.cancelled() => return Ended::interrupted(),
@@ -147,12 +190,10 @@ async fn in_session(
         Ok(()) => {
             let body = InTest {
                 engine,
-                job,
                 session,
-                test,
                 kill,
             };
-            body.run(cancel).await
+            body.run(work, cancel).await
         }
     };
     if cancel.is_cancelled() {
@@ -160,73 +201,149 @@ async fn in_session(
     }
     if let Some(failure) = &mut ended.failure {
         look_around(session, failure).await;
-        if job.on_failure == OnFailure::Pause {
+        if work.on_failure() == OnFailure::Pause {
             pause(session, failure, cancel).await;
         }
     }
     ended
 }
 
-/// The body of a test, and all that it needs.
+/// Where the body of a test runs.
 struct InTest<'a> {
     engine: &'a Engine,
-    job: &'a TestJob,
     session: &'a Session,
-    test: &'a Test,
     kill: &'a Cancel,
 }
 
 impl InTest<'_> {
-    /// Runs the body within the test's time.
-    async fn run(&self, cancel: &Cancel) -> Ended {
-        let limit = self.test.timeout.mul_f64(self.job.timeout_factor);
+    async fn run(&self, work: &Work, cancel: &Cancel) -> Ended {
+        match work {
+            Work::Lab(job) => self.lab(job, cancel).await,
+            Work::Driver(job) => self.driver(job, cancel).await,
+        }
+    }
+
+    async fn lab(&self, job: &TestJob, cancel: &Cancel) -> Ended {
+        let Some(test) = job.lab.tests.iter().find(|test| test.name == job.test) else {
+            return Ended::machinery(format!("the lab has no test {:?}", job.test));
+        };
+        let limit = test.timeout.mul_f64(job.timeout_factor);
         // The script is ended the same way by the user and by the clock.
         let stop = Cancel::new();
-        let mut body = std::pin::pin!(self.body(&stop));
+        let body = self.body(job, test, &stop);
+        self.within(Some(limit), cancel, &stop, body).await
+    }
+
+    /// Runs the script of a driver. At the end of its time machines are killed first, as NixOS'
+    /// driver does, so that nothing that the script does then can keep it.
+    async fn driver(&self, job: &DriverJob, cancel: &Cancel) -> Ended {
+        let stop = Cancel::new();
+        let out = Some(job.out_dir.clone());
+        let script = self.script(&job.test_script, &job.cwd, out, job.interactive, &stop);
+        let limit = job.global_timeout.filter(|_| !job.interactive);
+        let body = async {
+            let mut body = pin!(script);
+            tokio::select! {
+                ended = &mut body => return ended,
+                () = stop.cancelled() => {}
+            }
+            let (ended, ()) = tokio::join!(body, self.session.end_machines(None));
+            ended
+        };
+        let ended = self.within(limit, cancel, &stop, body).await;
+        if ended.failure.is_none() && !job.interactive && !cancel.is_cancelled() {
+            self.sync().await;
+        }
+        ended
+    }
+
+    /// Has all machines that are up write what they hold.
+    async fn sync(&self) {
+        let hub = self.session.hub();
+        let machines = hub.all();
+        let up = machines
+            .iter()
+            .filter(|(_, control)| matches!(control.state(), "up" | "ready"));
+        let syncs = up.map(|(name, _)| async move {
+            let mut sync = Command::shell("sync");
+            sync.timeout = Some(SYNC.as_secs_f64());
+            drop(server::execute(hub, name, &sync).await);
+        });
+        let syncs = futures_util::future::join_all(syncs);
+        drop(tokio::time::timeout(SYNC, syncs).await);
+    }
+
+    /// Runs the body of a test within the test's time.
+    async fn within(
+        &self,
+        limit: Option<Duration>,
+        cancel: &Cancel,
+        stop: &Cancel,
+        body: impl Future<Output = Ended>,
+    ) -> Ended {
+        let mut body = pin!(body);
+        let over = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             ended = &mut body => return ended,
             () = cancel.cancelled() => {}
-            () = tokio::time::sleep(limit) => {}
+            () = over => {}
         }
         stop.cancel();
         let last = body.await;
         if cancel.is_cancelled() {
             return Ended::interrupted();
         }
-        let message = format!("the test took longer than {} s", hub::seconds(limit));
+        let limit = limit.map(hub::seconds).unwrap_or_default();
+        let message = format!("the test took longer than {limit} s");
         Ended::timed_out(message, last.failure)
     }
 
-    async fn body(&self, stop: &Cancel) -> Ended {
-        match &self.test.body {
+    async fn body(&self, job: &TestJob, test: &Test, stop: &Cancel) -> Ended {
+        match &test.body {
             Body::Steps(all) => {
                 let work = async {
                     let ready = self.session.ready(&[]).await;
                     ready.map_err(|fault| steps::failure(fault.to_string(), fault))?;
-                    let (base, file) = (&self.job.base, &self.job.file);
-                    steps::run(self.session.hub(), base, file, &self.test.name, all).await
+                    let (base, file) = (&job.base, &job.file);
+                    steps::run(self.session.hub(), base, file, &test.name, all).await
                 };
                 tokio::select! {
                     () = stop.cancelled() => Ended::interrupted(),
                     done = work => done.map_or_else(Ended::failed, |()| Ended::passed()),
                 }
             }
-            Body::Script(path) => self.script(&self.job.base.join(path), stop).await,
+            Body::Script(path) => {
+                let out = job.keep_logs.as_ref().map(|logs| logs.join("out"));
+                let path = job.base.join(path);
+                self.script(&path, &job.base, out, false, stop).await
+            }
         }
     }
 
-    async fn script(&self, path: &Path, stop: &Cancel) -> Ended {
+    async fn script(
+        &self,
+        path: &Path,
+        cwd: &Path,
+        out: Option<PathBuf>,
+        terminal: bool,
+        stop: &Cancel,
+    ) -> Ended {
         let hub = self.session.hub();
-        let out = self.job.keep_logs.as_ref().map(|logs| logs.join("out"));
         let script = Script {
             path,
-            cwd: &self.job.base,
+            cwd,
             session: self.session.path(),
             socket: self.session.socket(),
             out: out.as_deref(),
             search: &self.engine.0.settings.search,
             log: &hub.log,
             processes: self.session.processes(),
+            terminal,
         };
         let ran = script.run(stop, self.kill).await;
         let report = match &*hub.script.borrow() {
@@ -253,7 +370,7 @@ impl InTest<'_> {
 }
 
 /// What a script told, as a failure.
-fn reported(report: ScriptReport) -> Failure {
+pub(crate) fn reported(report: ScriptReport) -> Failure {
     // A failed assertion speaks for itself; of anything else it matters what it was.
     let plain = [
         "RequestedAssertionFailed",
@@ -264,7 +381,7 @@ fn reported(report: ScriptReport) -> Failure {
     let message = if plain.contains(&report.exception.as_str()) && !report.message.is_empty() {
         report.message
     } else if report.message.is_empty() {
-        report.exception
+        report.exception.clone()
     } else {
         format!("{}: {}", report.exception, report.message)
     };
@@ -275,6 +392,8 @@ fn reported(report: ScriptReport) -> Failure {
             FailureKind::Test
         },
         message,
+        exception: Some(report.exception),
+        traceback: report.traceback,
         frames: report.frames,
         command: report.command,
         also: Vec::new(),
@@ -288,8 +407,8 @@ async fn look_around(session: &Session, failure: &mut Failure) {
     if let Ok(words) = tokio::time::timeout(LAST_WORDS, words).await {
         failure.also.extend(words);
     }
-    let looks = hub.machines.keys().map(|machine| async move {
-        let units = server::failed_units(hub, machine, LOOK_AROUND).await;
+    let looks = hub.all().into_iter().map(|(machine, _)| async move {
+        let units = server::failed_units(hub, &machine, LOOK_AROUND).await;
         units
             .into_iter()
             .map(|unit| format!("{machine}: unit {unit} has failed"))
@@ -303,19 +422,11 @@ async fn look_around(session: &Session, failure: &mut Failure) {
 
 /// Stands still until somebody lets the test go on, or ends the session.
 async fn pause(session: &Session, failure: &Failure, cancel: &Cancel) {
-    let hub = session.hub();
-    hub.paused.send_replace(true);
-    hub.log.emit(What::TestPaused {
-        failure: failure.clone(),
-        attach: format!("machinist attach {}", session.id()),
-    });
-    let mut paused = hub.paused.subscribe();
     tokio::select! {
         () = cancel.cancelled() => {}
         () = session.down_asked() => {}
-        _ = paused.wait_for(|paused| !paused) => {}
+        () = pause::stand_still(session.hub(), Some(failure.clone())) => {}
     }
-    hub.paused.send_replace(false);
 }
 
 fn machinery(message: String) -> Failure {
@@ -361,6 +472,8 @@ impl Ended {
         let failure = Failure {
             kind: FailureKind::Test,
             message,
+            exception: None,
+            traceback: None,
             frames: last.as_ref().map_or(Vec::new(), |last| last.frames.clone()),
             command: last.and_then(|last| last.command),
             also: Vec::new(),

@@ -132,8 +132,10 @@ fn a_pause_shows_the_failure_once() {
     let (outcome, failure) = (Outcome::Failed, failure());
     let attach = "machinist attach s1".to_owned();
     let paused = What::TestPaused {
-        failure: failure.clone(),
+        failure: Some(failure.clone()),
         attach,
+        python: None,
+        go_on: "machinist attach s1 --continue".to_owned(),
     };
     let failure = Some(failure);
     let text = show(
@@ -167,10 +169,11 @@ fn a_pause_shows_the_failure_once() {
        warning: slow
    what else went wrong
        db: unit postgresql@15-main.service has failed
-   attach  machinist attach s1
-   logs    /run/machinist/s1
-   again   machinist test 't'
-   keep    machinist test --on-failure pause 't'
+   attach    machinist attach s1
+   continue  machinist attach s1 --continue
+   logs      /run/machinist/s1
+   again     machinist test 't'
+   keep      machinist test --on-failure pause 't'
         FAIL [    8.000s] t
 ────────────
      Summary [   82.000s] 1 test run: 0 passed, 1 failed, 1 not run

@@ -3,13 +3,14 @@
 mod bars;
 mod failures;
 mod junit;
+mod nixos;
 mod plain;
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use machinist_events::{
-    CommandRecord, Event, Failure, FailureKind, Frame, Outcome, SkipReason, Stream, What,
+    CommandRecord, Event, Failure, FailureKind, Frame, Level, Outcome, SkipReason, Stream, What,
 };
 
 use crate::{Hint, Options, Progress, Summary, Terminal};
@@ -58,6 +59,8 @@ fn failure() -> Failure {
     Failure {
         kind: FailureKind::Test,
         message: "command `pg_isready` failed (exit status 2)".into(),
+        exception: Some("RequestedAssertionFailed".into()),
+        traceback: None,
         frames: vec![Frame {
             file: "tests/failover.py".into(),
             line: 12,
@@ -168,6 +171,7 @@ fn run() -> Vec<Event> {
             What::CommandStarted {
                 id: 8,
                 command: "curl localhost".into(),
+                purpose: None,
             },
         )
         .of_machine("web"),
@@ -201,6 +205,7 @@ fn run() -> Vec<Event> {
             12.4,
             What::Log {
                 text: "two\nlines".into(),
+                level: Level::Info,
             },
         ),
         failover(

@@ -7,12 +7,14 @@
 
 mod data;
 mod reply;
+mod script;
 mod verb;
 
 pub use data::Data;
 pub use reply::{
     ConsoleLines, Executed, Fault, FaultKind, Hello, MachineStatus, Part, Reply, Started, Status,
 };
+pub use script::{Added, Description, DriverInfo, Forwarded, ScriptKind};
 pub use verb::{Command, Program, Pty, Request, ScriptReport, Until, Verb};
 
 use serde::de::DeserializeOwned;
@@ -68,6 +70,7 @@ mod tests {
                     machine: "web".into(),
                     command: Command::shell("echo hi"),
                     detach: false,
+                    purpose: None,
                 },
             };
             let mut line = encode(&request).expect("it encodes");
@@ -114,6 +117,7 @@ mod tests {
                 machine: "a".into(),
                 command: Command::shell("true"),
                 detach: false,
+                purpose: None,
             }
         );
     }

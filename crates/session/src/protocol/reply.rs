@@ -1,15 +1,16 @@
 //! What the engine answers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use machinist_events::{CommandRecord, Event};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Data;
+use super::{Data, DriverInfo};
 
 /// The engine's first line on every connection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     /// The version of the protocol, [`super::VERSION`].
     pub protocol: u32,
@@ -19,11 +20,17 @@ pub struct Hello {
     pub session: String,
     /// The names of the machines, sorted.
     pub machines: Vec<String>,
+    /// What each machine is: `vm` or `container`.
+    #[serde(default)]
+    pub kinds: BTreeMap<String, String>,
     /// The numbers of the VLANs, sorted.
-    pub vlans: Vec<u8>,
+    pub vlans: Vec<u32>,
     /// The test that the session is for, where it is for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<String>,
+    /// What a driver's scripts want to know, where the session is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<DriverInfo>,
 }
 
 /// One line from the engine, after the hello. Exactly one of `ok`, `error` and `part` is there;
@@ -109,6 +116,8 @@ pub enum Part {
     Stderr(Data),
     /// Lines of the console.
     Console(ConsoleLines),
+    /// Something that the QEMU of a VM tells, as it is in the QEMU machine protocol.
+    QmpEvent(Value),
     /// An event, as it is in the log.
     Event(Box<Event>),
 }
@@ -151,8 +160,12 @@ pub struct Status {
     /// The test that it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<String>,
-    /// True while a failed test waits for `continue`.
+    /// True while a test waits for `continue`.
     pub paused: bool,
+    /// True while there is a Python prompt in the test's script: `python.sock` in the session's
+    /// directory carries its bytes.
+    #[serde(default)]
+    pub python: bool,
     /// Its machines, sorted by name.
     pub machines: Vec<MachineStatus>,
 }
@@ -168,6 +181,9 @@ pub struct MachineStatus {
     pub state: String,
     /// Its addresses, as text with the prefix length.
     pub addresses: Vec<String>,
+    /// Where its published ports are reached on this host, as `ADDRESS:PORT`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<String>,
 }
 
 /// Whose failure it is.

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use machinist_events::Frame;
+use machinist_events::{Frame, Level};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::Data;
+use super::{Data, ScriptKind};
 
 /// One line from a client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,6 +111,9 @@ pub struct ScriptReport {
     /// True where machinist itself failed, not what the test asked for.
     #[serde(default)]
     pub machinery: bool,
+    /// The whole stack as Python prints it, where that helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceback: Option<String>,
     /// The command that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<machinist_events::CommandRecord>,
@@ -130,6 +134,10 @@ pub enum Verb {
         /// Whether to wait until their agents answer.
         #[serde(default)]
         wait: bool,
+        /// Whether a restart of the machine's own is one. Otherwise it switches the machine off.
+        /// Left out: machines of a lab may restart, those of start scripts may not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        allow_reboot: Option<bool>,
     },
     /// Asks a machine's system to power off and waits until it has.
     Shutdown {
@@ -174,6 +182,9 @@ pub enum Verb {
         /// End at once, with status -2, and leave the command running.
         #[serde(default, skip_serializing_if = "is_false")]
         detach: bool,
+        /// What is wanted of it, such as `must succeed`: said in the log, before the command.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        purpose: Option<String>,
     },
     /// Repeats a command until it ends as wanted: [`super::Executed`] of the last time.
     Retry {
@@ -183,6 +194,9 @@ pub enum Verb {
         command: Command,
         /// How it has to end.
         until: Until,
+        /// What is wanted of it, such as `waiting for success`. The log says it anyway.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        purpose: Option<String>,
         /// After which one last time is tried, and then it is an error.
         #[serde(default)]
         timeout: Option<f64>,
@@ -293,6 +307,132 @@ pub enum Verb {
         #[serde(default)]
         timeout: Option<f64>,
     },
+    /// Kills a machine, and lets go of all that it holds on this host. It can be started again.
+    Release {
+        /// The machine.
+        machine: String,
+    },
+    /// Starts a machine and waits until its agent answers.
+    Connect {
+        /// The machine.
+        machine: String,
+        /// After which it is an error.
+        #[serde(default)]
+        timeout: Option<f64>,
+    },
+    /// Lets a machine that stands in its initrd go on to its own system, and waits until its agent
+    /// answers there.
+    SwitchRoot {
+        /// The machine.
+        machine: String,
+        /// After which it is an error.
+        #[serde(default)]
+        timeout: Option<f64>,
+    },
+    /// What a machine is and how it is: [`super::Description`]. Does not start it.
+    Describe {
+        /// The machine.
+        machine: String,
+    },
+    /// Adds a machine that a start script runs: [`super::Added`]. Does not start it.
+    AddMachine {
+        /// The script, or a command line for `sh` that begins with it.
+        command: String,
+        /// Its name; left out: from the script's name, `run-NAME-vm` or `run-NAME-nspawn`.
+        #[serde(default)]
+        name: Option<String>,
+        /// Whether its state directory may hold something from before.
+        #[serde(default)]
+        keep_state: bool,
+        /// What the script runs.
+        #[serde(default)]
+        kind: ScriptKind,
+    },
+    /// Gives a machine of a start script another state directory, as it is there: that of a machine
+    /// which has installed its system, say. Only while it is off.
+    SetStateDir {
+        /// The machine.
+        machine: String,
+        /// The directory, an absolute path of the host.
+        path: PathBuf,
+    },
+    /// Says something to the monitor of a VM's QEMU: what the monitor answers, as text.
+    Monitor {
+        /// The machine.
+        machine: String,
+        /// A command of QEMU's human monitor.
+        command: String,
+    },
+    /// Runs a command of the QEMU machine protocol in a VM's QEMU: what it returns.
+    Qmp {
+        /// The machine.
+        machine: String,
+        /// The command.
+        execute: String,
+        /// Its arguments; left out: none.
+        #[serde(default)]
+        arguments: Value,
+    },
+    /// What the QEMU of a VM tells of itself: parts `qmp_event` until `done`.
+    QmpEvents {
+        /// The machine.
+        machine: String,
+    },
+    /// Writes what a VM's screen shows to a file, as PNG.
+    Screenshot {
+        /// The machine.
+        machine: String,
+        /// The file, an absolute path of the host.
+        host: PathBuf,
+    },
+    /// Types into a machine's serial console.
+    ConsoleSend {
+        /// The machine.
+        machine: String,
+        /// What to type.
+        data: Data,
+    },
+    /// Pulls the cables of a machine, of a VLAN, or of a machine on a VLAN, or plugs them in.
+    Link {
+        /// The machine; left out: all.
+        #[serde(default)]
+        machine: Option<String>,
+        /// The VLAN; left out: all.
+        #[serde(default)]
+        vlan: Option<u32>,
+        /// Plugged in, or pulled.
+        up: bool,
+    },
+    /// Listens on this host, and carries every connection into a machine, through its agent:
+    /// [`super::Forwarded`]. Goes on until the session ends.
+    Forward {
+        /// The machine.
+        machine: String,
+        /// A port of this host's loopback to listen on; 0 is any free one.
+        #[serde(default)]
+        host_port: u16,
+        /// A socket to listen on instead, an absolute path of the host.
+        #[serde(default)]
+        host_socket: Option<PathBuf>,
+        /// The TCP port inside, on its loopback.
+        #[serde(default)]
+        guest_port: Option<u16>,
+        /// The Unix socket inside, where it is no port.
+        #[serde(default)]
+        guest_socket: Option<String>,
+    },
+    /// The command line that logs in to a machine by SSH, from this host and without a network: a
+    /// string. Its sshd must listen on port 22, or on the socket that systemd makes in containers.
+    Ssh {
+        /// The machine.
+        machine: String,
+    },
+    /// Stands still until somebody asks for `continue`.
+    Breakpoint {
+        /// What went wrong, where something did.
+        #[serde(default)]
+        failure: Option<Box<ScriptReport>>,
+    },
     /// Copies a file or a tree of the host into a machine.
     CopyIn {
         /// The machine.
@@ -318,6 +458,35 @@ pub enum Verb {
         /// The machine it is about.
         #[serde(default)]
         machine: Option<String>,
+        /// How much it matters.
+        #[serde(default)]
+        level: Level,
+    },
+    /// A part of the log begins that has a title, and is no part of the test.
+    SectionStarted {
+        /// The title.
+        name: String,
+        /// The machine it is about.
+        #[serde(default)]
+        machine: Option<String>,
+    },
+    /// The last part of the log of this title, and of this machine, has ended.
+    SectionFinished {
+        /// The title.
+        name: String,
+        /// The machine it is about.
+        #[serde(default)]
+        machine: Option<String>,
+        /// How long it took.
+        seconds: f64,
+        /// Whether it ended without an exception.
+        #[serde(default = "yes")]
+        ok: bool,
+    },
+    /// Shows lines of consoles from now on, or does not.
+    ShowConsoles {
+        /// Which of the two.
+        on: bool,
     },
     /// A part of the test begins.
     SubtestStarted {
@@ -368,6 +537,22 @@ pub enum Verb {
         #[serde(default)]
         pty: Option<Pty>,
     },
+    /// Turns the connection into one to a socket inside a machine: after the answer it carries
+    /// bytes, both ways. The only request that may be open on its connection.
+    Dial {
+        /// The machine.
+        machine: String,
+        /// The TCP port inside, on its loopback.
+        #[serde(default)]
+        guest_port: Option<u16>,
+        /// The Unix socket inside, where it is no port.
+        #[serde(default)]
+        guest_socket: Option<String>,
+    },
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn is_false(value: &bool) -> bool {

@@ -18,6 +18,7 @@ use crate::chain;
 use crate::control::Control;
 use crate::hub::{Hub, Wait};
 use crate::protocol::{Command, Data, Executed, Fault, Part, Program, Started, Until, Verb};
+use crate::quote::quote;
 
 /// How long standard error may stay open after the command and its standard output have ended,
 /// before what comes there later goes to the log alone.
@@ -47,15 +48,20 @@ pub(super) async fn perform(
             machine,
             command,
             detach: false,
-        } => Ok(execute(hub, &machine, &command).await?.executed),
+            purpose,
+        } => Ok(run(hub, &machine, &command, purpose).await?.executed),
         Verb::Execute {
-            machine, command, ..
-        } => detach(hub, machine, command).await,
+            machine,
+            command,
+            purpose,
+            ..
+        } => detach(hub, machine, command, purpose).await,
         Verb::Retry {
             machine,
             command,
             until,
             timeout,
+            ..
         } => retry(hub, &machine, &command, until, hub.limit(timeout)?).await,
         Verb::Spawn { machine, command } => spawn(hub, &machine, &command, parts, words).await,
         _ => Err(Fault::usage("this cannot be asked here")),
@@ -136,16 +142,24 @@ impl Drop for Told<'_> {
 }
 
 /// Starts a command, and the machine if that is off.
-async fn start<'a>(hub: &'a Hub, machine: &'a str, command: &Command) -> Result<Run<'a>, Fault> {
-    let control = Arc::clone(hub.machine(machine)?);
+async fn start<'a>(
+    hub: &'a Hub,
+    machine: &'a str,
+    command: &Command,
+    purpose: Option<String>,
+) -> Result<Run<'a>, Fault> {
+    let control = hub.machine(machine)?;
     // Output counts until nobody holds it any more: that is the contract of `execute`.
     let request = guest_command(hub, &*control, command)?.linger();
     let agent = control.agent().await?;
     let text = text(&command.program);
     let id = hub.log.new_id();
-    let command = text.clone();
-    hub.log
-        .emit_of(machine, What::CommandStarted { id, command });
+    let started = What::CommandStarted {
+        id,
+        command: text.clone(),
+        purpose,
+    };
+    hub.log.emit_of(machine, started);
     let mut told = Told {
         hub,
         machine,
@@ -175,7 +189,17 @@ async fn start<'a>(hub: &'a Hub, machine: &'a str, command: &Command) -> Result<
 
 /// Runs a command to its end.
 pub(crate) async fn execute(hub: &Hub, machine: &str, command: &Command) -> Result<Ran, Fault> {
-    let run = start(hub, machine, command).await?;
+    run(hub, machine, command, None).await
+}
+
+/// Runs a command to its end, and says what is wanted of it.
+async fn run(
+    hub: &Hub,
+    machine: &str,
+    command: &Command,
+    purpose: Option<String>,
+) -> Result<Ran, Fault> {
+    let run = start(hub, machine, command, purpose).await?;
     let Run {
         mut told,
         control,
@@ -282,11 +306,16 @@ impl Drop for AbortOnDrop {
 }
 
 /// Starts a command and leaves it running.
-async fn detach(hub: &Arc<Hub>, machine: String, command: Command) -> Result<Executed, Fault> {
+async fn detach(
+    hub: &Arc<Hub>,
+    machine: String,
+    command: Command,
+    purpose: Option<String>,
+) -> Result<Executed, Fault> {
     // The machine has to be there: later nobody would be told that it is not.
     hub.machine(&machine)?.agent().await?;
     let going_on = Arc::clone(hub);
-    hub.detach(async move { drop(execute(&going_on, &machine, &command).await) });
+    hub.detach(async move { drop(run(&going_on, &machine, &command, purpose).await) });
     Ok(Executed {
         status: NOT_AWAITED,
         stdout: Data::default(),
@@ -345,7 +374,7 @@ async fn spawn(
     parts: &Parts,
     mut words: UnboundedReceiver<Word>,
 ) -> Result<Executed, Fault> {
-    let run = start(hub, machine, command).await?;
+    let run = start(hub, machine, command, None).await?;
     let Run {
         mut told,
         control,
@@ -445,16 +474,6 @@ pub(super) fn text(program: &Program) -> String {
             let quoted: Vec<String> = words.iter().map(|word| quote(word)).collect();
             quoted.join(" ")
         }
-    }
-}
-
-/// A word as a shell takes it.
-fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::parts::{self, Lines, Parts};
-use super::{shell, verbs};
+use super::{dial, shell, verbs};
 use crate::Cancel;
 use crate::hub::Hub;
 use crate::protocol::{self, Data, Fault, Reply, Request, Verb};
@@ -89,7 +89,10 @@ pub(super) async fn serve(stream: UnixStream, hub: Arc<Hub>) {
         return;
     };
     if let Some((id, verb)) = shell {
-        shell::serve(&hub, id, verb, reader, writer).await;
+        match verb {
+            Verb::Dial { .. } => dial::serve(&hub, id, verb, reader, writer).await,
+            verb => shell::serve(&hub, id, verb, reader, writer).await,
+        }
     }
 }
 
@@ -138,10 +141,10 @@ impl Connection {
             return Next::Go;
         }
         match verb {
-            Verb::Shell { .. } if self.table().is_empty() => {
+            Verb::Shell { .. } | Verb::Dial { .. } if self.table().is_empty() => {
                 return Next::Shell(id, Box::new(verb));
             }
-            Verb::Shell { .. } => {
+            Verb::Shell { .. } | Verb::Dial { .. } => {
                 let fault = Fault::usage("a stream needs a connection without open requests");
                 self.answer(&Reply::error(id, fault)).await;
             }

@@ -34,7 +34,7 @@ pub(crate) async fn copy_in(
     guest: &Path,
 ) -> Result<(), Fault> {
     let what = format!("copying {} to {}", host.display(), guest.display());
-    let control = Arc::clone(absolute(hub, machine, host)?);
+    let control = absolute(hub, machine, host)?;
     let agent = control.agent().await?;
     match agent.copy_in(host, guest).await {
         Ok(()) => Ok(()),
@@ -49,7 +49,7 @@ pub(crate) async fn copy_out(
     host: &Path,
 ) -> Result<(), Fault> {
     let what = format!("copying {} to {}", guest.display(), host.display());
-    let control = Arc::clone(absolute(hub, machine, host)?);
+    let control = absolute(hub, machine, host)?;
     let agent = control.agent().await?;
     match agent.copy_out(guest, host).await {
         Ok(copied) => {
@@ -63,7 +63,7 @@ pub(crate) async fn copy_out(
     }
 }
 
-fn absolute<'a>(hub: &'a Hub, machine: &str, host: &Path) -> Result<&'a Arc<dyn Control>, Fault> {
+pub(super) fn absolute(hub: &Hub, machine: &str, host: &Path) -> Result<Arc<dyn Control>, Fault> {
     if host.is_absolute() {
         hub.machine(machine)
     } else {

@@ -2,7 +2,10 @@
 
 mod commands;
 mod connection;
+mod dial;
 mod files;
+mod forward;
+mod machine;
 mod output;
 mod parts;
 mod shell;

@@ -66,7 +66,7 @@ async fn start(
     command: Option<&Command>,
     pty: Option<&Pty>,
 ) -> Result<(Arc<dyn Control>, guest::Process), Fault> {
-    let control = Arc::clone(hub.machine(machine)?);
+    let control = hub.machine(machine)?;
     let mut request = match command {
         Some(command) => guest_command(hub, &*control, command)?,
         None => {

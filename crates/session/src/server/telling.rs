@@ -12,13 +12,24 @@ use crate::protocol::{ConsoleLines, Fault, Part, Verb};
 
 pub(super) fn perform(hub: &Hub, verb: Verb) -> Result<(), Fault> {
     match verb {
-        Verb::Log { text, machine } => match machine {
-            Some(machine) => {
-                hub.machine(&machine)?;
-                hub.log.emit_of(&machine, What::Log { text });
-            }
-            None => hub.log.emit(What::Log { text }),
-        },
+        Verb::Log {
+            text,
+            machine,
+            level,
+        } => tell(hub, machine.as_deref(), What::Log { text, level })?,
+        Verb::SectionStarted { name, machine } => {
+            tell(hub, machine.as_deref(), What::SectionStarted { name })?;
+        }
+        Verb::SectionFinished {
+            name,
+            machine,
+            seconds,
+            ok,
+        } => {
+            let what = What::SectionFinished { name, seconds, ok };
+            tell(hub, machine.as_deref(), what)?;
+        }
+        Verb::ShowConsoles { on } => hub.log.emit(What::ConsolesShown { on }),
         Verb::SubtestStarted { name } => hub.log.emit(What::SubtestStarted { name }),
         Verb::SubtestFinished {
             name,
@@ -44,6 +55,18 @@ pub(super) fn perform(hub: &Hub, verb: Verb) -> Result<(), Fault> {
         }
         Verb::Down => hub.down.cancel(),
         _ => return Err(Fault::usage("this cannot be asked here")),
+    }
+    Ok(())
+}
+
+/// Tells something, perhaps of a machine.
+fn tell(hub: &Hub, machine: Option<&str>, what: What) -> Result<(), Fault> {
+    match machine {
+        Some(machine) => {
+            hub.machine(machine)?;
+            hub.log.emit_of(machine, what);
+        }
+        None => hub.log.emit(what),
     }
     Ok(())
 }
@@ -100,7 +123,7 @@ pub(super) async fn stream(
     }
 }
 
-async fn done(mut words: UnboundedReceiver<Word>) {
+pub(super) async fn done(mut words: UnboundedReceiver<Word>) {
     while let Some(word) = words.recv().await {
         if matches!(word, Word::Done) {
             return;

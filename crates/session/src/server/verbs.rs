@@ -8,8 +8,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::connection::Word;
 use super::parts::Parts;
-use super::{commands, files, telling, waits};
+use super::{commands, files, forward, machine, telling, waits};
 use crate::hub::Hub;
+use crate::pause;
 use crate::protocol::{Fault, Verb};
 
 pub(super) async fn perform(
@@ -20,7 +21,11 @@ pub(super) async fn perform(
 ) -> Result<Value, Fault> {
     match verb {
         Verb::Status => value(&hub.status()),
-        Verb::Start { machines, wait } => nothing(start(hub, &machines, wait).await),
+        Verb::Start {
+            machines,
+            wait,
+            allow_reboot,
+        } => nothing(start(hub, &machines, wait, allow_reboot).await),
         Verb::Shutdown { machine, timeout } => {
             let within = hub.limit(timeout)?;
             nothing(hub.machine(&machine)?.shutdown(within).await)
@@ -29,7 +34,8 @@ pub(super) async fn perform(
         Verb::Reboot { machine } => nothing(hub.machine(&machine)?.reboot().await),
         Verb::WaitShutdown { machine, timeout } => {
             let within = hub.limit(timeout)?;
-            let off = hub.machine(&machine)?.wait_shutdown();
+            let control = hub.machine(&machine)?;
+            let off = control.wait_shutdown();
             nothing(
                 hub.waiting(&machine, "the machine to be off", within, off)
                     .await,
@@ -37,7 +43,8 @@ pub(super) async fn perform(
         }
         Verb::WaitReady { machine, timeout } => {
             let within = hub.limit(timeout)?;
-            let ready = hub.machine(&machine)?.ready();
+            let control = hub.machine(&machine)?;
+            let ready = control.ready();
             nothing(
                 hub.waiting(&machine, "the machine to be ready", within, ready)
                     .await,
@@ -55,46 +62,70 @@ pub(super) async fn perform(
             nothing(telling::stream(hub, verb, parts, words).await)
         }
         Verb::Log { .. }
+        | Verb::SectionStarted { .. }
+        | Verb::SectionFinished { .. }
+        | Verb::ShowConsoles { .. }
         | Verb::SubtestStarted { .. }
         | Verb::SubtestFinished { .. }
         | Verb::Report { .. }
         | Verb::Continue
         | Verb::Down => nothing(telling::perform(hub, verb)),
+        Verb::Release { .. }
+        | Verb::Connect { .. }
+        | Verb::SwitchRoot { .. }
+        | Verb::Describe { .. }
+        | Verb::AddMachine { .. }
+        | Verb::SetStateDir { .. }
+        | Verb::Monitor { .. }
+        | Verb::Qmp { .. }
+        | Verb::QmpEvents { .. }
+        | Verb::Screenshot { .. }
+        | Verb::ConsoleSend { .. }
+        | Verb::Link { .. } => machine::perform(hub, verb, parts, words).await,
+        Verb::Forward { .. } => value(&forward::perform(hub, verb).await?),
+        Verb::Ssh { machine } => value(&forward::ssh(hub, &machine)?),
+        Verb::Breakpoint { failure } => nothing(pause::at_breakpoint(hub, failure).await),
         // The connection itself takes these.
         Verb::Send { .. }
         | Verb::CloseInput { .. }
         | Verb::Signal { .. }
         | Verb::Cancel { .. }
         | Verb::Done { .. }
-        | Verb::Shell { .. } => Err(Fault::usage("this cannot be asked here")),
+        | Verb::Shell { .. }
+        | Verb::Dial { .. } => Err(Fault::usage("this cannot be asked here")),
     }
 }
 
 /// Begins to start machines; with `wait`, waits until they are up.
-async fn start(hub: &Hub, names: &[String], wait: bool) -> Result<(), Fault> {
+async fn start(
+    hub: &Hub,
+    names: &[String],
+    wait: bool,
+    allow_reboot: Option<bool>,
+) -> Result<(), Fault> {
     let mut machines = Vec::new();
     if names.is_empty() {
-        machines.extend(hub.machines.values().cloned());
+        machines.extend(hub.all().into_iter().map(|(_, machine)| machine));
     }
     for name in names {
-        machines.push(hub.machine(name)?.clone());
+        machines.push(hub.machine(name)?);
     }
     if wait {
-        let starts = machines.iter().map(|machine| machine.start());
+        let starts = machines.iter().map(|machine| machine.start(allow_reboot));
         futures_util::future::try_join_all(starts).await?;
     } else {
         for machine in machines {
             // Who needs the machine gets to know that it did not start.
-            hub.detach(async move { drop(machine.start().await) });
+            hub.detach(async move { drop(machine.start(allow_reboot).await) });
         }
     }
     Ok(())
 }
 
-fn value<T: Serialize>(answer: &T) -> Result<Value, Fault> {
+pub(super) fn value<T: Serialize>(answer: &T) -> Result<Value, Fault> {
     serde_json::to_value(answer).map_err(Fault::machinery)
 }
 
-fn nothing(done: Result<(), Fault>) -> Result<Value, Fault> {
+pub(super) fn nothing(done: Result<(), Fault>) -> Result<Value, Fault> {
     done.map(|()| Value::Null)
 }

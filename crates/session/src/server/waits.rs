@@ -68,7 +68,7 @@ pub(crate) async fn port(
     let work = async {
         let agent = control.agent().await?;
         let done = agent.wait_port(address, number, open, deadline).await;
-        checked(&**control, &what, done).await
+        checked(&*control, &what, done).await
     };
     hub.waiting(machine, &what, within, work).await
 }
@@ -86,7 +86,7 @@ pub(crate) async fn file(
     let work = async {
         let agent = control.agent().await?;
         let done = agent.wait_file(path, deadline).await;
-        checked(&**control, &what, done).await
+        checked(&*control, &what, done).await
     };
     hub.waiting(machine, &what, within, work).await
 }
@@ -105,7 +105,7 @@ pub(crate) async fn socket(
     let work = async {
         let agent = control.agent().await?;
         let done = agent.wait_socket(path, datagram, deadline).await;
-        checked(&**control, &what, done).await
+        checked(&*control, &what, done).await
     };
     hub.waiting(machine, &what, within, work).await
 }
@@ -124,7 +124,7 @@ pub(crate) async fn journal(
         let agent = control.agent().await?;
         let wanted = |message: &str| pattern.is_match(message);
         let done = agent.wait_journal(wanted, deadline).await;
-        checked(&**control, &what, done).await
+        checked(&*control, &what, done).await
     };
     hub.waiting(machine, &what, within, work).await
 }
@@ -211,7 +211,7 @@ async fn running(hub: &Hub, machine: &str) -> Option<Agent> {
     if !matches!(control.state(), "up" | "ready") {
         return None;
     }
-    control.start().await.ok()
+    control.start(None).await.ok()
 }
 
 async fn checked<T>(

@@ -83,7 +83,7 @@ impl Control for Local {
         }
     }
 
-    fn start(&self) -> Doing<'_, Agent> {
+    fn start(&self, _allow_reboot: Option<bool>) -> Doing<'_, Agent> {
         self.agent()
     }
 

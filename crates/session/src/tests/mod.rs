@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::control::Control;
-use crate::hub::Hub;
+use crate::hub::{Facts, Hub};
 use crate::log::Log;
 use crate::{Client, server};
 
@@ -36,7 +36,16 @@ impl Here {
         }
         let test = Some("a test".to_owned());
         let log = Arc::new(log.unwrap());
-        let hub = Arc::new(Hub::new("abcdefgh", test, vec![1], log, machines, 1.0));
+        let facts = Facts {
+            id: "abcdefgh".to_owned(),
+            directory: directory.path().to_owned(),
+            exe: PathBuf::from("/bin/machinist"),
+            test,
+            vlans: vec![1],
+            driver: None,
+            timeout_factor: 1.0,
+        };
+        let hub = Arc::new(Hub::new(facts, log, machines));
         let socket = directory.path().join("session.sock");
         drop(server::listen(&socket, Arc::clone(&hub)).unwrap());
         Self {

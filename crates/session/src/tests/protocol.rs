@@ -51,6 +51,7 @@ fn execute(script: &str) -> Verb {
         machine: "web".into(),
         command: Command::shell(script),
         detach: false,
+        purpose: None,
     }
 }
 
@@ -161,6 +162,7 @@ async fn a_command_has_user_environment_directory_input_and_time() {
         machine: machine.clone(),
         command,
         detach: false,
+        purpose: None,
     };
     let done: Executed = client.call(verb, |_| {}).await.unwrap();
     assert_eq!(done.stdout.to_text(), "in\n/usr\nb\n");
@@ -171,6 +173,7 @@ async fn a_command_has_user_environment_directory_input_and_time() {
         machine: machine.clone(),
         command,
         detach: false,
+        purpose: None,
     };
     let done: Executed = client.call(verb, |_| {}).await.unwrap();
     assert_eq!(done.status, 124);
@@ -181,6 +184,7 @@ async fn a_command_has_user_environment_directory_input_and_time() {
         machine: machine.clone(),
         command,
         detach: false,
+        purpose: None,
     };
     let refused = client.call::<Executed>(verb, |_| {}).await.unwrap_err();
     assert!(matches!(refused, ClientError::Fault(fault) if fault.kind == FaultKind::Usage));
@@ -189,6 +193,7 @@ async fn a_command_has_user_environment_directory_input_and_time() {
         machine,
         command,
         detach: false,
+        purpose: None,
     };
     let refused = client.call::<Executed>(verb, |_| {}).await.unwrap_err();
     assert!(matches!(refused, ClientError::Fault(fault) if fault.kind == FaultKind::Test));
@@ -288,6 +293,7 @@ async fn repeating_waiting_and_copying() {
         machine: machine.clone(),
         command,
         until: Until::Success,
+        purpose: None,
         timeout,
     };
     let path = file.display().to_string();
@@ -334,6 +340,7 @@ async fn a_repeated_command_gives_up_and_copies_want_absolute_paths() {
         machine: machine.clone(),
         command,
         until: Until::Success,
+        purpose: None,
         timeout: Some(0.1),
     };
     let ClientError::Fault(fault) = client.ask(never).await.unwrap_err() else {

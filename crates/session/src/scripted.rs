@@ -1,0 +1,177 @@
+//! Machines that start scripts run, as NixOS tests make them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use machinist_lab::RunsAs;
+use machinist_machine::{Environment, Machine};
+use machinist_network::AttachError;
+use thiserror::Error;
+
+use crate::chain;
+use crate::control::Control;
+use crate::driver::DriverJob;
+use crate::hub::Adder;
+use crate::machines::{Ground, Recipe, SessionMachine};
+use crate::path_error::PathError;
+use crate::protocol::{Fault, ScriptKind};
+use crate::state::{StateDir, StatePlaces};
+
+/// How long an agent, or a shell in its place, may take to answer. NixOS' driver waits for ever,
+/// and images of its tests boot long where they are emulated.
+const START: Duration = Duration::from_secs(3600);
+/// The longest name: that of a host, on Linux.
+const LONGEST_NAME: usize = 64;
+
+/// A machine of a start script cannot be made.
+#[derive(Debug, Error)]
+pub enum ScriptedError {
+    /// Its directory.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// Its name is no name.
+    #[error(
+        "{0:?} cannot be the name of a machine: letters, digits, dots, dashes and underscores can"
+    )]
+    Name(String),
+    /// Its place on a VLAN.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
+/// All of a machine that a start script runs.
+#[derive(Debug)]
+pub(crate) struct ScriptPlan {
+    pub(crate) name: String,
+    kind: ScriptKind,
+    /// The script, or a command line that begins with it.
+    command: String,
+    state: Mutex<Arc<StateDir>>,
+    places: Arc<StatePlaces>,
+    keep_state: bool,
+    /// The directories that serve the VDE protocol, by the VLANs' numbers.
+    vlan_sockets: BTreeMap<u32, PathBuf>,
+    /// Whether there is a display for windows.
+    display: bool,
+}
+
+impl ScriptPlan {
+    pub(crate) fn runs_as(&self) -> RunsAs {
+        match self.kind {
+            ScriptKind::Vm => RunsAs::Vm,
+            ScriptKind::Container => RunsAs::Container,
+        }
+    }
+
+    /// Where it keeps its state.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.path.clone()
+    }
+
+    /// Gives it another place for its state, as it is there.
+    pub(crate) fn set_state_dir(&self, path: &Path) -> Result<(), PathError> {
+        let state = self.places.hold(path)?;
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        Ok(())
+    }
+
+    /// The directory that it shares with the others.
+    pub(crate) fn shared_dir(&self) -> &Path {
+        self.places.shared()
+    }
+
+    /// The machine, which is off.
+    pub(crate) fn make(&self, _environment: Environment) -> Result<Machine, Fault> {
+        Err(Fault::machinery(format!(
+            "{}: start scripts cannot be run yet ({:?} {} {:?} {:?} {})",
+            self.name, self.kind, self.command, self.vlan_sockets, self.keep_state, self.display
+        )))
+    }
+}
+
+/// Makes machines of start scripts, for one session.
+pub(crate) struct ScriptFarm {
+    places: Arc<StatePlaces>,
+    vlans: Vec<u32>,
+    display: bool,
+    ground: Arc<Ground>,
+}
+
+impl ScriptFarm {
+    /// A farm for `job`.
+    pub(crate) fn new(job: &DriverJob, ground: Arc<Ground>) -> Result<Self, ScriptedError> {
+        Ok(Self {
+            places: Arc::new(StatePlaces::open(&job.state_root, &job.shared_dir())?),
+            vlans: job.vlans.clone(),
+            display: job.display,
+            ground,
+        })
+    }
+
+    /// A machine, which is off. Its state directory is there.
+    pub(crate) fn machine(
+        &self,
+        kind: ScriptKind,
+        name: &str,
+        command: &str,
+        keep_state: bool,
+    ) -> Result<Arc<dyn Control>, ScriptedError> {
+        if !is_name(name) {
+            return Err(ScriptedError::Name(name.to_owned()));
+        }
+        let vlans = self.vlans.iter().copied();
+        let plan = ScriptPlan {
+            name: name.to_owned(),
+            kind,
+            command: command.to_owned(),
+            state: Mutex::new(self.places.of(name, keep_state)?),
+            places: Arc::clone(&self.places),
+            keep_state,
+            vlan_sockets: match kind {
+                ScriptKind::Vm => self.ground.network.doors(name, vlans)?,
+                ScriptKind::Container => BTreeMap::new(),
+            },
+            display: self.display,
+        };
+        let recipe = Recipe::Script(plan);
+        let machine = SessionMachine::new(recipe, Arc::clone(&self.ground));
+        Ok(Arc::new(machine))
+    }
+
+    /// What adds machines while the session runs.
+    pub(crate) fn into_adder(self) -> Adder {
+        Box::new(move |new| {
+            let made = self.machine(new.kind, &new.name, &new.command, new.keep_state);
+            made.map_err(|error| match error {
+                ScriptedError::Name(_) => Fault::usage(chain::text(&error)),
+                error => Fault::machinery(chain::text(&error)),
+            })
+        })
+    }
+}
+
+/// Whether a name can be one of a directory, and of a host.
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=LONGEST_NAME).contains(&name.len())
+        && name.chars().all(plain)
+        && name.chars().any(|c| c != '.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain() {
+        for name in ["web", "web-1", "a_b", "x.y", "1"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "a/b", "a b", "a\n", "ä", &"x".repeat(65)] {
+            assert!(!is_name(name), "{name:?}");
+        }
+    }
+}
