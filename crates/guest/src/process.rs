@@ -71,6 +71,10 @@ impl Process {
             .timeout
             .and_then(|timeout| started.checked_add(timeout));
         let handle = link.open(&Request::Run(command.request.clone()))?;
+        if !command.request.stdin && command.request.pty.is_none() {
+            // Said along with the request. Later it would wake the agent once more.
+            handle.end();
+        }
         let Reply::Started { pid } = answer_by(deadline, &handle).await? else {
             return Err(ChannelError::Unexpected("another reply than started").into());
         };

@@ -175,8 +175,14 @@ impl SessionMachine {
                 Ok(_) => Fault::machinery(format!("{} has failed", self.name())),
             });
         }
-        // A machine that leaves just now is waited for, and started again if it went off.
         let mut status = machine.status();
+        // So it is for almost every command, which need not ask the machine's task then.
+        if status.borrow().state.answers()
+            && let Ok(agent) = machine.agent()
+        {
+            return Ok((machine, agent));
+        }
+        // A machine that leaves just now is waited for, and started again if it went off.
         loop {
             let leaving = matches!(
                 status.borrow_and_update().state,

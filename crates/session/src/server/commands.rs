@@ -1,15 +1,12 @@
 //! Running commands in machines, and moving files.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use machinist_events::{CommandRecord, Stream, What};
 use machinist_guest::{self as guest, Exit, GuestError, Reader, Running, Writer};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
-use tokio::task::JoinHandle;
 
 use super::connection::Word;
 use super::output::{self, Keep, MOST_KEPT, Teller, ToClient};
@@ -147,10 +144,14 @@ async fn start<'a>(
     machine: &'a str,
     command: &Command,
     purpose: Option<String>,
+    stdin: bool,
 ) -> Result<Run<'a>, Fault> {
     let control = hub.machine(machine)?;
     // Output counts until nobody holds it any more: that is the contract of `execute`.
-    let request = guest_command(hub, &*control, command)?.linger();
+    let mut request = guest_command(hub, &*control, command)?.linger();
+    if stdin {
+        request = request.stdin();
+    }
     let agent = control.agent().await?;
     let text = text(&command.program);
     let id = hub.log.new_id();
@@ -199,7 +200,7 @@ async fn run(
     command: &Command,
     purpose: Option<String>,
 ) -> Result<Ran, Fault> {
-    let run = start(hub, machine, command, purpose).await?;
+    let run = start(hub, machine, command, purpose, command.input.is_some()).await?;
     let Run {
         mut told,
         control,
@@ -216,16 +217,15 @@ async fn run(
             drop(stdin.write_all(input).await);
         }
         drop(stdin.shutdown().await);
+        Ok(())
     };
     let (out, err) = (Keep::all(), Keep::beginning());
     let reading = output::read(stdout, teller(Stream::Stdout), out.clone());
-    // On a task of its own, because it may go on after the command.
     let err_reading = output::read(stderr, teller(Stream::Stderr), err.clone());
-    let mut err_reading = AbortOnDrop(tokio::spawn(err_reading));
-    let ended = tokio::try_join!(end_of(&mut process, reading), async {
-        feed.await;
-        Ok(())
-    },);
+    // It may go on after the command.
+    let mut err_reading = Box::pin(err_reading);
+    let running = async { tokio::try_join!(end_of(&mut process, reading), feed) };
+    let (ended, read) = meanwhile(running, &mut err_reading).await;
     let exit = match ended {
         Ok((exit, ())) => exit,
         Err(Stop::Lost(error)) => return Err(fault(&*control, &text, error).await),
@@ -236,12 +236,15 @@ async fn run(
             )));
         }
     };
-    if tokio::time::timeout(STDERR_LAG, &mut err_reading)
-        .await
-        .is_err()
+    if !read
+        && tokio::time::timeout(STDERR_LAG, &mut err_reading)
+            .await
+            .is_err()
     {
         // Something in the background holds it. It goes on, and so does the log.
-        hub.detach(err_reading);
+        hub.detach(async move {
+            err_reading.await;
+        });
     }
     let status = status(exit);
     let seconds = told.end(status);
@@ -288,20 +291,15 @@ enum Stop {
     TooLoud,
 }
 
-/// A task that ends with whoever waits for it.
-struct AbortOnDrop(JoinHandle<bool>);
-
-impl Future for AbortOnDrop {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.0).poll(context).map(drop)
-    }
-}
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
+/// Waits for `work`, and does `other` as far as it comes meanwhile. Says whether that has ended.
+async fn meanwhile<T>(work: impl Future<Output = T>, mut other: impl Future + Unpin) -> (T, bool) {
+    let mut work = std::pin::pin!(work);
+    let mut ended = false;
+    loop {
+        tokio::select! {
+            done = &mut work => return (done, ended),
+            _ = &mut other, if !ended => ended = true,
+        }
     }
 }
 
@@ -374,7 +372,8 @@ async fn spawn(
     parts: &Parts,
     mut words: UnboundedReceiver<Word>,
 ) -> Result<Executed, Fault> {
-    let run = start(hub, machine, command, None).await?;
+    // It gets a standard input, so that `send` works.
+    let run = start(hub, machine, command, None, true).await?;
     let Run {
         mut told,
         control,
@@ -462,8 +461,7 @@ pub(super) fn guest_command(
         request = request.timeout(timeout);
     }
     request = request.dir(command.cwd.as_deref().unwrap_or(DIRECTORY));
-    // Every command gets one, so that `send` works; without input it is closed at once.
-    Ok(request.stdin())
+    Ok(request)
 }
 
 /// A command for people.

@@ -68,7 +68,7 @@ async fn start(
 ) -> Result<(Arc<dyn Control>, guest::Process), Fault> {
     let control = hub.machine(machine)?;
     let mut request = match command {
-        Some(command) => guest_command(hub, &*control, command)?,
+        Some(command) => guest_command(hub, &*control, command)?.stdin(),
         None => {
             // The user's own shell, as `login` would start it: bash where there is one.
             let shell = "cd; if [ -x /bin/bash ]; then exec /bin/bash -l; else exec /bin/sh -l; fi";
