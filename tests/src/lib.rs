@@ -20,6 +20,7 @@ mod processes;
 mod program;
 mod ran;
 mod reaper;
+pub mod start_script;
 
 pub use bench::Bench;
 pub use leftovers::Before;
