@@ -80,10 +80,12 @@ pub(crate) enum Event {
 #[non_exhaustive]
 pub enum QmpError {
     /// It refused.
-    #[error("QEMU refused {command}: {text}")]
+    #[error("QEMU refused {command}: {text} ({class})")]
     Refused {
         /// The command.
         command: String,
+        /// Its kind of refusal, such as `CommandNotFound`.
+        class: String,
         /// Its reason.
         text: String,
     },
@@ -113,8 +115,10 @@ struct Line {
     id: Option<u64>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 struct Refusal {
+    #[serde(default)]
+    class: String,
     desc: String,
 }
 
@@ -125,7 +129,7 @@ struct Request<'a, T> {
     id: u64,
 }
 
-type Answered = oneshot::Sender<Result<Value, String>>;
+type Answered = oneshot::Sender<Result<Value, Refusal>>;
 
 struct Question {
     text: Vec<u8>,
@@ -227,9 +231,10 @@ impl Qmp {
         self.ask.send(question).map_err(|_| QmpError::Closed)?;
         match answer.await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(text)) => Err(QmpError::Refused {
+            Ok(Err(refusal)) => Err(QmpError::Refused {
                 command: name.to_owned(),
-                text,
+                class: refusal.class,
+                text: refusal.desc,
             }),
             Err(_) => Err(QmpError::Closed),
         }
@@ -311,7 +316,7 @@ async fn write_all(write: &mut OwnedWriteHalf, text: &[u8]) -> io::Result<()> {
 enum Said {
     /// And the same as QEMU said it.
     Event(Event, Value),
-    Answer(u64, Result<Value, String>),
+    Answer(u64, Result<Value, Refusal>),
 }
 
 /// Reads one line. The greeting, and what is no QMP at all, is `None`.
@@ -323,7 +328,7 @@ fn parse(line: &str) -> Option<Said> {
     }
     let answer = match (line.returned, line.error) {
         (Some(value), _) => Ok(value),
-        (None, Some(refusal)) => Err(refusal.desc),
+        (None, Some(refusal)) => Err(refusal),
         (None, None) => return None,
     };
     Some(Said::Answer(line.id?, answer))
@@ -389,7 +394,13 @@ mod tests {
         );
         assert_eq!(
             said(r#"{"error": {"class": "GenericError", "desc": "no"}, "id": 4}"#),
-            Said::Answer(4, Err("no".into()))
+            Said::Answer(
+                4,
+                Err(Refusal {
+                    class: "GenericError".into(),
+                    desc: "no".into()
+                })
+            )
         );
         assert_eq!(parse("nonsense"), None);
     }
@@ -420,7 +431,7 @@ mod tests {
         assert_eq!(status.status, "internal-error");
         assert_eq!(events.recv().await, Some(Event::Stop));
         let refused = qmp.perform(&PowerDown {}).await.unwrap_err();
-        assert_eq!(refused.to_string(), "QEMU refused system_powerdown: never");
+        assert_eq!(refused.to_string(), "QEMU refused system_powerdown: never (x)");
         fake.abort();
         drop(fake.await);
         let closed = qmp.perform(&PowerDown {}).await.unwrap_err();
