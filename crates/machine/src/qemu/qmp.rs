@@ -431,7 +431,10 @@ mod tests {
         assert_eq!(status.status, "internal-error");
         assert_eq!(events.recv().await, Some(Event::Stop));
         let refused = qmp.perform(&PowerDown {}).await.unwrap_err();
-        assert_eq!(refused.to_string(), "QEMU refused system_powerdown: never (x)");
+        assert_eq!(
+            refused.to_string(),
+            "QEMU refused system_powerdown: never (x)"
+        );
         fake.abort();
         drop(fake.await);
         let closed = qmp.perform(&PowerDown {}).await.unwrap_err();
