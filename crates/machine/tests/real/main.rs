@@ -13,6 +13,7 @@
 mod container;
 mod lab;
 mod leftovers;
+mod script_container;
 mod vm;
 
 use std::process::ExitCode;
@@ -40,6 +41,14 @@ const CONTAINERS: &[(&str, Test)] = &[
     ("container_on_the_hosts_root", container::on_host_root),
     ("container_image_without_init", container::no_init),
     ("a_killed_owner_leaves_no_container", leftovers::container),
+    ("script_containers_live_on_one_wire", script_container::life),
+    ("script_container_restarts", script_container::restarts),
+    (
+        "script_containers_of_two_sessions",
+        script_container::two_sessions,
+    ),
+    ("script_of_a_container_fails", script_container::fails),
+    ("script_of_a_container_is_deaf", script_container::deaf),
 ];
 
 const VMS: &[(&str, Test)] = &[
