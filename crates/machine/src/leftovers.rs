@@ -4,9 +4,12 @@
 //! interfaces. Two things stay: the machine's directory, and the cgroup of a container.
 
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::{IFlags, Mode, OFlags};
 
 use crate::nspawn::cgroup;
 
@@ -25,9 +28,48 @@ pub fn remove(dir: &Path) -> Vec<PathBuf> {
             left.push(group);
         }
     }
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => left.push(dir.to_owned()),
-        _ => {}
+    if remove_tree(dir).is_err() {
+        left.push(dir.to_owned());
     }
     left
+}
+
+/// Removes `dir` with all that is in it. A container of NixOS leaves a directory there, `var/empty`,
+/// that is marked as immutable: only its start script takes the mark away, and one that was killed
+/// did not.
+///
+/// # Errors
+/// Something cannot be removed. That nothing is there is none.
+pub fn remove_tree(dir: &Path) -> io::Result<()> {
+    let removed = match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            release(dir);
+            fs::remove_dir_all(dir)
+        }
+        removed => removed,
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Takes the immutable mark from `dir` and all directories and files below it. What it cannot open
+/// is not marked, as far as we are concerned: the removal says what is in its way.
+fn release(dir: &Path) {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(fd) = rustix::fs::open(dir, flags, Mode::empty()) else {
+        return;
+    };
+    if let Ok(marks) = rustix::fs::ioctl_getflags(&fd)
+        && marks.contains(IFlags::IMMUTABLE)
+    {
+        _ = rustix::fs::ioctl_setflags(&fd, marks - IFlags::IMMUTABLE);
+    }
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let kind = entry.file_type();
+        if kind.is_ok_and(|kind| kind.is_dir() || kind.is_file()) {
+            release(&entry.path());
+        }
+    }
 }

@@ -22,7 +22,7 @@ use crate::ground::{Ground, Laid};
 use crate::nspawn::cgroup::Cgroup;
 use crate::nspawn::notify::Notifications;
 use crate::nspawn::{Launcher, inotify};
-use crate::path_error::{PathContext, PathError};
+use crate::path_error::PathContext;
 use crate::supervised::Supervised;
 use crate::words::{self, Words};
 
@@ -40,9 +40,7 @@ pub(crate) struct ScriptContainer {
 impl ScriptContainer {
     pub(crate) async fn launch(self: Arc<Self>, mode: Mode) -> Result<Run, LaunchError> {
         let ground = self.ground().await?;
-        for dir in [&self.spec.state_dir, &self.spec.shared_dir] {
-            make_private(dir)?;
-        }
+        self.spec.directories()?;
         let notifications = Notifications::bind(&self.environment.dir)?;
         let cgroup = Cgroup::of_machine(&self.environment.dir, &self.spec.name)?;
         let stage = self.stage(&ground, cgroup.as_ref(), mode)?;
@@ -180,13 +178,6 @@ impl ScriptContainer {
 /// socket's path may have no more than 107 bytes.
 fn notify_directory(machine: &str) -> String {
     format!("{NOTIFY}/{machine}")
-}
-
-/// Makes a directory that others cannot look into, if it is not there.
-fn make_private(dir: &Path) -> Result<(), PathError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(dir).path(dir)
 }
 
 /// The lines of a script's output, looked through for what they announce.

@@ -10,7 +10,6 @@ pub(crate) mod stage;
 pub(crate) mod vm;
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -62,12 +61,7 @@ impl ScriptSpec {
     /// Makes the directories, and empties the state directory of what an earlier run left there.
     pub(crate) fn prepare(&self) -> Result<(), PathError> {
         if !self.keep_state {
-            match std::fs::remove_dir_all(&self.state_dir) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(error).path(&self.state_dir);
-                }
-                _ => {}
-            }
+            crate::leftovers::remove_tree(&self.state_dir).path(&self.state_dir)?;
         }
         self.directories()
     }

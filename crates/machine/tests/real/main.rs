@@ -47,6 +47,10 @@ const CONTAINERS: &[(&str, Test)] = &[
         "script_containers_of_two_sessions",
         script_container::two_sessions,
     ),
+    (
+        "script_container_leaves_a_marked_directory",
+        script_container::immutable,
+    ),
     ("script_of_a_container_fails", script_container::fails),
     ("script_of_a_container_is_deaf", script_container::deaf),
 ];

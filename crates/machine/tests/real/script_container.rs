@@ -168,6 +168,19 @@ pub fn life() -> Result<(), Failed> {
             check(interfaces.iter().any(|it| it == name), (name, &interfaces))?;
         }
 
+        stage.ground.set_links("one", false)?;
+        let knock = "bash -c 'exec 3<>/dev/tcp/192.168.1.2/9' 2>&1 & sleep 0.3; kill %1; wait";
+        check(
+            !sh(&one, knock).await?.contains("refused"),
+            "its cable is pulled",
+        )?;
+        stage.ground.set_links("one", true)?;
+        let knock = "bash -c 'exec 3<>/dev/tcp/192.168.1.2/9' 2>&1 || true";
+        check(
+            sh(&one, knock).await?.contains("refused"),
+            "its cable is back",
+        )?;
+
         let asked = Instant::now();
         one.shutdown(Duration::from_secs(30)).await?;
         eprintln!("one is off after {:?}", asked.elapsed());
@@ -235,6 +248,35 @@ pub fn two_sessions() -> Result<(), Failed> {
         check(sh(&other, "echo goes on").await? == "goes on", "the other")?;
         other.crash().await?;
         Ok(())
+    })
+}
+
+/// What a killed container leaves is not in the way of the next run, nor of whoever cleans up.
+pub fn immutable() -> Result<(), Failed> {
+    run(async {
+        let stage = Stage::new()?;
+        let empty = stage.state_dir("marked").join("var/empty");
+        let mark = |sign: &str| {
+            let status = std::process::Command::new("chattr")
+                .args([sign, "--"])
+                .arg(&empty)
+                .status();
+            status.is_ok_and(|status| status.success())
+        };
+        std::fs::create_dir_all(&empty)?;
+        if !mark("+i") {
+            eprintln!("the file system of {} knows no such mark", empty.display());
+            return Ok(());
+        }
+        check(std::fs::remove_dir(&empty).is_err(), "it was not marked")?;
+        let machine = stage.scripted(&script("marked")?)?;
+        check(!empty.exists(), "what an earlier run left")?;
+        machine.start(StartOptions::default()).await?;
+        machine.crash().await?;
+        check(empty.exists(), "what this run leaves")?;
+        check(mark("+i"), "the mark")?;
+        machinist_machine::leftovers::remove_tree(&stage.state_dir("marked"))?;
+        check(!empty.exists(), "what is left")
     })
 }
 
