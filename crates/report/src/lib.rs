@@ -1,4 +1,4 @@
-//! Readers of events: the terminal, and JUnit.
+//! Readers of events: the terminal, JUnit, and what users of NixOS tests know.
 //!
 //! Both are fed one [`Event`](machinist_events::Event) after another and know nothing else. Neither
 //! looks at a clock, the environment, or a terminal: the writer, its width and whether it has
@@ -9,6 +9,7 @@
 mod bars;
 mod failure;
 mod junit;
+mod nixos;
 mod paint;
 mod state;
 mod terminal;
@@ -17,5 +18,6 @@ mod tests;
 
 pub use failure::{Hint, MAX_LINES};
 pub use junit::{Junit, JunitError};
+pub use nixos::DriverReport;
 pub use state::Counts;
 pub use terminal::{Options, Progress, Summary, Terminal};

@@ -1,0 +1,170 @@
+//! The terminal.
+
+use super::*;
+
+#[test]
+fn a_passed_test() {
+    let mut events = beginning();
+    events.push(over(Outcome::Passed, 1.234, None));
+    let (log, out) = show(&events, Level::Info, false);
+    insta::assert_snapshot!(log, @r#"
+    machine: starting vm (tcg)
+    machine # OK Started a.service
+    machine: connected to guest root shell
+    machine: (connecting took 0.90 seconds)
+    machine: must succeed: uname -r
+    machine # a warning
+    machine: (finished: must succeed: uname -r, in 0.03 seconds)
+    of interest
+    machine: of the machine
+    test script finished in 1.23s
+    "#);
+    assert_eq!(out, "printed\n");
+}
+
+#[test]
+fn a_failed_one() {
+    let mut events = parts();
+    events.push(over(Outcome::Failed, 3.3, Some(failed())));
+    insta::assert_snapshot!(show(&events, Level::Info, false).0, @r#"
+    subtest: works
+    machine: waiting for unit a.service
+    machine: (finished: waiting for unit a.service, in 0.25 seconds)
+    (finished: subtest: works, in 0.50 seconds)
+    subtest: fails
+    machine: must succeed: false
+    machine: output: so sorry
+    !!! Test "fails" failed with error: "command `false` failed (exit code 1)"
+    !!! Traceback (most recent call last):
+    !!!   File "/t/script.py", line 3, in <module>
+    !!!     machine.succeed("false")
+    !!!
+    !!! RequestedAssertionFailed: command `false` failed (exit code 1)
+    !!! machine: unit a.service has failed
+    "#);
+}
+
+#[test]
+fn trouble_of_the_driver_itself_is_told_with_all_frames() {
+    let failure = Failure {
+        kind: FailureKind::Machinery,
+        traceback: Some("Traceback (most recent call last):\n  all of it\nMachineError: no".into()),
+        ..failed()
+    };
+    let events = [over(Outcome::Error, 1.0, Some(failure))];
+    insta::assert_snapshot!(show(&events, Level::Info, false).0, @r#"
+    !!! Traceback (most recent call last):
+    !!!   all of it
+    !!! MachineError: no
+    !!! machine: unit a.service has failed
+    "#);
+}
+
+#[test]
+fn levels_leave_out_what_matters_less() {
+    let events = [
+        at(0.0, log("detail", Level::Debug)),
+        at(0.0, log("info", Level::Info)),
+        at(0.0, log("careful", Level::Warning)),
+        at(0.0, log("bad", Level::Error)),
+        of("m", 0.0, log("of a machine", Level::Info)),
+        of("m", 0.0, console("serial")),
+    ];
+    let lines = |level| show(&events, level, false).0;
+    assert_eq!(
+        lines(Level::Debug),
+        "detail\ninfo\ncareful\nbad\nm: of a machine\nm # serial\n"
+    );
+    assert_eq!(
+        lines(Level::Warning),
+        "careful\nbad\nm: of a machine\nm # serial\n"
+    );
+    assert_eq!(lines(Level::Error), "bad\nm: of a machine\nm # serial\n");
+}
+
+#[test]
+fn consoles_can_be_left_out() {
+    let events = [
+        of("m", 0.0, console("one")),
+        at(0.0, What::ConsolesShown { on: false }),
+        of("m", 0.0, console("two")),
+        of("m", 0.0, printed(1, Stream::Stderr, "three")),
+        at(0.0, What::ConsolesShown { on: true }),
+        of("m", 0.0, console("four")),
+    ];
+    assert_eq!(show(&events, Level::Info, false).0, "m # one\nm # four\n");
+}
+
+#[test]
+fn things_side_by_side_and_in_parts_have_their_own_ends() {
+    let section = |name: &str| What::SectionStarted { name: name.into() };
+    let over = |name: &str, ok| What::SectionFinished {
+        name: name.into(),
+        seconds: 1.0,
+        ok,
+    };
+    let events = [
+        at(0.0, section("all")),
+        of("a", 0.0, section("type")),
+        of("b", 0.0, section("type")),
+        of("a", 0.0, started(1, "x", Some("must fail"))),
+        of("b", 0.0, started(2, "y", Some("must fail"))),
+        of("a", 0.0, ended(1, 1, 0.5)),
+        of("b", 0.0, ended(2, 0, 0.5)),
+        of("a", 0.0, over("type", true)),
+        of("b", 0.0, over("type", false)),
+        at(0.0, over("all", true)),
+    ];
+    insta::assert_snapshot!(show(&events, Level::Info, false).0, @r#"
+    all
+    a: type
+    b: type
+    a: must fail: x
+    b: must fail: y
+    a: (finished: must fail: x, in 0.50 seconds)
+    a: (finished: type, in 1.00 seconds)
+    (finished: all, in 1.00 seconds)
+    "#);
+}
+
+#[test]
+fn a_pause_says_how_to_attach_and_the_failure_is_told_once() {
+    let paused = What::TestPaused {
+        failure: Some(failed()),
+        attach: "sudo machinist attach /build/machinist/s1".into(),
+        python: Some("sudo machinist attach /build/machinist/s1 --python".into()),
+        go_on: "sudo machinist attach /build/machinist/s1 --continue".into(),
+    };
+    let events = [
+        at(0.0, paused),
+        at(1.0, What::TestResumed),
+        over(Outcome::Failed, 2.0, Some(failed())),
+    ];
+    insta::assert_snapshot!(show(&events, Level::Info, false).0, @r#"
+    !!! Traceback (most recent call last):
+    !!!   File "/t/script.py", line 3, in <module>
+    !!!     machine.succeed("false")
+    !!!
+    !!! RequestedAssertionFailed: command `false` failed (exit code 1)
+    !!! machine: unit a.service has failed
+    !!! Breakpoint reached. A shell in a machine: sudo machinist attach /build/machinist/s1
+    !!! The Python prompt of the script: sudo machinist attach /build/machinist/s1 --python
+    !!! To go on: sudo machinist attach /build/machinist/s1 --continue
+    the test goes on
+    "#);
+}
+
+#[test]
+fn a_terminal_gets_colours_of_ours_and_none_of_a_guest() {
+    let (log, _) = show(&failing(), Level::Info, true);
+    assert!(
+        log.contains("\x1b[1m\x1b[32mmust succeed: uname -r\x1b[0m"),
+        "{log:?}"
+    );
+    assert!(
+        log.contains("\x1b[2mmachine # OK Started a.service\x1b[0m"),
+        "{log:?}"
+    );
+    assert!(log.contains("\x1b[31m!!!\x1b[0m Traceback"), "{log:?}");
+    assert!(!log.contains("\x1b]0;title"), "{log:?}");
+}
