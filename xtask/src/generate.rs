@@ -83,7 +83,8 @@ fn verbs(help: &str) -> Vec<String> {
         .filter_map(|line| {
             let line = line.strip_prefix("  ")?;
             let (word, about) = line.split_once("  ")?;
-            let is_verb = word.chars().all(|c| c.is_ascii_lowercase()) && !word.is_empty();
+            let is_letter = |c: char| c.is_ascii_lowercase() || c == '-';
+            let is_verb = word.chars().all(is_letter) && !word.is_empty() && !word.starts_with('-');
             (is_verb && !about.trim().is_empty() && word != "help").then(|| word.to_owned())
         })
         .collect()

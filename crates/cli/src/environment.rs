@@ -6,9 +6,19 @@
 //! | `MACHINIST_RUNTIME` | live sessions; else `$XDG_RUNTIME_DIR/machinist`, else `/run/machinist` for root, else `/tmp/machinist-UID` |
 //! | `PATH` | where QEMU, systemd-nspawn, Python and the tools that build images are found |
 //! | `NO_COLOR`, `CLICOLOR_FORCE` | colours |
+//!
+//! And as `nixos-test-driver`:
+//!
+//! | variable | for |
+//! |---|---|
+//! | `startScripts`, `vlans`, `testScript`, ... | defaults of its arguments, see `driver::call` |
+//! | `LOGFILE` | the log as XML |
+//! | `XDG_RUNTIME_DIR`, else `TMPDIR`, `TEMP`, `TMP` | state directories of machines |
+//! | `DISPLAY`, `WAYLAND_DISPLAY` | whether VMs may open windows |
 
 use std::env;
 use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use machinist_session::{Accel, Settings};
@@ -33,22 +43,25 @@ pub struct Environment {
 impl Environment {
     /// Reads it.
     pub fn read() -> Result<Self, CliError> {
-        let var = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         let root = rustix::process::geteuid().is_root();
+        let cache = cache(set, root).ok_or_else(|| {
+            CliError::host("there is no place for the cache: HOME is not set")
+                .hint("set MACHINIST_CACHE to a directory")
+        })?;
+        Self::with(cache, runtime(set))
+    }
+
+    fn with(cache: PathBuf, runtime: PathBuf) -> Result<Self, CliError> {
         let exe = env::current_exe()
             .map_err(|error| CliError::machinery(error).context("cannot find this program"))?;
         let here = env::current_dir().map_err(|error| {
             CliError::machinery(error).context("cannot tell the current directory")
         })?;
-        let cache = cache(var, root).ok_or_else(|| {
-            CliError::host("there is no place for the cache: HOME is not set")
-                .hint("set MACHINIST_CACHE to a directory")
-        })?;
         Ok(Self {
             images: absolute(&here, cache).join("images"),
-            runtime: absolute(&here, runtime(var)),
+            runtime: absolute(&here, runtime),
             exe,
-            search: var("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()),
+            search: set("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()),
             here,
         })
     }
@@ -70,6 +83,81 @@ impl Environment {
             .map(|dir| dir.join(name))
             .find(|path| is_program(path))
     }
+}
+
+/// A variable's value, even an empty one.
+pub fn var(name: &str) -> Option<OsString> {
+    env::var_os(name)
+}
+
+/// A variable's value, unless it is empty.
+fn set(name: &str) -> Option<OsString> {
+    var(name).filter(|value| !value.is_empty())
+}
+
+/// What a driver of NixOS tests takes from its environment beside its arguments' defaults. It may
+/// be in a build, where there is no home, and hardly a place to write to.
+#[derive(Debug, Clone)]
+pub struct DriverEnvironment {
+    /// As for all.
+    pub common: Environment,
+    /// Where the machines' state directories are.
+    pub state_root: PathBuf,
+    /// The log as XML.
+    pub logfile: Option<PathBuf>,
+    /// Whether there is a display for windows.
+    pub display: bool,
+}
+
+impl DriverEnvironment {
+    /// Reads it.
+    pub fn read() -> Result<Self, CliError> {
+        let here = env::current_dir().unwrap_or_default();
+        let state_root = state_root(set, &here)?;
+        let runtime = match set("MACHINIST_RUNTIME") {
+            Some(named) => named.into(),
+            None => writable_runtime(&state_root),
+        };
+        let root = rustix::process::geteuid().is_root();
+        // A driver needs no images: nothing is written there.
+        let cache = cache(set, root).unwrap_or_else(|| state_root.join("machinist-cache"));
+        Ok(Self {
+            common: Environment::with(cache, runtime)?,
+            state_root,
+            logfile: var("LOGFILE").map(PathBuf::from),
+            display: set("DISPLAY").or_else(|| set("WAYLAND_DISPLAY")).is_some(),
+        })
+    }
+}
+
+/// Where state directories go, made where it is missing.
+fn state_root(set: impl Fn(&str) -> Option<OsString>, here: &Path) -> Result<PathBuf, CliError> {
+    let named = ["XDG_RUNTIME_DIR", "TMPDIR", "TEMP", "TMP"];
+    let named = named.iter().filter_map(|name| set(name)).map(PathBuf::from);
+    let usual = ["/tmp", "/var/tmp", "/usr/tmp"].map(PathBuf::from);
+    let mut places = named.chain(usual).chain([here.to_owned()]);
+    let found = places.find(|place| can_write(&absolute(here, place.clone())));
+    found.map(|place| absolute(here, place)).ok_or_else(|| {
+        CliError::host("there is no place for the machines' state: no directory can be written to")
+            .hint("set TMPDIR to one")
+    })
+}
+
+/// The directory of live sessions, where it can be written to; else one that can.
+fn writable_runtime(state_root: &Path) -> PathBuf {
+    let user = rustix::process::geteuid().as_raw();
+    let usual = [runtime(set), format!("/tmp/machinist-{user}").into()];
+    let usual = usual.into_iter().find(|place| can_write(place));
+    usual.unwrap_or_else(|| state_root.join("machinist"))
+}
+
+/// Whether something can be written there, once it is made.
+fn can_write(place: &Path) -> bool {
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(place);
+    made.is_ok() && rustix::fs::access(place, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 fn is_program(path: &Path) -> bool {

@@ -31,6 +31,15 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// As [`Interrupt::listen`], but Ctrl-C is for whoever has the terminal, and nothing to us.
+    pub fn listen_but_to_keys() -> Result<Self, CliError> {
+        let interrupt = Self::default();
+        let mut signals = Signals::listen()?;
+        signals.keys = false;
+        tokio::spawn(interrupt.clone().watch(signals));
+        Ok(interrupt)
+    }
+
     async fn watch(self, mut signals: Signals) {
         signals.next().await;
         // On a terminal a bar, and the `^C` that it shows, stand on the line.
@@ -58,6 +67,8 @@ pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    /// Whether Ctrl-C counts. It does not kill us even if not.
+    keys: bool,
 }
 
 impl Signals {
@@ -71,6 +82,7 @@ impl Signals {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
             hangup: listen(SignalKind::hangup())?,
+            keys: true,
         })
     }
 
@@ -78,7 +90,7 @@ impl Signals {
     pub async fn next(&mut self) -> u8 {
         // SIGINT, SIGTERM and SIGHUP have these numbers on every Linux.
         tokio::select! {
-            _ = self.interrupt.recv() => 2,
+            _ = self.interrupt.recv(), if self.keys => 2,
             _ = self.terminate.recv() => 15,
             _ = self.hangup.recv() => 1,
         }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod driver;
 mod environment;
 mod error;
 mod exit;
@@ -13,6 +14,7 @@ mod lab_file;
 mod parse;
 mod preflight;
 mod progress;
+mod prompt;
 mod sessions;
 mod table;
 mod terminal;
@@ -30,7 +32,8 @@ use crate::exit::Exit;
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     // The helpers that the engine starts are this program again, under hidden verbs.
-    if let Some(code) = machinist_session::guard::dispatch(&args) {
+    let helper = machinist_session::guard::dispatch(&args);
+    if let Some(code) = helper.or_else(|| machinist_session::dial::dispatch(&args)) {
         return code;
     }
     let words: Vec<String> = args
@@ -42,6 +45,9 @@ fn main() -> ExitCode {
         return code;
     }
     warnings::show();
+    if let Some(exit) = driver::dispatch(&args) {
+        return exit.into();
+    }
     run(args).into()
 }
 

@@ -1,7 +1,9 @@
 //! Finding a live session by what the user typed.
 
+use std::path::Path;
+
 use machinist_session::protocol::{Status, Verb};
-use machinist_session::{Client, Found, live_sessions};
+use machinist_session::{Client, Found, live_session, live_sessions, sessions_elsewhere};
 
 use crate::environment::Environment;
 use crate::error::CliError;
@@ -11,9 +13,19 @@ pub fn all(environment: &Environment) -> Result<Vec<Found>, CliError> {
     live_sessions(&environment.runtime).map_err(CliError::machinery)
 }
 
-/// The session whose id begins with `id`; without an id, the only one that there is.
+/// The session whose id begins with `id`; without an id, the only one that there is. With a slash it
+/// is the path of a session's directory.
 pub fn find(environment: &Environment, id: Option<&str>) -> Result<Found, CliError> {
+    if let Some(path) = id.filter(|id| id.contains('/')) {
+        return at(&environment.here.join(path));
+    }
     let live = all(environment)?;
+    if let Some(id) = id
+        && !live.iter().any(|found| found.card.session.starts_with(id))
+        && let Some(found) = elsewhere(id)
+    {
+        return Ok(found);
+    }
     if live.is_empty() {
         return Err(
             CliError::nothing_selected("no session is live").hint("`machinist up` starts one")
@@ -40,14 +52,31 @@ pub fn find(environment: &Environment, id: Option<&str>) -> Result<Found, CliErr
     }
 }
 
-/// The session that the user means by `name`: the beginning of its id, its test's name, or the name
+/// The session whose directory is at `path`.
+fn at(path: &Path) -> Result<Found, CliError> {
+    let found = live_session(path).map_err(|error| {
+        let kind = crate::error::Kind::NothingSelected;
+        CliError::new(kind, error).context(format!("{} is no live session", path.display()))
+    })?;
+    found.ok_or_else(|| {
+        CliError::nothing_selected(format!("the session at {} has ended", path.display()))
+    })
+}
+
+/// The session with this id, in whatever directory it is: also inside a Nix build, for root.
+fn elsewhere(id: &str) -> Option<Found> {
+    let mut all = sessions_elsewhere().into_iter();
+    all.find(|found| found.card.session == id)
+}
+
+/// The session that the user means by `name`: a path, the beginning of its id, its test's name, or the name
 /// of one of its machines, which is then given too.
 pub async fn find_by(
     environment: &Environment,
     name: Option<&str>,
 ) -> Result<(Found, Option<String>), CliError> {
-    let Some(name) = name else {
-        return Ok((find(environment, None)?, None));
+    let Some(name) = name.filter(|name| !name.contains('/')) else {
+        return Ok((find(environment, name)?, None));
     };
     let live = all(environment)?;
     let mut of_test = Vec::new();

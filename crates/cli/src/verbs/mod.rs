@@ -9,6 +9,7 @@ mod image;
 mod list;
 mod logs;
 mod man;
+mod nixos_test_driver;
 mod one_machine;
 mod ps;
 mod run;
@@ -44,6 +45,7 @@ pub enum Verb {
     List(list::List),
     Show(show::Show),
     Check(check::Check),
+    NixosTestDriver(nixos_test_driver::NixosTestDriver),
     Run(run::Run),
     Shell(shell::Shell),
     Up(up::Up),
@@ -61,7 +63,10 @@ pub enum Verb {
 
 /// The groups of `machinist --help`.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Test", &["test", "list", "show", "check"]),
+    (
+        "Test",
+        &["test", "list", "show", "check", "nixos-test-driver"],
+    ),
     ("One machine", &["run", "shell"]),
     ("Labs", &["up", "down", "ps", "logs", "attach", "cp"]),
     ("Set-up", &["image", "schema", "completions", "man"]),
@@ -93,6 +98,7 @@ impl Verb {
             Self::List(verb) => verb.run(environment),
             Self::Show(verb) => verb.run(environment),
             Self::Check(verb) => verb.run(environment),
+            Self::NixosTestDriver(verb) => verb.run(),
             Self::Run(verb) => verb.run(environment),
             Self::Shell(verb) => verb.run(environment),
             Self::Up(verb) => verb.run(environment),
@@ -139,7 +145,7 @@ fn grouped(command: &Command) -> String {
                 .and_then(Command::get_about)
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            _ = writeln!(text, "  {name:<12} {about}");
+            _ = writeln!(text, "  {name:<18} {about}");
         }
         text.push('\n');
     }
@@ -147,7 +153,7 @@ fn grouped(command: &Command) -> String {
 }
 
 /// Runs what needs the engine or a session.
-fn block_on<F: Future<Output = Outcome>>(future: F) -> Outcome {
+pub fn block_on<F: Future<Output = Outcome>>(future: F) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
