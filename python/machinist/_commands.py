@@ -98,12 +98,12 @@ class Commands(Handle):
         return self._repeat(command, "failure", timeout)
 
     def _repeat(self, command: str, until: str, timeout: Timeout) -> str:
-        answer = self._ask(
+        answer = self._wait(
             "retry",
+            timeout,
             command=_shell(command, timeout),
             until=until,
             purpose=f"waiting for {until}",
-            timeout=seconds(timeout),
         )
         return decode_text(answer["stdout"])
 

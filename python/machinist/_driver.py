@@ -126,7 +126,12 @@ class Driver:
 
     def start_all(self) -> None:
         """Begin to start all machines. Does not wait until they have."""
-        self.connection.call("start", {"machines": [machine.name for machine in self._machines]})
+        if self.job:
+            for machine in self._machines:
+                machine.start()
+        else:
+            names = [machine.name for machine in self._machines]
+            self.connection.call("start", {"machines": names})
 
     def join_all(self) -> None:
         """Wait until all machines are off."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
 
-from machinist._errors import UsageError
+from machinist._errors import RequestedAssertionFailed, UsageError
+from machinist._retry import seconds
 
 if TYPE_CHECKING:
     from machinist._connection import Request
@@ -72,6 +74,25 @@ class Handle:
         if self._driver.polling_conditions:
             return self._driver.call_and_poll(verb, arguments)
         return self._connection.call(verb, arguments)
+
+    def _wait(self, verb: str, timeout: Timeout, **arguments: Any) -> Any:
+        """As ``_ask``, for what may take until ``timeout``."""
+        limit = seconds(timeout)
+        began = time.monotonic()
+        try:
+            return self._ask(verb, timeout=limit, **arguments)
+        except RequestedAssertionFailed as error:
+            raise self._timed_out(error, began, limit) from None
+
+    def _timed_out(
+        self, error: RequestedAssertionFailed, began: float, limit: float | None
+    ) -> RequestedAssertionFailed:
+        """The same in words that scripts of the NixOS driver look for, if it is about time."""
+        if not self._driver.job or limit is None or " timed out after " not in str(error):
+            return error
+        elapsed = time.monotonic() - began
+        message = f"action timed out after {elapsed:.2f} seconds (timeout={limit:g}): {error}"
+        return RequestedAssertionFailed(message, error.command)
 
     def _next_part(self, request: Request) -> dict[str, Any] | None:
         """As ``next_part`` of the request, and looks at polling conditions while it waits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import code
+import contextlib
 import importlib
 import os
 import sys
@@ -23,7 +24,11 @@ def prompt(driver: Driver) -> None:
     print(banner(driver, names))
     if driver.job.get("ssh_backdoor"):
         driver.dump_machine_ssh()
-    history = os.path.join(os.getcwd(), HISTORY)
+    with contextlib.suppress(SystemExit):
+        _best(names, os.path.join(os.getcwd(), HISTORY))
+
+
+def _best(names: dict[str, Any], history: str) -> None:
     if sys.stdin.isatty():
         if (ptpython := _module("ptpython.repl")) is not None:
             ptpython.embed(names, {}, history_filename=history)
@@ -62,7 +67,7 @@ def plain(names: dict[str, Any], history: str) -> None:
 
 class _Console(code.InteractiveConsole):
     def runcode(self, code: Any) -> None:
-        """Ctrl-C ends what runs, and not the session; so does ``exit()`` in something called."""
+        """Ctrl-C ends what runs, and not the session."""
         try:
             super().runcode(code)
         except KeyboardInterrupt:

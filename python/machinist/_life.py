@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
-from machinist._commands import Commands
+from machinist._console import Console
 from machinist._errors import RequestedAssertionFailed
 from machinist._handle import Timeout
 from machinist._retry import seconds
 
 
-class Life(Commands):
+class Life(Console):
     """Starting, stopping, and what comes between."""
 
     def start(self, allow_reboot: bool = False) -> None:
@@ -22,6 +22,7 @@ class Life(Commands):
         arguments: dict[str, Any] = {"machines": [self.name]}
         if allow_reboot:
             arguments["allow_reboot"] = True
+        self._console_begins()
         self._call("start", arguments)
 
     def connect(self) -> None:
@@ -31,6 +32,7 @@ class Life(Commands):
     def release(self) -> None:
         """End the machine at once, if it runs."""
         self._ask("release")
+        self._console_ends()
 
     def switch_root(self) -> None:
         """Let a VM that is held in its initrd go on to its real root, and wait for its shell there."""
@@ -39,11 +41,13 @@ class Life(Commands):
 
     def shutdown(self, timeout: Timeout = 900) -> None:
         """Ask the machine's system to power off, and wait until it has."""
-        self._ask("shutdown", timeout=seconds(timeout))
+        self._wait("shutdown", timeout)
+        self._console_ends()
 
     def crash(self) -> None:
         """Cut the power: the machine is off at once, and nothing in it gets to know."""
         self._ask("crash")
+        self._console_ends()
 
     def reboot(self) -> None:
         """Make the machine's system start anew."""
@@ -51,11 +55,12 @@ class Life(Commands):
 
     def wait_for_shutdown(self, timeout: Timeout = None) -> None:
         """Wait until the machine is off. Does not make it so."""
-        self._ask("wait_shutdown", timeout=seconds(timeout))
+        self._wait("wait_shutdown", timeout)
+        self._console_ends()
 
     def wait_until_ready(self, timeout: Timeout = 900) -> None:
         """Wait until the machine's system says that its start has finished."""
-        self._ask("wait_ready", timeout=seconds(timeout))
+        self._wait("wait_ready", timeout)
 
     def is_up(self) -> bool:
         """Whether commands can run in it now."""

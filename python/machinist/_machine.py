@@ -10,12 +10,13 @@ from machinist._life import Life
 from machinist._network import Network
 from machinist._seeing import Seeing
 from machinist._units import Units
+from machinist._waits import Waits
 
 if TYPE_CHECKING:
     from machinist._driver import Driver
 
 
-class Machine(Life, Units, Seeing, Files, Network, Interact):
+class Machine(Life, Units, Waits, Seeing, Files, Network, Interact):
     """A machine of the lab.
 
     Every method that needs the machine's system starts the machine if it is off, and waits until

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from machinist._retry import seconds
 
 Event = dict[str, Any]
 _NONE: Mapping[str, Any] = {}
+_REFUSED = re.compile(r"QEMU refused [^:]*: (.*) \((\w+)\)$", re.DOTALL)
 
 
 class QMPAPIError(RuntimeError):
@@ -47,7 +49,13 @@ class QMPSession:
         arguments: dict[str, Any] = {"machine": self._machine, "execute": string("cmd", cmd)}
         if args:
             arguments["arguments"] = dict(args)
-        return {"return": self._connection.call("qmp", arguments)}
+        try:
+            return {"return": self._connection.call("qmp", arguments)}
+        except MachineError as error:
+            refused = _REFUSED.search(str(error))
+            if refused is None:
+                raise
+            raise QMPAPIError({"error": {"desc": refused[1], "class": refused[2]}}) from error
 
     def events(self, timeout: Timeout = 10) -> Iterator[Event]:
         """The events that are there already. ``timeout`` is not needed."""

@@ -14,21 +14,18 @@ from pathlib import Path
 
 from machinist import _ocr
 from machinist._arguments import path, string
-from machinist._connection import encode_data
-from machinist._errors import MachineError
+from machinist._display import Display
 from machinist._handle import Timeout
 from machinist._keys import key_of
-from machinist._pictures import png_of_xwd
 from machinist._qmp import Qmp
 from machinist._retry import FIRST_PAUSE, LONGEST_PAUSE, repeat, seconds
-from machinist._waits import Waits
 
 _WINDOW = re.compile(r'.*0x[0-9a-f]* "([^"]*)"')
 _X_SOCKET = "/tmp/.X11-unix/X0"
 _SESSION_REACHED = "Reached target Current graphical"
 
 
-class Seeing(Qmp, Waits):
+class Seeing(Qmp, Display):
     """Keyboard, text consoles, screen and windows."""
 
     # The keyboard
@@ -56,11 +53,6 @@ class Seeing(Qmp, Waits):
         with self.nested(f"sending keys {chars!r}"):
             for char in chars:
                 self.send_key(char, delay, log=False)
-
-    def send_console(self, chars: str) -> None:
-        """Type a text into the serial console."""
-        self._only_vms("send_console")
-        self._ask("console_send", data=encode_data(string("chars", chars)))
 
     # Text consoles
 
@@ -143,29 +135,11 @@ class Seeing(Qmp, Waits):
 
     def _picture(self) -> bytes:
         if self.kind == "container":
-            return self._picture_by_x()
+            return self._x_picture()
         with tempfile.TemporaryDirectory(prefix="machinist-screen-") as directory:
             picture = Path(directory) / "screen.png"
             self._ask("screenshot", host=str(picture))
             return picture.read_bytes()
-
-    def _picture_by_x(self) -> bytes:
-        """A container has no screen but the one that an X server in it has."""
-        result = self.run(
-            "export DISPLAY=${DISPLAY:-:0}; for auth in /root/.Xauthority; do "
-            'if [ -e "$auth" ]; then export XAUTHORITY="$auth"; fi; done; xwd -root -silent'
-        )
-        if result.status == 127:
-            raise MachineError(
-                f"a picture of {self.name} needs xwd in it: install it (on Debian: x11-apps; on "
-                "NixOS: xorg.xwd)"
-            )
-        if result.status != 0:
-            raise MachineError(
-                f"there is no X server in {self.name} of which a picture can be taken: "
-                f"{result.stderr.strip()}"
-            )
-        return png_of_xwd(result.stdout_bytes)
 
     # Windows
 

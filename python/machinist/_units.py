@@ -9,7 +9,6 @@ from machinist._arguments import string
 from machinist._commands import Commands
 from machinist._errors import RequestedAssertionFailed
 from machinist._handle import Timeout
-from machinist._retry import seconds
 
 _PROPERTY = re.compile(r"^([^=]+)=(.*)$")
 
@@ -38,7 +37,7 @@ class Units(Commands):
 
         It is an error if the unit fails, or is inactive while no job is pending.
         """
-        self._ask("wait_unit", unit=string("unit", unit), user=user, timeout=seconds(timeout))
+        self._wait("wait_unit", timeout, unit=string("unit", unit), user=user)
 
     def get_unit_info(self, unit: str, user: str | None = None) -> dict[str, str]:
         """All properties of a systemd unit, as ``systemctl show`` tells them."""
@@ -68,10 +67,11 @@ class Units(Commands):
 
     def require_unit_state(self, unit: str, require_state: str = "active") -> None:
         """Assert that a systemd unit is in a state now."""
-        state = self.get_unit_info(unit)["ActiveState"]
+        state = self.get_unit_property(unit, "ActiveState")
         if state != require_state:
             raise RequestedAssertionFailed(
-                f"Expected unit '{unit}' to be in state '{require_state}' "
+                # The doubled word is in the message of the NixOS driver, which scripts may look for.
+                f"Expected unit '{unit}' to to be in state '{require_state}' "
                 f"but it is in state '{state}'"
             )
 

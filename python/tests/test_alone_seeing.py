@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import struct
 import subprocess
+import tempfile
+import threading
 import unittest
 import zlib
 from unittest import mock
@@ -14,6 +17,7 @@ from machinist import MachineError
 from machinist._keys import key_of
 from machinist._ocr import arguments_of_magick, read_text, read_variants
 from machinist._pictures import png, png_of_xwd
+from machinist._rfb import picture
 
 
 class Keys(unittest.TestCase):
@@ -43,10 +47,10 @@ class Keys(unittest.TestCase):
             self.assertTrue(len(key) > 1 or key.isalnum(), chr(code))
 
 
-def pixels(picture: bytes) -> bytes:
+def pixels(png: bytes) -> bytes:
     """The rows of a PNG that `png` made."""
-    length = struct.unpack_from(">I", picture, 33)[0]
-    return zlib.decompress(picture[41 : 41 + length])
+    length = struct.unpack_from(">I", png, 33)[0]
+    return zlib.decompress(png[41 : 41 + length])
 
 
 class Pictures(unittest.TestCase):
@@ -72,15 +76,61 @@ class Pictures(unittest.TestCase):
         ]
         for data, bits, little, row_bytes in forms:
             with self.subTest(bits=bits, little=little):
-                picture = png_of_xwd(self.dump(data, bits, little, row_bytes))
-                self.assertEqual(pixels(picture), red_then_mixed)
-                self.assertEqual(struct.unpack_from(">2I", picture, 16), (2, 1))
+                made = png_of_xwd(self.dump(data, bits, little, row_bytes))
+                self.assertEqual(pixels(made), red_then_mixed)
+                self.assertEqual(struct.unpack_from(">2I", made, 16), (2, 1))
 
     def test_what_is_no_picture(self) -> None:
         with self.assertRaisesRegex(MachineError, "which is no picture"):
             png_of_xwd(b"nothing")
         with self.assertRaisesRegex(MachineError, "with 8 bits"):
             png_of_xwd(self.dump(b"\0\0", 8, True, 2))
+
+
+class Vnc(unittest.TestCase):
+    """Against a server of two pixels, which says what real ones say in between."""
+
+    def serve(self, version: bytes, kinds: bytes) -> str:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        path = os.path.join(directory.name, "vnc")
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(path)
+        listener.listen()
+
+        def talk() -> None:
+            with listener, listener.accept()[0] as client:
+                client.sendall(version)
+                client.recv(12, socket.MSG_WAITALL)
+                if version < b"RFB 003.007\n":
+                    client.sendall(struct.pack(">I", kinds[0]))
+                else:
+                    client.sendall(bytes([len(kinds)]) + kinds)
+                    if not client.recv(1):
+                        return
+                    client.sendall(struct.pack(">I", 0))
+                if not client.recv(1):
+                    return
+                client.sendall(struct.pack(">HH16xI", 2, 1, 4) + b"name")
+                client.recv(20 + 8 + 10, socket.MSG_WAITALL)
+                client.sendall(b"\x02" + b"\x03" + struct.pack(">3xI", 2) + b"hi")
+                for x, pixel in enumerate([b"\x00\x00\xff\x00", b"\x03\x02\x01\x00"]):
+                    client.sendall(struct.pack(">BxH4Hi", 0, 1, x, 0, 1, 1, 0) + pixel)
+
+        server = threading.Thread(target=talk)
+        server.start()
+        self.addCleanup(server.join)
+        return path
+
+    def test_pictures(self) -> None:
+        for version, kinds in [(b"RFB 003.008\n", b"\x02\x01"), (b"RFB 003.003\n", b"\x01")]:
+            with self.subTest(version):
+                shown = picture(self.serve(version, kinds), seconds=10)
+                self.assertEqual(pixels(shown), b"\0\xff\0\0\x01\x02\x03")
+
+    def test_passwords(self) -> None:
+        with self.assertRaisesRegex(MachineError, "asks for a password"):
+            picture(self.serve(b"RFB 003.008\n", b"\x02"), seconds=10)
 
 
 class Reading(unittest.TestCase):
@@ -99,9 +149,9 @@ class Reading(unittest.TestCase):
     def test_text(self) -> None:
         draw = "convert -font DejaVu-Sans -background navy -fill white -pointsize 28".split()
         label = "label:Welcome to machinist\\nlogin: alice"
-        picture = subprocess.run([*draw, label, "png:-"], stdout=subprocess.PIPE, check=True).stdout
-        self.assertIn("machinist", read_text(picture))
-        variants = read_variants(picture)
+        drawn = subprocess.run([*draw, label, "png:-"], stdout=subprocess.PIPE, check=True).stdout
+        self.assertIn("machinist", read_text(drawn))
+        variants = read_variants(drawn)
         self.assertEqual(len(variants), 3)
         self.assertTrue(any("alice" in text for text in variants))
 

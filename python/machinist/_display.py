@@ -1,0 +1,97 @@
+"""The display of an X server in a machine, where there is no screen of the machine's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from machinist import _rfb
+from machinist._commands import Commands
+from machinist._errors import MachineError
+from machinist._pictures import png_of_xwd
+from machinist._process import Process
+
+_MISSING = 127
+_VNC = (
+    "-shared -forever -nopw -quiet "
+    # At the socket alone: no ports.
+    "-rfbport 0 -rfbportv6 0"
+).split()
+
+
+class Display(Commands):
+    """Pictures of it, and VNC."""
+
+    _vnc_server: Process | None = None
+    _vnc_path: Path | None = None
+
+    def forward_socket(self, guest_socket: str, host_socket: str | os.PathLike[str]) -> None:
+        """Carry connections to a Unix socket of the host to one in the machine.
+
+        No network is needed. The socket of the host is made, and is there until the session ends.
+        """
+        host = os.path.abspath(host_socket)
+        self._ask("forward", host_socket=host, guest_socket=str(guest_socket))
+
+    def vnc_socket(self) -> Path:
+        """A Unix socket of the host at which VNC viewers see the machine's X display.
+
+        Needs ``x11vnc`` in the machine, which is started when it is needed first.
+        """
+        if self._vnc_path is not None and self._vnc_server is not None:
+            if self._vnc_server.poll() is None:
+                return self._vnc_path
+        inside = f"/tmp/.machinist-vnc-{os.getpid()}-{id(self)}"
+        display, authority, program = self._x11()
+        command = [program, "-display", display, "-unixsock", inside, *_VNC]
+        if self.run(["test", "-e", authority]).status == 0:
+            command += ["-auth", authority]
+        self.run(["rm", "-f", inside])
+        if self.run(f"command -v {program}").status != 0:
+            raise MachineError(
+                f"the X display of {self.name} needs x11vnc in it to be seen: install it "
+                "(package x11vnc on Debian and NixOS)"
+            )
+        server = self.spawn(command)
+        self._wait("wait_socket", 30, path=inside, datagram=False)
+        path = Path(os.path.dirname(self._connection.path)) / f"{self.name}.vnc"
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        self.forward_socket(inside, path)
+        self._vnc_server, self._vnc_path = server, path
+        return path
+
+    def _x_picture(self) -> bytes:
+        """A picture of the display: by ``xwd`` if it is there, else by ``x11vnc``."""
+        display, authority, _ = self._x11()
+        env = {"DISPLAY": display}
+        if self.run(["test", "-e", authority]).status == 0:
+            env["XAUTHORITY"] = authority
+        result = self.run("xwd -root -silent", env=env)
+        if result.status == 0:
+            return png_of_xwd(result.stdout_bytes)
+        if result.status != _MISSING:
+            raise MachineError(
+                f"there is no X server in {self.name} of which a picture can be taken: "
+                f"{result.stderr.strip()}"
+            )
+        try:
+            return _rfb.picture(str(self.vnc_socket()))
+        except MachineError as error:
+            raise MachineError(
+                f"a picture of {self.name} needs xwd or x11vnc in it (on Debian: x11-apps or "
+                f"x11vnc; on NixOS: xorg.xwd or x11vnc): {error}"
+            ) from error
+
+    def _x11(self) -> tuple[str, str, str]:
+        """The display, its authority file, and the program that serves it by VNC."""
+        told: dict[str, Any] = self._driver.job.get("displays", {}).get(self.name) or {}
+        target: dict[str, Any] = (told.get("display_targets") or [{}])[0]
+        exporter: dict[str, Any] = (told.get("display_exporters") or {}).get("x11") or {}
+        return (
+            str(target.get("display", ":0")),
+            str(target.get("xauthority", "/root/.Xauthority")),
+            str(exporter.get("server", "x11vnc")),
+        )
