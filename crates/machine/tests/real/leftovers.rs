@@ -8,21 +8,26 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Failed;
 use machinist_machine::{Accel, Boot, Machine, StartOptions, Verdicts, leftovers};
 
-use crate::lab::{check, container_spec, environment, processes_with, run, vm_spec};
+use machinist_image::Want;
+use machinist_tests::start_script::ContainerScript;
 
-/// `__owner KIND DIR`: starts a machine, says so, and waits to be killed.
+use crate::lab::{check, container_spec, debian, environment, image, processes_with, run, vm_spec};
+use crate::script_container::script_spec;
+
+/// `__owner KIND DIR`: starts a machine, says so, and waits to be killed. KIND is `vm`, `container`,
+/// or the path of a container's start script.
 pub fn own(arguments: &[String]) -> ExitCode {
     let [kind, dir] = arguments else {
         return ExitCode::from(2);
     };
     let result = run(async {
-        let spec = if kind == "vm" {
-            vm_spec(Accel::Tcg, Boot::Agent)?
-        } else {
-            container_spec()?
+        let dir = Path::new(dir);
+        let environment = environment(dir, Verdicts::forgetful())?;
+        let machine = match kind.as_str() {
+            "vm" => Machine::new(vm_spec(Accel::Tcg, Boot::Agent)?, environment)?,
+            "container" => Machine::new(container_spec()?, environment)?,
+            script => Machine::scripted(script_spec("orphan", script, dir), environment)?,
         };
-        let environment = environment(Path::new(dir), Verdicts::forgetful())?;
-        let machine = Machine::new(spec, environment)?;
         machine.start(StartOptions::default()).await?;
         println!("started");
         std::future::pending().await
@@ -44,6 +49,26 @@ pub fn container() -> Result<(), Failed> {
     check(owned.iter().all(|pid| !alive(pid)), owned)?;
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
     check(!mounts.contains("machinist/root"), "a mount stays")
+}
+
+pub fn script() -> Result<(), Failed> {
+    let temp = tempfile::tempdir()?;
+    let dir = temp.path().join("orphan-script");
+    let root = image(&debian(), Want::Container)?.root;
+    let script = ContainerScript::new("orphan", &root).on(1, &[7]);
+    let script = script.write(temp.path())?.display().to_string();
+    let before = std::fs::read_to_string("/proc/self/mounts")?;
+    let owned = kill_owner(&script, &dir)?;
+    check(leftovers::remove(&dir).is_empty(), "something stays")?;
+    check(owned.iter().all(|pid| !alive(pid)), owned)?;
+    check(
+        std::fs::read_to_string("/proc/self/mounts")? == before,
+        "a mount stays",
+    )?;
+    for place in ["/run/netns/nixos-nspawn-orphan", "/sys/class/net/br7"] {
+        check(!Path::new(place).exists(), place)?;
+    }
+    Ok(())
 }
 
 pub fn vm() -> Result<(), Failed> {

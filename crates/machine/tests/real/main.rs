@@ -11,6 +11,7 @@
 )]
 
 mod container;
+mod ground;
 mod lab;
 mod leftovers;
 mod script_container;
@@ -41,6 +42,9 @@ const CONTAINERS: &[(&str, Test)] = &[
     ("container_on_the_hosts_root", container::on_host_root),
     ("container_image_without_init", container::no_init),
     ("a_killed_owner_leaves_no_container", leftovers::container),
+    ("a_killed_owner_leaves_no_script", leftovers::script),
+    ("ground_is_complete_for_root", ground::complete),
+    ("ground_names_what_is_lacking", ground::lacks),
     ("script_containers_live_on_one_wire", script_container::life),
     ("script_container_restarts", script_container::restarts),
     (

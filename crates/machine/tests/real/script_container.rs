@@ -42,6 +42,21 @@ impl Attach for Bare {
     }
 }
 
+/// A container that `command` runs, with its directories in `dir`.
+pub fn script_spec(name: &str, command: &str, dir: &Path) -> ScriptSpec {
+    ScriptSpec {
+        name: name.to_owned(),
+        kind: ScriptKind::Container,
+        command: command.to_owned(),
+        state_dir: dir.join(format!("vm-state-{name}")),
+        shared_dir: dir.join("shared-xchg"),
+        keep_state: false,
+        vlan_sockets: std::collections::BTreeMap::new(),
+        display: false,
+        start_within: LONG,
+    }
+}
+
 impl Stage {
     fn new() -> Result<Self, Failed> {
         Ok(Self {
@@ -59,17 +74,7 @@ impl Stage {
     }
 
     fn machine(&self, name: &str, command: &str) -> Result<Machine, Failed> {
-        let spec = ScriptSpec {
-            name: name.to_owned(),
-            kind: ScriptKind::Container,
-            command: command.to_owned(),
-            state_dir: self.state_dir(name),
-            shared_dir: self.path().join("shared-xchg"),
-            keep_state: false,
-            vlan_sockets: std::collections::BTreeMap::new(),
-            display: false,
-            start_within: LONG,
-        };
+        let spec = script_spec(name, command, self.path());
         let dir = self.path().join("machines").join(name);
         let mut environment = environment(&dir, Verdicts::forgetful())?;
         environment.attach = Arc::new(Bare(self.ground.clone()));
