@@ -35,7 +35,7 @@ fn main() -> Result<ExitCode> {
     fs::write(rig.join("command"), text).context("cannot write the command")?;
     fs::write(rig.join("command.nix"), DERIVATION).context("cannot write the derivation")?;
     let status = host
-        .command("exec nix-build --quiet --no-out-link command.nix\n")?
+        .command("exec nix-build --no-out-link command.nix\n")?
         .status()
         .context("cannot start systemd-nspawn")?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());

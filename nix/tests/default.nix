@@ -1,0 +1,97 @@
+# What is built by the tests in tests/tests/nix, with packages that stand in for nixpkgs'. Guests come
+# from /guest, which the sandbox shows.
+let
+  inherit (import ./evaluate.nix) flake pkgs;
+  inherit (flake.lib) makeTest;
+in
+rec {
+  inherit (pkgs) machinist nixos-test-driver;
+
+  # A lab with containers, by the program and by nothing else of this repository.
+  lab = makeTest {
+    inherit pkgs;
+    name = "lab";
+    lab = {
+      image.debian.source = "tar:/guest/root.tar";
+      defaults.image = "debian";
+      defaults.kind = "container";
+      machine.web = { };
+      machine.client = { };
+      test = [
+        {
+          name = "steps";
+          steps = [
+            {
+              machine = "web";
+              wait = "port:80";
+            }
+            {
+              machine = "client";
+              run = "curl -fsS http://web/";
+              stdout.contains = "Welcome to nginx";
+            }
+          ];
+        }
+        {
+          name = "script";
+          script = ./script.py;
+        }
+      ];
+    };
+  };
+
+  # A lab whose test fails: there is no output, and the log says why.
+  failing = makeTest {
+    inherit pkgs;
+    name = "failing";
+    lab.machine.m = {
+      image = "tar:/guest/root.tar";
+      kind = "container";
+    };
+    lab.test = [
+      {
+        name = "fails";
+        steps = [
+          {
+            machine = "m";
+            run = "echo a word in the log; false";
+          }
+        ];
+      }
+    ];
+  };
+
+  # The driver of a NixOS test of an older nixpkgs, as its framework makes it, and what the module for
+  # such tests makes of it.
+  older = pkgs.runCommand "nixos-test-driver-older" { } ''
+    mkdir -p $out/bin
+    ln -s ${pkgs.nixos-test-driver.original}/bin/nixos-test-driver $out/bin/.nixos-test-driver-wrapped
+    cat > $out/bin/nixos-test-driver <<EOF
+    #!/bin/bash -e
+    export testScript='$out/test-script'
+    export vlans=
+    export startScripts=
+    exec -a "\$0" "$out/bin/.nixos-test-driver-wrapped" "\$@"
+    EOF
+    chmod +x $out/bin/nixos-test-driver
+    cp ${./no-machines.py} $out/test-script
+  '';
+  exchanged =
+    (flake.lib.nixosTestModule {
+      config = {
+        qemu.package = pkgs.qemu_test;
+        enableOCR = false;
+        extraPythonPackages = _: [ ];
+      };
+      hostPkgs = pkgs;
+      inherit (pkgs) lib;
+    }).options.driver.apply
+      older;
+
+  # As the framework runs it.
+  older-test = pkgs.runCommand "vm-test-run-older" { requiredSystemFeatures = [ "nixos-test" ]; } ''
+    mkdir -p $out
+    export LOGFILE=/dev/null
+    ${exchanged}/bin/nixos-test-driver -o $out
+  '';
+}
