@@ -14,5 +14,6 @@ pub(crate) fn read(init: bool) -> Info {
         boot_id: boot_id.trim().to_owned(),
         pid: std::process::id(),
         init,
+        plain: false,
     }
 }

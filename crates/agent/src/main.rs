@@ -3,11 +3,13 @@
 //! How it is called tells what it does:
 //! - `/init`, as PID 1 of our initrd: [`init`].
 //! - `serve`: the agent on its standard input, a socket or a virtio-serial port ([`server`]).
+//! - `bring`: from a root shell to an agent on a port ([`bring`]).
 //!
 //! It is single-threaded: one `poll` over the channel and all that the running tasks wait for.
 
 #![forbid(unsafe_code)]
 
+mod bring;
 mod channel;
 mod info;
 mod init;
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let verb = std::env::args_os().nth(1);
     match verb.as_deref().and_then(|verb| verb.to_str()) {
         Some("serve") => serve(),
+        Some("bring") => bring::run(),
         // The kernel gives its init the words of the command line that it does not know itself.
         _ if std::process::id() == 1 => init::run(),
         _ => ExitCode::from(2),

@@ -14,6 +14,7 @@ mod error;
 mod journal;
 mod link;
 mod process;
+pub mod shell;
 mod stream;
 pub mod systemd;
 mod wait;

@@ -64,8 +64,27 @@ pub(crate) fn console(
 
 /// Reads a backend's standard error.
 pub(crate) fn words(pipe: impl Into<OwnedFd>, words: Words) -> std::io::Result<JoinHandle<()>> {
-    let mut partial = Vec::new();
+    let mut take = lines(words);
+    drain(pipe, move |bytes| take(bytes))
+}
+
+/// Reads a standard error that belongs to the console, too.
+pub(crate) fn tee(
+    pipe: impl Into<OwnedFd>,
+    console: Console,
+    words: Words,
+) -> std::io::Result<JoinHandle<()>> {
+    let mut take = lines(words);
     drain(pipe, move |bytes| {
+        console.feed(bytes);
+        take(bytes);
+    })
+}
+
+/// Cuts what comes into lines.
+fn lines(words: Words) -> impl FnMut(&[u8]) {
+    let mut partial = Vec::new();
+    move |bytes: &[u8]| {
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             let room = LONGEST.saturating_sub(partial.len());
             partial.extend_from_slice(&piece[..piece.len().min(room)]);
@@ -74,5 +93,5 @@ pub(crate) fn words(pipe: impl Into<OwnedFd>, words: Words) -> std::io::Result<J
                 partial.clear();
             }
         }
-    })
+    }
 }

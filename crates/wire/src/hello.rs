@@ -40,6 +40,9 @@ pub struct Info {
     pub pid: u32,
     /// Whether the agent is the machine's init: it waits for `Configure`, or it stays PID 1.
     pub init: bool,
+    /// Whether there is no agent, and a shell in the machine is asked in its place: all is slower, and
+    /// neither terminals nor streams to sockets can be had.
+    pub plain: bool,
 }
 
 impl Hello {

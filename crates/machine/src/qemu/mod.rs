@@ -6,11 +6,13 @@
 mod argv;
 mod cmdline;
 mod disks;
-mod panic;
-mod port;
+pub(crate) mod panic;
+pub(crate) mod port;
 pub(crate) mod qmp;
 mod run;
 mod vitality;
+
+pub(crate) use argv::AGENT_PORT;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;

@@ -18,6 +18,7 @@ const NAME: &str = "agent";
 #[derive(Debug)]
 pub(crate) struct AgentPort {
     dir: PathBuf,
+    name: &'static str,
     /// Connected, and not given away.
     spare: Option<UnixStream>,
     /// Another handle of the connection that was given away.
@@ -35,13 +36,19 @@ impl AgentPort {
         }
         let short = ShortPath::new(dir).path(dir)?;
         let listener = UnixListener::bind(short.join(NAME)).path(&path)?;
+        Ok((Self::connect(dir, NAME).path(&path)?, listener))
+    }
+
+    /// The port behind the socket `name` in `dir`, on which somebody listens already.
+    pub(crate) fn connect(dir: &Path, name: &'static str) -> io::Result<Self> {
         let mut port = Self {
             dir: dir.to_owned(),
+            name,
             spare: None,
             given: None,
         };
-        port.renew().path(&path)?;
-        Ok((port, listener))
+        port.renew()?;
+        Ok(port)
     }
 
     /// Cuts the present connection, and makes the next.
@@ -51,7 +58,7 @@ impl AgentPort {
             drop(old.shutdown(Shutdown::Both));
         }
         let short = ShortPath::new(&self.dir)?;
-        self.spare = Some(UnixStream::connect(short.join(NAME))?);
+        self.spare = Some(UnixStream::connect(short.join(self.name))?);
         Ok(())
     }
 

@@ -43,6 +43,10 @@ command!(
     PowerDown = "system_powerdown" -> Nothing
 );
 command!(
+    /// Ends QEMU in order, as by a pulled plug.
+    Quit = "quit" -> Nothing
+);
+command!(
     /// What the machine does.
     QueryStatus = "query-status" -> Status
 );
@@ -364,26 +368,38 @@ mod tests {
     fn what_qemu_10_says() {
         let greeting = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "Debian"}, "capabilities": ["oob"]}}"#;
         assert_eq!(parse(greeting), None);
-        let said = |text| parse(text).unwrap();
+        let said = |text| match parse(text).unwrap() {
+            Said::Event(event, raw) => {
+                assert_eq!(raw, serde_json::from_str::<Value>(text).unwrap());
+                Said::Event(event, Value::Null)
+            }
+            answer @ Said::Answer(..) => answer,
+        };
         assert_eq!(
             said(
                 r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}"#
             ),
-            Said::Event(Event::Shutdown {
-                guest: true,
-                reason: "guest-shutdown".into()
-            })
+            Said::Event(
+                Event::Shutdown {
+                    guest: true,
+                    reason: "guest-shutdown".into()
+                },
+                Value::Null
+            )
         );
         assert_eq!(
             said(r#"{"event": "VSERPORT_CHANGE", "data": {"open": true, "id": "agent"}}"#),
-            Said::Event(Event::PortChange {
-                id: "agent".into(),
-                open: true
-            })
+            Said::Event(
+                Event::PortChange {
+                    id: "agent".into(),
+                    open: true
+                },
+                Value::Null
+            )
         );
         assert_eq!(
             said(r#"{"event": "OF_THE_FUTURE", "data": {"x": [1]}}"#),
-            Said::Event(Event::Other)
+            Said::Event(Event::Other, Value::Null)
         );
         assert_eq!(
             said(r#"{"return": {"status": "running", "running": true}, "id": 3}"#),

@@ -6,7 +6,9 @@
 //! have in common, the process that watches over a script, is in `supervise`.
 
 pub(crate) mod container;
+mod kin;
 pub(crate) mod stage;
+pub(crate) mod supervise;
 pub(crate) mod vm;
 
 use std::collections::BTreeMap;
