@@ -16,7 +16,7 @@ use super::socket::Request;
 use super::{Mac, Netlink, NetlinkError};
 
 // The kernel's numbers for the messages and attributes that are read by hand.
-const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
@@ -24,6 +24,11 @@ const RTM_NEWADDR: u16 = 20;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_OPERSTATE: u16 = 16;
+/// `IF_OPER_UP` of RFC 2863.
+const OPERATIONAL: &[u8] = &[6];
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
 
 /// A network interface, as it was when it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +44,12 @@ pub struct Link {
     /// Whether it has been set up.
     pub up: bool,
     /// Whether it carries frames: it is up, its cable is in, and the kernel has taken note of both.
+    /// Never so for interfaces without a cable, like the loopback.
     pub running: bool,
+    /// For one end of a pair: the number of the other end, in that one's network namespace.
+    pub peer: Option<u32>,
+    /// The number of the bridge that it is in.
+    pub bridge: Option<u32>,
 }
 
 /// One end of a veth pair that is to be.
@@ -131,6 +141,11 @@ impl Netlink {
         loop {
             let links = self.links()?;
             if links.iter().any(|link| link.index == index && link.running) {
+                // What is listed is not locked: it is running, and its queue may still be about to
+                // be opened. A change that changes nothing waits until that task is through.
+                self.set_link(&link_message(index), &|| {
+                    format!("wait for network interface {index}")
+                })?;
                 return Ok(true);
             }
             if begun.elapsed() >= within {
@@ -284,7 +299,7 @@ impl Netlink {
         self.set_link(&message, doing)
     }
 
-    fn set_link(
+    pub(super) fn set_link(
         &mut self,
         message: &LinkMessage,
         doing: &dyn Fn() -> String,
@@ -298,7 +313,7 @@ impl Netlink {
     }
 }
 
-fn link_message(index: u32) -> LinkMessage {
+pub(super) fn link_message(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message
@@ -338,6 +353,8 @@ fn read_link(body: &[u8]) -> Result<Link, NetlinkError> {
         mtu: 0,
         up: flags.contains(LinkFlags::Up),
         running: flags.contains(LinkFlags::Running),
+        peer: None,
+        bridge: None,
     };
     let attributes = body.get(LinkMessage::default().buffer_len()..);
     for attribute in NlasIterator::new(attributes.unwrap_or_default()) {
@@ -350,6 +367,13 @@ fn read_link(body: &[u8]) -> Result<Link, NetlinkError> {
                 link.name = String::from_utf8_lossy(name).into_owned();
             }
             IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
+            IFLA_LINK => link.peer = value.try_into().ok().map(u32::from_ne_bytes),
+            IFLA_MASTER => link.bridge = value.try_into().ok().map(u32::from_ne_bytes),
+            // The flag alone is set, too, while the state is unknown: in a new interface, until the
+            // kernel has looked at its cable for the first time.
+            IFLA_OPERSTATE => {
+                link.running = flags.contains(LinkFlags::Running) && value == OPERATIONAL
+            }
             IFLA_MTU => link.mtu = value.try_into().map_or(0, u32::from_ne_bytes),
             _ => {}
         }

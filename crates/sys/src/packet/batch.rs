@@ -292,8 +292,8 @@ mod tests {
         use std::os::unix::net::UnixDatagram;
 
         let (here, there) = UnixDatagram::pair().unwrap();
-        let (reader, mut writer) = std::io::pipe().unwrap();
-        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut space = [mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut passed = rustix::net::SendAncillaryBuffer::new(&mut space);
         let fds = [reader.as_fd()];
         assert!(passed.push(rustix::net::SendAncillaryMessage::ScmRights(&fds)));
