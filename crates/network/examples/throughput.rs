@@ -16,6 +16,9 @@
 #[path = "../tests/real/lab.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod lab;
+#[path = "../tests/real/traffic.rs"]
+#[expect(dead_code, reason = "as above")]
+mod traffic;
 #[path = "../tests/real/vm.rs"]
 #[expect(dead_code, reason = "as above")]
 mod vm;

@@ -4,6 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use machinist_sys::netlink::NetlinkError;
+use rustix::io::Errno;
+
+use crate::door::DirectoryError;
 
 /// Why a VLAN cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +21,7 @@ pub enum VlanError {
     #[error("cannot start the switch of VLAN {vlan}")]
     Start {
         /// The VLAN's number.
-        vlan: u8,
+        vlan: u32,
         /// What the system said.
         #[source]
         source: io::Error,
@@ -46,7 +49,7 @@ pub enum AttachError {
     )]
     Namespace {
         /// The VLAN's number.
-        vlan: u8,
+        vlan: u32,
         /// What the system said.
         #[source]
         source: io::Error,
@@ -96,11 +99,39 @@ pub enum AttachError {
     #[error("the switch of VLAN {vlan} does not take port {port}")]
     Refused {
         /// The VLAN's number.
-        vlan: u8,
+        vlan: u32,
         /// The port's name.
         port: String,
         /// What the system said.
         #[source]
         source: io::Error,
     },
+    /// There is an interface of this name where containers' start scripts run.
+    #[error(
+        "there is a network interface {interface} already where the start scripts of containers \
+         run: does another test run there?"
+    )]
+    Taken {
+        /// The interface.
+        interface: String,
+    },
+    /// VDE clients cannot be served.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+impl AttachError {
+    /// This error, unless it says that the interface's name is taken.
+    pub(crate) fn or_taken(self, interface: &str) -> Self {
+        match self {
+            Self::Interface { source, .. }
+                if source.os_error() == Some(Errno::EXIST.raw_os_error()) =>
+            {
+                Self::Taken {
+                    interface: interface.to_owned(),
+                }
+            }
+            other => other,
+        }
+    }
 }

@@ -3,12 +3,14 @@
 //! A [`Vlan`] is one Ethernet segment of a lab: a switch in user space on a thread of its own. A
 //! machine hangs on it by a [`Port`]: a virtual machine by a Unix socket that QEMU's `stream`
 //! network backend connects to, a container by a pair of joined interfaces (veth), whose outer end
-//! the switch reads and writes. Nothing of the host's own network is touched, and everything is
-//! gone when the process is, however it ends.
+//! the switch reads and writes. Clients of the VDE protocol come through a [`VdeDoor`], each to a
+//! port of its own. Nothing of the host's own network is touched, and everything is gone when the
+//! process is, however it ends.
 //!
 //! What decides does no input or output, and gets the time told: [`switch`] (which ports a frame
-//! goes to), [`offload`] (checksums and segments), [`stream`] (frames in a byte stream),
-//! [`addresses`] (who is called what). Around it are the ports' sockets and one loop that polls them.
+//! goes to), [`offload`] (checksums and segments), [`stream`] (frames in a byte stream), [`vde`]
+//! (how a client asks for a port), [`addresses`] (who is called what). Around it are the ports'
+//! sockets and one loop that polls them.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addresses;
+mod door;
 mod engine;
 mod error;
 pub mod frame;
@@ -34,8 +37,10 @@ pub mod offload;
 mod port;
 pub mod stream;
 pub mod switch;
+pub mod vde;
 mod vlan;
 
+pub use door::{DirectoryError, VdeDoor};
 pub use error::{AttachError, VlanError};
 pub use machinist_sys::namespace::NetNs;
 pub use machinist_sys::netlink::{Mac, ParseMacError};

@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
-use super::poll::Waker;
+use super::doors::NewDoor;
+use super::poll::{DoorId, Waker};
 use crate::port::{Device, Tally};
 use crate::switch::PortId;
 
@@ -22,6 +23,9 @@ pub(crate) enum Command {
     Attach(NewPort, Sender<io::Result<PortId>>),
     Detach(PortId, Sender<()>),
     SetUp(PortId, bool, Sender<()>),
+    Open(NewDoor, Sender<io::Result<DoorId>>),
+    Close(DoorId, Sender<()>),
+    SetDoorUp(DoorId, bool, Sender<()>),
 }
 
 /// The sending end. Dropping it ends the loop.
@@ -60,6 +64,19 @@ impl Commands {
 
     pub fn set_up(&self, port: PortId, up: bool) {
         self.ask(|reply| Command::SetUp(port, up, reply));
+    }
+
+    pub fn open(&self, door: NewDoor) -> io::Result<DoorId> {
+        self.ask(|reply| Command::Open(door, reply))
+            .unwrap_or_else(|| Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    pub fn close(&self, door: DoorId) {
+        self.ask(|reply| Command::Close(door, reply));
+    }
+
+    pub fn set_door_up(&self, door: DoorId, up: bool) {
+        self.ask(|reply| Command::SetDoorUp(door, up, reply));
     }
 
     /// Sends a command and waits until it is done. `None` where the loop has ended.

@@ -8,16 +8,19 @@ use std::time::Instant;
 use machinist_sys::packet::{Batch, Frame};
 
 use super::command::{Command, NewPort};
-use super::poll::{Event, Poll};
+use super::doors::Door;
+use super::poll::{DoorId, Event, Part, Place, Poll, Ready};
 use crate::port::{Context, Count, Device, Tally};
 use crate::switch::{PortId, Refusal, Switch};
 
 #[derive(Debug)]
 pub(super) struct Fabric {
-    poll: Poll,
-    switch: Switch,
+    pub(super) poll: Poll,
+    pub(super) switch: Switch,
     /// At the index of its number.
-    ports: Vec<Option<Attached>>,
+    pub(super) ports: Vec<Option<Attached>>,
+    /// At the index of its number.
+    pub(super) doors: Vec<Option<Door>>,
     started: Instant,
     /// Memory to work in.
     work: Work,
@@ -32,12 +35,14 @@ struct Work {
 }
 
 #[derive(Debug)]
-struct Attached {
-    id: PortId,
+pub(super) struct Attached {
+    pub id: PortId,
     name: String,
     mtu: u32,
     tally: Arc<Tally>,
-    device: Device,
+    pub device: Device,
+    /// Through which door it came, if it did.
+    pub door: Option<DoorId>,
 }
 
 impl Attached {
@@ -59,6 +64,7 @@ impl Fabric {
             poll,
             switch: Switch::default(),
             ports: Vec::new(),
+            doors: Vec::new(),
             started: Instant::now(),
             work: Work::default(),
         }
@@ -71,7 +77,7 @@ impl Fabric {
     pub fn obey(&mut self, command: Command) {
         // Who asked may have gone away meanwhile.
         match command {
-            Command::Attach(port, reply) => drop(reply.send(self.attach(port))),
+            Command::Attach(port, reply) => drop(reply.send(self.attach(port, None))),
             Command::Detach(port, reply) => {
                 self.detach(port);
                 let _ = reply.send(());
@@ -80,10 +86,19 @@ impl Fabric {
                 self.switch.set_up(port, up);
                 let _ = reply.send(());
             }
+            Command::Open(door, reply) => drop(reply.send(self.open(door))),
+            Command::Close(door, reply) => {
+                self.close(door);
+                let _ = reply.send(());
+            }
+            Command::SetDoorUp(door, up, reply) => {
+                self.set_door_up(door, up);
+                let _ = reply.send(());
+            }
         }
     }
 
-    fn attach(&mut self, new: NewPort) -> io::Result<PortId> {
+    pub(super) fn attach(&mut self, new: NewPort, door: Option<DoorId>) -> io::Result<PortId> {
         let id = self.switch.add_port();
         let mut port = Attached {
             id,
@@ -91,6 +106,7 @@ impl Fabric {
             mtu: new.mtu,
             tally: new.tally,
             device: new.device,
+            door,
         };
         let (context, device) = port.parts(&self.poll);
         if let Err(error) = device.register(context) {
@@ -104,24 +120,32 @@ impl Fabric {
         Ok(id)
     }
 
-    fn detach(&mut self, id: PortId) {
+    pub(super) fn detach(&mut self, id: PortId) {
         self.switch.remove_port(id);
-        if let Some(port) = self.ports.get_mut(id.index()) {
-            *port = None;
+        let port = self.ports.get_mut(id.index()).and_then(Option::take);
+        if let Some(door) = port.and_then(|port| port.door) {
+            self.listen(door);
         }
     }
 
-    /// Does what a port is ready for.
+    /// Does what a port or a door is ready for.
     pub fn ready(&mut self, event: &Event, batch: &mut Batch) {
+        match event.place {
+            Place::Port(port, part) => self.port_ready(port, part, event.ready, batch),
+            Place::Door(door) => self.knocked(door),
+        }
+    }
+
+    fn port_ready(&mut self, index: usize, part: Part, ready: Ready, batch: &mut Batch) {
         // While its frames are distributed, the port is not among the others: nothing goes back.
-        let Some(mut port) = self.ports.get_mut(event.port).and_then(Option::take) else {
+        let Some(mut port) = self.ports.get_mut(index).and_then(Option::take) else {
             return;
         };
         let (mut switch, mut work) = (mem::take(&mut self.switch), mem::take(&mut self.work));
         let now = self.started.elapsed();
         let (context, device) = port.parts(&self.poll);
         let ports = &mut self.ports;
-        device.ready(context, event.part, event.ready, batch, &mut |frames| {
+        device.ready(context, part, ready, batch, &mut |frames| {
             for (index, frame) in frames.iter().enumerate() {
                 context.tally.received(frame.bytes.len());
                 match switch.forward(context.port, frame.bytes, now, &mut work.to) {
@@ -138,7 +162,11 @@ impl Fabric {
             work.send(context.poll, frames, ports);
         });
         (self.switch, self.work) = (switch, work);
-        self.ports[event.port] = Some(port);
+        let (id, over) = (port.id, port.device.is_over());
+        self.ports[index] = Some(port);
+        if over {
+            self.detach(id);
+        }
     }
 }
 

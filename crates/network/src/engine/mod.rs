@@ -4,6 +4,7 @@
 //! something to happen, and what it does for one port before it looks at the next is bounded.
 
 mod command;
+mod doors;
 mod fabric;
 mod poll;
 
@@ -15,11 +16,12 @@ use machinist_sys::packet::Batch;
 
 use command::Command;
 pub(crate) use command::{Commands, NewPort};
+pub(crate) use doors::NewDoor;
 use fabric::Fabric;
-pub(crate) use poll::{Interest, Part, Poll, Ready};
+pub(crate) use poll::{DoorId, Interest, Part, Poll, Ready};
 
 /// Starts the loop of the VLAN `id`. It ends when the last [`Commands`] is dropped.
-pub(crate) fn start(id: u8) -> io::Result<(Commands, JoinHandle<()>)> {
+pub(crate) fn start(id: u32) -> io::Result<(Commands, JoinHandle<()>)> {
     let (sender, receiver) = mpsc::channel();
     let poll = Poll::new()?;
     let commands = Commands::new(sender, poll.waker());

@@ -15,7 +15,22 @@ pub(crate) enum Part {
     Main,
     /// The one new peers come through.
     Listener,
+    /// The one that tells whether the peer is there.
+    Control,
 }
+
+/// Whose descriptor it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A port's, by the number of the port.
+    Port(usize, Part),
+    /// A door's: where clients come that will have ports of their own.
+    Door(DoorId),
+}
+
+/// A door of the loop. Numbers are used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DoorId(pub usize);
 
 /// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +49,10 @@ pub(crate) struct Ready {
     pub write: bool,
 }
 
-/// Something has happened at a port.
+/// Something has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Event {
-    pub port: usize,
-    pub part: Part,
+    pub place: Place,
     pub ready: Ready,
 }
 
@@ -89,12 +103,7 @@ impl Poll {
             let flags = event.flags;
             let error = epoll::EventFlags::ERR | epoll::EventFlags::HUP;
             events.push(Event {
-                port: usize::try_from(data >> 1).unwrap_or(usize::MAX),
-                part: if data & 1 == 0 {
-                    Part::Main
-                } else {
-                    Part::Listener
-                },
+                place: Place::of(data),
                 ready: Ready {
                     read: flags.intersects(epoll::EventFlags::IN | error),
                     write: flags.contains(epoll::EventFlags::OUT),
@@ -112,7 +121,7 @@ impl Poll {
         part: Part,
         interest: Interest,
     ) -> io::Result<()> {
-        Ok(epoll::add(&self.epoll, fd, token(port, part), interest.0)?)
+        self.add_at(fd, Place::Port(port.index(), part), interest)
     }
 
     /// Changes what `fd` is waited for.
@@ -123,12 +132,22 @@ impl Poll {
         part: Part,
         interest: Interest,
     ) -> io::Result<()> {
-        Ok(epoll::modify(
-            &self.epoll,
-            fd,
-            token(port, part),
-            interest.0,
-        )?)
+        self.change_at(fd, Place::Port(port.index(), part), interest)
+    }
+
+    /// [`Poll::add`] for any place.
+    pub fn add_at(&self, fd: BorrowedFd<'_>, place: Place, interest: Interest) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, fd, place.token(), interest.0)?)
+    }
+
+    /// [`Poll::change`] for any place.
+    pub fn change_at(
+        &self,
+        fd: BorrowedFd<'_>,
+        place: Place,
+        interest: Interest,
+    ) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, fd, place.token(), interest.0)?)
     }
 }
 
@@ -139,7 +158,24 @@ impl Waker {
     }
 }
 
-fn token(port: PortId, part: Part) -> epoll::EventData {
-    let listener = u64::from(part == Part::Listener);
-    epoll::EventData::new_u64(((port.index() as u64) << 1) | listener)
+impl Place {
+    fn token(self) -> epoll::EventData {
+        let (index, low) = match self {
+            Self::Port(port, Part::Main) => (port, 0),
+            Self::Port(port, Part::Listener) => (port, 1),
+            Self::Port(port, Part::Control) => (port, 2),
+            Self::Door(door) => (door.0, 3),
+        };
+        epoll::EventData::new_u64(((index as u64) << 2) | low)
+    }
+
+    fn of(token: u64) -> Self {
+        let index = usize::try_from(token >> 2).unwrap_or(usize::MAX);
+        match token & 3 {
+            0 => Self::Port(index, Part::Main),
+            1 => Self::Port(index, Part::Listener),
+            2 => Self::Port(index, Part::Control),
+            _ => Self::Door(DoorId(index)),
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::io;
 use machinist_sys::packet::{Batch, Frame};
 use tracing::warn;
 
-use super::{Count, SocketDevice, Tally, VethDevice};
+use super::{Count, SocketDevice, Tally, VdeDevice, VethDevice};
 use crate::engine::{Part, Poll, Ready};
 use crate::offload;
 use crate::switch::PortId;
@@ -20,12 +20,14 @@ pub(crate) struct Context<'a> {
     pub tally: &'a Tally,
 }
 
-/// A socket for a virtual machine, or the outer end of a container's interface. Nothing here waits:
+/// A socket for a virtual machine, the outer end of a container's interface, or a client of the VDE
+/// protocol. Nothing here waits:
 /// what cannot be written now is kept, and dropped where too much is kept already.
 #[derive(Debug)]
 pub(crate) enum Device {
     Socket(SocketDevice),
     Veth(VethDevice),
+    Vde(VdeDevice),
 }
 
 impl Device {
@@ -34,6 +36,7 @@ impl Device {
         match self {
             Self::Socket(socket) => socket.register(context),
             Self::Veth(veth) => veth.register(context),
+            Self::Vde(vde) => vde.register(context),
         }
     }
 
@@ -49,6 +52,7 @@ impl Device {
         match self {
             Self::Socket(socket) => socket.ready(context, part, ready, deliver),
             Self::Veth(veth) => veth.ready(context, ready, batch, deliver),
+            Self::Vde(vde) => vde.ready(context, part, ready, batch, deliver),
         }
     }
 
@@ -57,6 +61,15 @@ impl Device {
         match self {
             Self::Socket(socket) => socket.send(context, frames, scratch),
             Self::Veth(veth) => veth.send(context, frames),
+            Self::Vde(vde) => vde.send(context, frames, scratch),
+        }
+    }
+
+    /// Whether nothing will ever come from it again, so that its port is to be removed.
+    pub const fn is_over(&self) -> bool {
+        match self {
+            Self::Socket(_) | Self::Veth(_) => false,
+            Self::Vde(vde) => vde.is_over(),
         }
     }
 }

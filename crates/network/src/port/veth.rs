@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use machinist_sys::packet::{Batch, FRAMES_AT_ONCE, Frame, PacketSocket};
 
-use super::{Context, Count};
+use super::{Context, Count, arrived};
 use crate::engine::{Interest, Part, Ready};
 use crate::offload::Note;
 
@@ -50,22 +50,7 @@ impl VethDevice {
             return;
         }
         match self.socket.receive(batch) {
-            Ok(count) => {
-                let all = (0..count).map(|index| batch.frame(index));
-                let whole = all.filter(|frame| !frame.truncated);
-                let frames: Vec<Frame<'_>> = whole
-                    .map(|received| Frame {
-                        header: received.header,
-                        bytes: received.bytes,
-                    })
-                    .collect();
-                if frames.len() < count {
-                    context
-                        .tally
-                        .dropped(Count::Malformed, count - frames.len());
-                }
-                deliver(&frames);
-            }
+            Ok(_) => arrived::hand_out(context, batch, deliver),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // A frame with an offload that no note describes; or the interface has gone down, which
             // is told once. What follows is read when the loop comes round.

@@ -12,6 +12,11 @@ pub fn number(number: usize) -> MachineNumber {
     MachineNumber::at(number - 1).unwrap()
 }
 
+/// A VLAN's number, where it is one that addresses are made of.
+pub fn id(vlan: &Vlan) -> u8 {
+    u8::try_from(vlan.id()).unwrap()
+}
+
 /// Addresses of machine `n` on VLAN `vlan`.
 #[derive(Clone, Copy)]
 pub struct Address {
@@ -52,13 +57,13 @@ impl Container {
         Self {
             netns,
             port,
-            address: Address::of(vlan.id(), n),
+            address: Address::of(id(vlan), n),
         }
     }
 }
 
 pub fn attach(vlan: &Vlan, n: usize, netns: &NetNs, mtu: Option<u32>) -> Port {
-    let spec = spec(vlan.id(), n, netns, mtu);
+    let spec = spec(id(vlan), n, netns, mtu);
     vlan.attach_veth(&format!("machine{n}"), spec).unwrap()
 }
 

@@ -13,6 +13,7 @@
 mod cases;
 mod death;
 mod lab;
+mod plug;
 mod traffic;
 mod vm;
 
@@ -71,6 +72,22 @@ fn all() -> Vec<(&'static str, Case)> {
             "a_container_that_deletes_its_interface_is_no_trouble",
             cases::life::unplugged,
         ),
+        ("vde_clients_talk_with_all", cases::vde::talk),
+        ("transfer_with_a_vde_client", cases::vde::much),
+        (
+            "a_vde_door_that_is_down_lets_nothing_pass",
+            cases::vde::down,
+        ),
+        ("vde_clients_that_are_killed_are_gone", cases::vde::killed),
+        ("garbage_to_a_vde_door_is_survived", cases::vde::garbage),
+        (
+            "a_vde_client_that_stops_reading_blocks_nobody",
+            cases::vde::stopped,
+        ),
+        ("vde_directories_are_in_order", cases::vde::directories),
+        ("many_vde_clients_come_and_go", cases::vde::many),
+        ("a_bridge_of_start_scripts_is_joined", cases::bridge::joined),
+        ("taps_are_told_apart", cases::bridge::taps),
         (QEMU, cases::qemu::boots),
         ("errors_name_the_thing", cases::life::errors),
         ("what_is_dropped_is_gone", cases::life::dropped),

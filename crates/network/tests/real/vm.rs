@@ -1,8 +1,8 @@
-//! A "virtual machine": QEMU's end of the stream protocol, with the kernel's network stack behind
-//! it, which gets plain frames and verifies every checksum.
+//! A "virtual machine": QEMU's end of a protocol, with the kernel's network stack behind it, which
+//! gets plain frames and verifies every checksum.
 
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,8 @@ use machinist_sys::netlink::{Netlink, VethEnd};
 use machinist_sys::packet::{Batch, Frame, Headers, PacketSocket, VnetHeader};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::lab::{Address, Sockets, number};
+use crate::lab::{Address, Sockets, id, number};
+use crate::traffic::PATIENCE;
 
 /// What a kernel must do itself where the network card does nothing.
 const ALL_OFFLOADS: &[&str] = &[
@@ -31,9 +32,10 @@ const ALL_OFFLOADS: &[&str] = &[
     "tx-udp-segmentation",
 ];
 
-pub struct Vm {
+/// A machine behind a port of the kind `P`.
+pub struct Vm<P = Port> {
     pub netns: NetNs,
-    pub port: Port,
+    pub port: P,
     pub address: Address,
     /// Where its network card is.
     _wire: NetNs,
@@ -45,25 +47,32 @@ impl Vm {
     pub fn new(vlan: &Vlan, n: usize, sockets: &Sockets) -> Self {
         let path = sockets.path(n);
         let port = vlan.attach_socket(&format!("machine{n}"), &path).unwrap();
-        let (netns, wire) = (NetNs::new().unwrap(), NetNs::new().unwrap());
-        let address = Address::of(vlan.id(), n);
-        let frames = plug(&netns, &wire, vlan.id(), n);
-        let stop = Arc::new(AtomicBool::new(false));
         let stream = UnixStream::connect(&path).unwrap();
+        Self::behind(port, vlan, n, Stream::new(stream))
+    }
+}
+
+impl<P> Vm<P> {
+    /// One whose network card has the other end of this wire.
+    pub fn behind(port: P, vlan: &Vlan, n: usize, wire: impl Wire) -> Self {
+        let id = id(vlan);
+        let (netns, space) = (NetNs::new().unwrap(), NetNs::new().unwrap());
+        let frames = plug(&netns, &space, id, n);
+        let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let card = thread::spawn(move || run(stream, &frames, &stopped));
+        let card = thread::spawn(move || run(wire, &frames, &stopped));
         Self {
             netns,
             port,
-            address,
-            _wire: wire,
+            address: Address::of(id, n),
+            _wire: space,
             stop,
             card: Some(card),
         }
     }
 }
 
-impl Drop for Vm {
+impl<P> Drop for Vm<P> {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let card = self.card.take().unwrap().join();
@@ -71,6 +80,77 @@ impl Drop for Vm {
             card.is_ok() || thread::panicking(),
             "the network card has failed"
         );
+    }
+}
+
+/// What carries frames between a machine's network card and the switch. It never waits.
+pub trait Wire: AsFd + Send + 'static {
+    /// Hands out what has come. Returns false when the switch is gone.
+    fn receive(&mut self, out: &mut dyn FnMut(&[Frame<'_>])) -> bool;
+    /// Sends a frame; what does not fit is lost, as on any network.
+    fn send(&mut self, frame: &[u8]);
+    /// Goes on sending.
+    fn flush(&mut self) {}
+}
+
+/// QEMU's stream protocol.
+struct Stream {
+    stream: UnixStream,
+    reader: FrameReader,
+    queue: FrameQueue,
+}
+
+impl Stream {
+    fn new(stream: UnixStream) -> Self {
+        stream.set_nonblocking(true).unwrap();
+        Self {
+            stream,
+            reader: FrameReader::default(),
+            queue: FrameQueue::new(1 << 20),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl Wire for Stream {
+    fn receive(&mut self, out: &mut dyn FnMut(&[Frame<'_>])) -> bool {
+        match self.stream.read(self.reader.room()) {
+            Ok(0) => return false,
+            Ok(count) => self.reader.fill(count),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        let (mut at, mut places) = (0, Vec::new());
+        while let Some(place) = self.reader.next(at).unwrap() {
+            at = place.end;
+            places.push(place);
+        }
+        let header = VnetHeader::default();
+        let frame = |place| Frame {
+            header: &header,
+            bytes: self.reader.frame(place),
+        };
+        let list: Vec<Frame<'_>> = places.into_iter().map(frame).collect();
+        out(&list);
+        self.reader.consume(at);
+        true
+    }
+
+    fn send(&mut self, frame: &[u8]) {
+        let _ = self.queue.push(frame);
+    }
+
+    fn flush(&mut self) {
+        while !self.queue.pending().is_empty() {
+            match self.stream.write(self.queue.pending()) {
+                Ok(count) => self.queue.advance(count),
+                Err(_) => return,
+            }
+        }
     }
 }
 
@@ -93,9 +173,10 @@ fn plug(netns: &NetNs, wire: &NetNs, vlan: u8, n: usize) -> PacketSocket {
         netlink.create_veth(end("card", None, None), inner).unwrap();
         let index = netlink.link_by_name("card").unwrap().index;
         netlink.set_up(index, true).unwrap();
-        PacketSocket::open(index, Headers::None).unwrap()
+        let socket = PacketSocket::open(index, Headers::None).unwrap();
+        (socket, netlink, index)
     };
-    let frames = wire.run(make).unwrap();
+    let (frames, mut outer, index) = wire.run(make).unwrap();
     let configure = || {
         ethtool::turn_off("eth1", ALL_OFFLOADS).unwrap();
         let mut netlink = Netlink::open().unwrap();
@@ -105,67 +186,42 @@ fn plug(netns: &NetNs, wire: &NetNs, vlan: u8, n: usize) -> PacketSocket {
         for (address, prefix) in machinist_network::addresses::both(vlan, number(n)) {
             netlink.add_address(index, address, prefix).unwrap();
         }
+        assert!(netlink.wait_until_running(index, PATIENCE).unwrap());
     };
     netns.run(configure).unwrap();
+    assert!(outer.wait_until_running(index, PATIENCE).unwrap());
     frames
 }
 
-/// The network card: frames from the stream to the stack and back.
-fn run(mut stream: UnixStream, frames: &PacketSocket, stop: &AtomicBool) {
-    stream.set_nonblocking(true).unwrap();
-    let (mut reader, mut batch) = (FrameReader::default(), Batch::new());
-    let mut queue = FrameQueue::new(1 << 20);
+/// The network card: frames from the wire to the stack and back.
+fn run(mut wire: impl Wire, frames: &PacketSocket, stop: &AtomicBool) {
+    let mut batch = Batch::new();
     while !stop.load(Ordering::Relaxed) {
         let mut ready = [
-            PollFd::new(&stream, PollFlags::IN),
+            PollFd::new(&wire, PollFlags::IN),
             PollFd::new(frames, PollFlags::IN),
         ];
         let tick = Timespec::try_from(Duration::from_millis(20)).unwrap();
         poll(&mut ready, Some(&tick)).unwrap();
-        match stream.read(reader.room()) {
-            Ok(0) => return,
-            Ok(count) => reader.fill(count),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        if !wire.receive(&mut |list| to_stack(list, frames)) {
+            return;
         }
-        to_stack(&mut reader, frames);
         if let Ok(count) = frames.receive(&mut batch) {
             for index in 0..count {
                 let frame = batch.frame(index);
                 assert!(!frame.checksum_missing && frame.bytes.len() <= 1514);
-                // What does not fit is lost, as on any network.
-                let _ = queue.push(frame.bytes);
+                wire.send(frame.bytes);
             }
         }
-        while !queue.pending().is_empty() {
-            match stream.write(queue.pending()) {
-                Ok(count) => queue.advance(count),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => return,
-            }
-        }
+        wire.flush();
     }
 }
 
-fn to_stack(reader: &mut FrameReader, frames: &PacketSocket) {
-    let (mut at, mut places) = (0, Vec::new());
-    while let Some(place) = reader.next(at).unwrap() {
-        at = place.end;
-        places.push(place);
-    }
-    let header = VnetHeader::default();
-    let list: Vec<Frame<'_>> = places
-        .into_iter()
-        .map(|place| Frame {
-            header: &header,
-            bytes: reader.frame(place),
-        })
-        .collect();
-    let mut rest = &list[..];
-    while !rest.is_empty() {
-        match frames.send(rest) {
-            Ok(count) => rest = &rest[count..],
-            Err(_) => rest = &rest[1..],
+fn to_stack(mut list: &[Frame<'_>], frames: &PacketSocket) {
+    while !list.is_empty() {
+        match frames.send(list) {
+            Ok(count) => list = &list[count..],
+            Err(_) => list = &list[1..],
         }
     }
-    reader.consume(at);
 }

@@ -24,7 +24,7 @@ fn text(error: &dyn Error) -> String {
     text
 }
 
-fn links(netns: &NetNs) -> Vec<String> {
+pub fn links(netns: &NetNs) -> Vec<String> {
     let links = netns.run(|| Netlink::open().unwrap().links().unwrap());
     links.unwrap().into_iter().map(|link| link.name).collect()
 }

@@ -13,15 +13,19 @@ use crate::traffic::{PATIENCE, transfer, udp};
 
 /// A frame to everybody, as QEMU would send it.
 fn hello(byte: u8) -> Vec<u8> {
-    let mut frame = vec![0, 0, 0, 60];
-    frame.extend([0xff; 6]);
+    [vec![0, 0, 0, 60], broadcast(byte)].concat()
+}
+
+/// A frame to everybody, of 60 bytes.
+pub fn broadcast(byte: u8) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
     frame.extend([2, 0, 0, 0, 0, byte, 0x88, 0xb5]);
     frame.extend([byte; 46]);
     frame
 }
 
 /// Waits until `done`, which can only be seen by looking.
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < PATIENCE, "{what} has not happened");
