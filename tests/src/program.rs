@@ -1,6 +1,7 @@
 //! The built program, and running it.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::OnceLock;
@@ -72,6 +73,20 @@ impl Command {
     #[must_use]
     pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.inner.args(args);
+        self
+    }
+
+    /// Calls it by another name.
+    #[must_use]
+    pub fn called(mut self, name: &str) -> Self {
+        self.inner.arg0(name);
+        self
+    }
+
+    /// Unsets a variable.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.inner.env_remove(name);
         self
     }
 
