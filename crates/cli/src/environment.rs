@@ -15,6 +15,7 @@
 //! | `LOGFILE` | the log as XML |
 //! | `XDG_RUNTIME_DIR`, else `TMPDIR`, `TEMP`, `TMP` | state directories of machines |
 //! | `DISPLAY`, `WAYLAND_DISPLAY` | whether VMs may open windows |
+//! | `NIX_BUILD_TOP` | whether this is a build |
 
 use std::env;
 use std::ffi::OsString;
@@ -107,6 +108,8 @@ pub struct DriverEnvironment {
     pub logfile: Option<PathBuf>,
     /// Whether there is a display for windows.
     pub display: bool,
+    /// Whether this is a build of Nix's.
+    pub in_build: bool,
 }
 
 impl DriverEnvironment {
@@ -126,6 +129,7 @@ impl DriverEnvironment {
             state_root,
             logfile: var("LOGFILE").map(PathBuf::from),
             display: set("DISPLAY").or_else(|| set("WAYLAND_DISPLAY")).is_some(),
+            in_build: set("NIX_BUILD_TOP").is_some(),
         })
     }
 }

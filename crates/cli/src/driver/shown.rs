@@ -38,7 +38,9 @@ impl Shown {
     ) -> Result<Self, CliError> {
         let stderr = io::stderr();
         let colour = anstream::AutoStream::choice(&stderr) != anstream::ColorChoice::Never;
-        let mut report = DriverReport::new(call.level).with_terminal(stderr, io::stdout(), colour);
+        let mut report = DriverReport::new(call.level)
+            .in_build(environment.in_build)
+            .with_terminal(stderr, io::stdout(), colour);
         if let Some(path) = &environment.logfile {
             let cannot = |error| {
                 let context = format!("cannot write LOGFILE {}", path.display());

@@ -48,6 +48,14 @@ impl DriverReport {
         }
     }
 
+    /// Inside of a build: only root gets in there from outside, so the command lines that attach to a
+    /// breakpoint begin with `sudo`.
+    #[must_use]
+    pub fn in_build(mut self, in_build: bool) -> Self {
+        self.narrator.sudo = in_build;
+        self
+    }
+
     /// With a terminal: what happens goes to `log`, what the script prints to `out`.
     #[must_use]
     pub fn with_terminal(

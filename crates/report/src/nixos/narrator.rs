@@ -89,6 +89,8 @@ pub(crate) struct Narrator {
     begun: Vec<Begun>,
     /// The failure has been told, when the test paused.
     told: bool,
+    /// Whether it takes root to attach.
+    pub(crate) sudo: bool,
 }
 
 impl Narrator {
@@ -99,6 +101,7 @@ impl Narrator {
             next: 1,
             begun: Vec::new(),
             told: false,
+            sudo: false,
         }
     }
 
@@ -279,13 +282,14 @@ impl Narrator {
                             .flat_map(|line| said_wrong(line)),
                     );
                 }
+                let sudo = if self.sudo { "sudo " } else { "" };
                 for (text, command) in [
                     ("Breakpoint reached. A shell in a machine", Some(attach)),
                     ("The Python prompt of the script", python.as_ref()),
                     ("To go on", Some(go_on)),
                 ] {
                     if let Some(command) = command.filter(|command| !command.is_empty()) {
-                        entries.extend(said_wrong(&format!("{text}: {command}")));
+                        entries.extend(said_wrong(&format!("{text}: {sudo}{command}")));
                     }
                 }
                 entries

@@ -131,25 +131,31 @@ fn things_side_by_side_and_in_parts_have_their_own_ends() {
 fn a_pause_says_how_to_attach_and_the_failure_is_told_once() {
     let paused = What::TestPaused {
         failure: Some(failed()),
-        attach: "sudo machinist attach /build/machinist/s1".into(),
-        python: Some("sudo machinist attach /build/machinist/s1 --python".into()),
-        go_on: "sudo machinist attach /build/machinist/s1 --continue".into(),
+        attach: "machinist attach s1".into(),
+        python: Some("machinist attach s1 --python".into()),
+        go_on: "machinist attach s1 --continue".into(),
     };
     let events = [
         at(0.0, paused),
         at(1.0, What::TestResumed),
         over(Outcome::Failed, 2.0, Some(failed())),
     ];
-    insta::assert_snapshot!(show(&events, Level::Info, false).0, @r#"
+    let log = Shared::default();
+    let report = DriverReport::new(Level::Info).in_build(true);
+    let mut report = report.with_terminal(log.clone(), Shared::default(), false);
+    for event in &events {
+        report.event(event).unwrap();
+    }
+    insta::assert_snapshot!(log.text(), @r#"
     !!! Traceback (most recent call last):
     !!!   File "/t/script.py", line 3, in <module>
     !!!     machine.succeed("false")
     !!!
     !!! RequestedAssertionFailed: command `false` failed (exit code 1)
     !!! machine: unit a.service has failed
-    !!! Breakpoint reached. A shell in a machine: sudo machinist attach /build/machinist/s1
-    !!! The Python prompt of the script: sudo machinist attach /build/machinist/s1 --python
-    !!! To go on: sudo machinist attach /build/machinist/s1 --continue
+    !!! Breakpoint reached. A shell in a machine: sudo machinist attach s1
+    !!! The Python prompt of the script: sudo machinist attach s1 --python
+    !!! To go on: sudo machinist attach s1 --continue
     the test goes on
     "#);
 }
