@@ -169,7 +169,7 @@ fn parse(line: &str) -> Option<Binary> {
 /// the one for the command line.
 fn group(folder: &str, kind: &str, target: &str) -> Group {
     match (folder, kind) {
-        ("tests", "test") if target == "cli" => Group::Cli,
+        ("tests", "test") if matches!(target, "cli" | "nixos") => Group::Cli,
         ("tests", "test") => Group::Machines,
         (_, "test") if target.starts_with("real") => Group::Machines,
         _ => Group::Unit,
