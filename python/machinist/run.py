@@ -35,6 +35,8 @@ def main(arguments: list[str]) -> int:
             _interactive.prompt(driver)
             failure = None
         else:
+            if driver.job.get("ssh_backdoor"):
+                driver.dump_machine_ssh()
             failure = driver.script.execute()
         sys.stdout.flush()
         sys.stderr.flush()
