@@ -13,8 +13,10 @@ use crate::qemu::qmp::Qmp;
 pub(crate) struct Reach {
     /// A backend runs.
     pub(crate) running: bool,
-    /// The process that is the machine: QEMU, or the leader of a container.
+    /// The process that runs the machine: QEMU, or a container's script.
     pub(crate) pid: Option<u32>,
+    /// Of a script's container: the process that is its init.
+    pub(crate) leader: Option<u32>,
     pub(crate) qmp: Option<Qmp>,
     /// What is written here, the serial console receives.
     pub(crate) console: Option<ConsoleInput>,

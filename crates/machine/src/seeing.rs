@@ -11,10 +11,16 @@ use crate::qemu::qmp::{Qmp, QmpError};
 use crate::reach::Reach;
 
 impl Machine {
-    /// Its process on the host, while it runs: QEMU, or the leader of a container's script.
+    /// Its process on the host, while it runs: QEMU, or a container's script.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.reach().borrow().pid
+    }
+
+    /// The init of a script's container, as a process of the host, while it runs.
+    #[must_use]
+    pub fn leader(&self) -> Option<u32> {
+        self.reach().borrow().leader
     }
 
     /// QEMU's control socket. Waits for it while the machine starts.

@@ -8,6 +8,7 @@
 //!
 //! A helper process makes the mounts ([`lay`]) and ends; the scripts' launchers enter.
 
+mod cables;
 pub(crate) mod lack;
 pub(crate) mod lay;
 mod mirror;
@@ -20,7 +21,6 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use machinist_sys::namespace::NetNs;
-use machinist_sys::netlink::{Netlink, NetlinkError};
 use machinist_sys::process::Spawn;
 use rustix::fs::{Mode, OFlags};
 
@@ -77,27 +77,6 @@ impl Ground {
             .network
             .try_clone()
             .map_err(|source| self.failed(source))
-    }
-
-    /// Pulls the cables of a start script's container, or plugs them in again: all of its interfaces
-    /// on this ground. Where no such container runs, nothing happens. Blocks.
-    ///
-    /// # Errors
-    /// The kernel refuses, or there is no ground.
-    pub fn set_links(&self, machine: &str, up: bool) -> io::Result<()> {
-        let network = self.network().map_err(io::Error::other)?;
-        let prefix = format!("{machine}-");
-        network
-            .run(|| {
-                let mut netlink = Netlink::open()?;
-                for link in netlink.links()? {
-                    if link.name.starts_with(&prefix) {
-                        netlink.set_up(link.index, up)?;
-                    }
-                }
-                Ok::<_, NetlinkError>(())
-            })?
-            .map_err(io::Error::other)
     }
 
     /// The ground, laid by now. Blocks.

@@ -57,7 +57,7 @@ pub(super) struct Running {
 
 /// systemd-nspawn, or the start script that it is under, which is the launcher's child.
 pub(crate) struct Supervisor {
-    pid: u32,
+    pub(crate) pid: u32,
     process: OwnedFd,
 }
 

@@ -166,6 +166,7 @@ impl Qemu {
             pid: Some(child.pid()),
             qmp: Some(qmp.clone()),
             console: console.map(ConsoleInput::new),
+            ..Reach::default()
         })));
         let trial = (accelerator == Accelerator::Kvm).then(|| run::Trial {
             verdicts: self.environment.verdicts.clone(),

@@ -173,13 +173,14 @@ pub fn life() -> Result<(), Failed> {
             check(interfaces.iter().any(|it| it == name), (name, &interfaces))?;
         }
 
-        stage.ground.set_links("one", false)?;
+        let pid = one.leader().ok_or("one has no process")?;
+        stage.ground.set_links(pid, None, false)?;
         let knock = "bash -c 'exec 3<>/dev/tcp/192.168.1.2/9' 2>&1 & sleep 0.3; kill %1; wait";
         check(
             !sh(&one, knock).await?.contains("refused"),
             "its cable is pulled",
         )?;
-        stage.ground.set_links("one", true)?;
+        stage.ground.set_links(pid, Some(1), true)?;
         let knock = "bash -c 'exec 3<>/dev/tcp/192.168.1.2/9' 2>&1 || true";
         check(
             sh(&one, knock).await?.contains("refused"),

@@ -242,6 +242,12 @@ impl Running {
         // It may have died again; then its end is seen soon.
         self.init = Init::of(pid);
         self.entered = None;
+        self.say(Happening::Reach(Reach {
+            running: true,
+            pid: self.script.as_ref().map(|script| script.pid),
+            leader: Some(pid),
+            ..Reach::default()
+        }));
         let parts = &self.parts;
         match enter(&parts.exe, &parts.agent, pid, &parts.words) {
             Ok((channel, entered)) => {

@@ -155,6 +155,7 @@ impl Running {
             pid: self.pid,
             qmp: Some(doors.qmp.clone()),
             console: self.console.clone(),
+            ..Reach::default()
         }));
         self.doors = Some(doors);
     }
