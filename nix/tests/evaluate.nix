@@ -54,7 +54,7 @@ let
   };
 in
 {
-  inherit flake pkgs;
+  inherit flake pkgs settings;
 
   holds = all (it: it) [
     (check "VMs alone ask for nothing" (features { lab.machine = { inherit vm; }; } == [ ]))

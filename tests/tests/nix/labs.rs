@@ -1,0 +1,43 @@
+//! Labs as derivations, by `makeTest`.
+
+use anyhow::{Result, ensure};
+use machinist_tests::nix::NixHost;
+
+use crate::Case;
+use crate::driver::FAILED;
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "labs::a_lab_is_a_derivation",
+        run: lab,
+    },
+    Case {
+        name: "labs::a_failing_lab_fails_the_build",
+        run: failing,
+    },
+];
+
+fn lab(host: &NixHost) -> Result<()> {
+    let script = "\
+nix-build /repository/nix/tests --attr lab --out-link /tmp/result
+cat /tmp/result/junit.xml
+ls /tmp/result/logs/*
+";
+    let ran = host.run(script)?.exits(0)?;
+    ran.says("name=\"steps\"")?
+        .says("name=\"script\"")?
+        .says("failures=\"0\"")?
+        .says("web.console")?;
+    Ok(())
+}
+
+fn failing(host: &NixHost) -> Result<()> {
+    let ran = host
+        .run("nix-build /repository/nix/tests --attr failing --no-out-link\n")?
+        .exits(FAILED)?
+        .complains("a word in the log")?
+        // The exit code for a failed test.
+        .complains("builder failed with exit code 100")?;
+    ensure!(ran.stdout.is_empty(), "{ran}");
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! machinist in the builds of a real Nix, in its sandbox. One after another: each has the host for
+//! itself.
+
+mod code;
+mod driver;
+mod labs;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use machinist_tests::Need;
+use machinist_tests::nix::{Guest, NixHost};
+
+/// One test.
+struct Case {
+    name: &'static str,
+    run: fn(&NixHost) -> Result<()>,
+}
+
+const NEEDS: [Need; 2] = [Need::Container, Need::Debian];
+
+fn main() -> Result<ExitCode> {
+    if let Some(code) = machinist_tests::above_us()? {
+        return Ok(code);
+    }
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let lacking = NEEDS.iter().find_map(|need| need.lacking());
+    let host = if arguments.list || lacking.is_some() {
+        None
+    } else {
+        Some(Arc::new(prepare()?))
+    };
+    let cases = [code::CASES, labs::CASES, driver::CASES];
+    let trials = cases
+        .into_iter()
+        .flatten()
+        .map(|case| trial(case, host.clone(), lacking.clone()));
+    Ok(libtest_mimic::run(&arguments, trials.collect()).exit_code())
+}
+
+fn prepare() -> Result<NixHost> {
+    let host = NixHost::new().context("a Debian with Nix")?;
+    host.with_guest(&Guest::SMALL).context("its guests")
+}
+
+fn trial(case: &'static Case, host: Option<Arc<NixHost>>, lacking: Option<String>) -> Trial {
+    Trial::ignorable_test(case.name, move || {
+        let Some(host) = host else {
+            return Ok(Completion::ignored_with(lacking.unwrap_or_default()));
+        };
+        (case.run)(&host).map_err(|error| Failed::from(causes(&error)))?;
+        Ok(Completion::Completed)
+    })
+}
+
+/// The error and what caused it, without a backtrace.
+fn causes(error: &anyhow::Error) -> String {
+    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    causes.join("\n  because: ")
+}
