@@ -23,6 +23,9 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use machinist_network::NetNs;
 
 const QEMU: &str = "qemu_connects";
+const VDE_QEMU: &str = "qemu_connects_as_a_vde_client";
+const VDE_PLUG: &str = "vde_plug_connects";
+const VDE_TAP: &str = "vde_plug2tap_connects";
 
 type Case = fn() -> Result<(), Failed>;
 
@@ -37,11 +40,24 @@ fn main() -> ExitCode {
     }
     let qemu = cases::qemu::is_there();
     if !qemu {
-        eprintln!("skipped: the test with QEMU needs qemu-system-x86 and ipxe-qemu");
+        eprintln!("skipped: the tests with QEMU need qemu-system-x86 and ipxe-qemu");
+    }
+    let plug = cases::vde_programs::is_there("vde_plug");
+    if !plug {
+        eprintln!("skipped: the test with vde_plug needs vde2");
+    }
+    let tap = cases::vde_programs::is_there("vde_plug2tap") && cases::vde_programs::may_tap();
+    if !tap {
+        eprintln!("skipped: the test with vde_plug2tap needs vde2 and /dev/net/tun");
     }
     let trials = all().into_iter().map(|(name, case)| {
-        let trial = Trial::test(name, case);
-        trial.with_ignored_flag(skip.is_some() || (name == QEMU && !qemu))
+        let possible = match name {
+            QEMU | VDE_QEMU => qemu,
+            VDE_PLUG => plug,
+            VDE_TAP => tap,
+            _ => true,
+        };
+        Trial::test(name, case).with_ignored_flag(skip.is_some() || !possible)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
@@ -89,6 +105,9 @@ fn all() -> Vec<(&'static str, Case)> {
         ("a_bridge_of_start_scripts_is_joined", cases::bridge::joined),
         ("taps_are_told_apart", cases::bridge::taps),
         (QEMU, cases::qemu::boots),
+        (VDE_QEMU, cases::vde_programs::qemu),
+        (VDE_PLUG, cases::vde_programs::plug),
+        (VDE_TAP, cases::vde_programs::plug2tap),
         ("errors_name_the_thing", cases::life::errors),
         ("what_is_dropped_is_gone", cases::life::dropped),
         ("killed_leaves_nothing", death::killed),

@@ -11,17 +11,20 @@ use machinist_sys::packet::{Batch, Headers, PacketSocket};
 use crate::lab::{Address, Container, Sockets};
 
 /// Firmware under emulation on a busy machine takes its time.
-const FIRMWARE: Duration = Duration::from_secs(90);
+pub const FIRMWARE: Duration = Duration::from_secs(90);
 
 /// A QEMU that does not outlive its test.
-struct Qemu(Child);
+pub struct Qemu(Child);
 
 impl Qemu {
     fn new(socket: &Path, address: Address) -> Self {
-        let netdev = format!(
-            "stream,id=n1,server=off,addr.type=unix,addr.path={}",
-            socket.display()
-        );
+        let socket = socket.display();
+        let netdev = format!("stream,id=n1,server=off,addr.type=unix,addr.path={socket}");
+        Self::with(&netdev, address)
+    }
+
+    /// One with a network card at this backend, `n1`, from which it boots.
+    pub fn with(netdev: &str, address: Address) -> Self {
         let device = format!("virtio-net-pci,netdev=n1,mac={},bootindex=0", address.mac);
         let child = Command::new("qemu-system-x86_64")
             .args([
@@ -32,7 +35,7 @@ impl Qemu {
                 "-nodefaults",
                 "-no-user-config",
             ])
-            .args(["-display", "none", "-netdev", &netdev, "-device", &device])
+            .args(["-display", "none", "-netdev", netdev, "-device", &device])
             .stdin(Stdio::null())
             .spawn();
         Self(child.unwrap())

@@ -142,62 +142,13 @@ pub fn garbage() -> Result<(), Failed> {
     let door = vlan.listen_vde(&directories.path(2))?;
     let directory = door.directory();
     let neighbour = Plug::new(directory);
-    let connect = || UnixStream::connect(directory.join("ctl"));
-    let mut bytes = Bytes::new(82);
-    let mut dice = || usize::from(bytes.take(1)[0]);
-
-    // Mutations: bytes changed, cut, repeated; with and without waiting for an answer.
     let seed = request(&directory.join(".00001-99999"), b"nobody");
-    for round in 0..600 {
-        let mut bytes = seed.clone();
-        for _ in 0..dice() % 6 {
-            let at = dice() % bytes.len();
-            bytes[at] = u8::try_from(dice())?;
-        }
-        match round % 5 {
-            0 => bytes.truncate(dice() % bytes.len()),
-            1 => bytes.extend_from_within(..),
-            2 => bytes.resize(4096, 0x41),
-            _ => {}
-        }
-        let mut stream = connect()?;
-        // It may have been sent away already.
-        drop(stream.write_all(&bytes));
-        if round % 3 == 0 {
-            drop(stream.shutdown(Shutdown::Write));
-            stream.set_read_timeout(Some(PATIENCE))?;
-            match stream.read_to_end(&mut Vec::new()) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-                Err(error) => panic!("round {round}: {error}"),
-            }
-        }
-    }
-
-    // Addresses of what is no datagram socket, or somebody else's.
-    let file = directory.join(".file");
-    fs::write(&file, "precious")?;
-    let places = [
-        directory.join("nothing"),
-        file.clone(),
-        directory.to_owned(),
-        directory.join("ctl"),
-        directory.join("port1"),
-        directory.join(".."),
-    ];
-    for place in places {
-        let mut stream = connect()?;
-        stream.write_all(&request(&place, b"liar"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        assert_eq!(stream.read(&mut [0; 110])?, 0, "{}", place.display());
-    }
-    assert_eq!(fs::read_to_string(&file)?, "precious");
-    fs::remove_file(&file)?;
-
+    mutations(directory, &seed)?;
+    liars(directory)?;
     // Hundreds who say nothing, or half of it, and stay.
     let mut silent = Vec::new();
     for count in 0..400 {
-        let mut stream = connect()?;
+        let mut stream = UnixStream::connect(directory.join("ctl"))?;
         drop(stream.write_all(&seed[..count % 122]));
         silent.push(stream);
     }
@@ -215,8 +166,63 @@ pub fn garbage() -> Result<(), Failed> {
     let counters = door.counters();
     assert_eq!(counters.drops.malformed, 1, "{counters:?}");
     drop(client);
-    until("their end", || sockets(directory).len() == 3);
+    until("its end", || sockets(directory).len() == 3);
     assert_eq!(silent.len(), 400);
+    Ok(())
+}
+
+/// Requests with bytes changed, cut, repeated; with and without waiting for an answer.
+fn mutations(directory: &Path, seed: &[u8]) -> Result<(), Failed> {
+    let mut bytes = Bytes::new(82);
+    let mut dice = || usize::from(bytes.take(1)[0]);
+    for round in 0..600 {
+        let mut bytes = seed.to_vec();
+        for _ in 0..dice() % 6 {
+            let at = dice() % bytes.len();
+            bytes[at] = u8::try_from(dice())?;
+        }
+        match round % 5 {
+            0 => bytes.truncate(dice() % bytes.len()),
+            1 => bytes.extend_from_within(..),
+            2 => bytes.resize(4096, 0x41),
+            _ => {}
+        }
+        let mut stream = UnixStream::connect(directory.join("ctl"))?;
+        // It may have been sent away already.
+        drop(stream.write_all(&bytes));
+        if round % 3 == 0 {
+            drop(stream.shutdown(Shutdown::Write));
+            stream.set_read_timeout(Some(PATIENCE))?;
+            match stream.read_to_end(&mut Vec::new()) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+                Err(error) => panic!("round {round}: {error}"),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Requests with the address of what is no datagram socket, or somebody else's.
+fn liars(directory: &Path) -> Result<(), Failed> {
+    let file = directory.join(".file");
+    fs::write(&file, "precious")?;
+    let places = [
+        directory.join("nothing"),
+        file.clone(),
+        directory.to_owned(),
+        directory.join("ctl"),
+        directory.join("port1"),
+        directory.join(".."),
+    ];
+    for place in places {
+        let mut stream = UnixStream::connect(directory.join("ctl"))?;
+        stream.write_all(&request(&place, b"liar"))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        assert_eq!(stream.read(&mut [0; 110])?, 0, "{}", place.display());
+    }
+    assert_eq!(fs::read_to_string(&file)?, "precious");
+    fs::remove_file(&file)?;
     Ok(())
 }
 
