@@ -22,16 +22,18 @@ const NEEDED: [&str; 4] = [
 ];
 
 /// What only tests need.
-const TESTS: [&str; 3] = [
+const TESTS: [&str; 4] = [
     // reading screens
     "tesseract-ocr",
     "imagemagick",
     // types of the Python package, and of scripts against it
     "mypy",
+    // clients of the VDE protocol
+    "vde2",
 ];
 
 /// What machinist is measured against.
-const BENCH: [&str; 3] = ["vde2", "iperf3", "busybox-static"];
+const BENCH: [&str; 2] = ["iperf3", "busybox-static"];
 
 /// What is not installed yet.
 #[derive(Debug, Default, PartialEq, Eq)]
