@@ -27,7 +27,8 @@ const IMAGE: &str = "debian:forky";
 
 /// What derivations find in the sandbox, besides Nix itself: what machinist needs of a host, the
 /// programs by which tests read a screen, and NixOS's way of joining machines.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 10] = [
+    "e2fsprogs",
     "erofs-utils",
     "imagemagick",
     "iproute2",

@@ -120,7 +120,7 @@ fn failing(host: &NixHost) -> Result<()> {
     let ran = Test {
         name: "failing",
         containers: &containers,
-        script: "m.start()\nm.succeed('echo what it said; false')\n",
+        script: "m.start()\nm.succeed('echo what it said: $((40 + 2)); false')\n",
         ..Test::SOME
     }
     // The log is kept, though the output is not.
@@ -128,8 +128,8 @@ fn failing(host: &NixHost) -> Result<()> {
     .exits(FAILED)?;
     ensure!(ran.stdout.is_empty(), "{ran}");
     ran.complains("builder failed with exit code 1")?
-        .complains("what it said")?
-        .complains("m.succeed('echo what it said; false')")?;
+        .complains("what it said: 42")?
+        .complains("m.succeed('echo what it said")?;
     Ok(())
 }
 
