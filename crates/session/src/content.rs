@@ -104,7 +104,7 @@ fn lab(
         let machine = brief.lab.machine(&plan.name)?;
         let name = plan.name.clone();
         let recipe = Recipe::Lab {
-            plan,
+            plan: Box::new(plan),
             env: machine.env.clone(),
             ready: machine.ready.clone(),
         };
@@ -182,7 +182,11 @@ fn ground(
 ) -> Result<Ground, SessionError> {
     let settings = &engine.0.settings;
     let hidden: Vec<PathBuf> = vec![settings.runtime.clone(), settings.images.clone()];
-    let network = Network::new(shared.vlans.iter().copied(), directory.path())?;
+    let network = Network::new(
+        shared.vlans.iter().copied(),
+        directory.path(),
+        &settings.exe,
+    )?;
     Ok(Ground {
         images: Images::new(engine.0.store.clone(), shared.base, Arc::clone(log)),
         log: Arc::clone(log),

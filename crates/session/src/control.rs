@@ -1,7 +1,6 @@
 //! What the session protocol needs of a machine.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -75,6 +74,12 @@ pub(crate) trait Control: Send + Sync {
         })
     }
 
+    /// Starts it if it is off, and does not wait until its agent answers: to a client that does not
+    /// wait, it has been started after this.
+    fn launch(&self, _allow_reboot: Option<bool>) -> Doing<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Where its published ports are reached.
     fn published(&self) -> Vec<String> {
         Vec::new()
@@ -125,8 +130,8 @@ pub(crate) trait Control: Send + Sync {
         Box::pin(async { Err(self.has_no("console that takes input")) })
     }
 
-    /// Tells its devices that their cables were pulled or plugged in, where it has such. The
-    /// switch's ports are not its business.
+    /// Pulls cables or plugs them in at its own end, where the switch alone does not do it. What
+    /// runs in the machine sees that, as with a real cable.
     fn carrier(&self, _vlan: Option<u32>, _up: bool) -> Doing<'_, ()> {
         Box::pin(async { Ok(()) })
     }
@@ -147,9 +152,7 @@ pub(crate) struct Places {
 
 /// The cables of a session.
 pub(crate) trait Links: Send + Sync {
-    /// Plugs cables in, or pulls them: those of a machine, of a VLAN, or of both.
-    ///
-    /// # Errors
-    /// There is no such VLAN, or the kernel refuses.
-    fn set_up(&self, machine: Option<&str>, vlan: Option<u32>, up: bool) -> io::Result<()>;
+    /// Plugs cables in at the switches, or pulls them: those of a machine, of a VLAN, or of a machine
+    /// on a VLAN. Blocks for a moment.
+    fn set_up(&self, machine: Option<&str>, vlan: Option<u32>, up: bool);
 }

@@ -22,6 +22,7 @@ mod driver;
 mod elsewhere;
 mod engine;
 pub mod guard;
+mod hardware;
 mod hub;
 mod images;
 mod keep;

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use machinist_machine::ground::{Ground, GroundError};
 use machinist_machine::{Attach, NicSpec};
-use machinist_network::{AttachError, Mac, NetNs, Port, VethSpec, Vlan, VlanError};
+use machinist_network::{AttachError, Mac, NetNs, Port, VdeDoor, VethSpec, Vlan, VlanError};
+use thiserror::Error;
 
 use crate::control::Links;
 
@@ -17,6 +19,12 @@ pub(crate) struct Network {
     vlans: BTreeMap<u32, Vlan>,
     /// The ports of each machine that runs.
     ports: Mutex<HashMap<String, Vec<Hung>>>,
+    /// The doors of each VM that a start script runs. They are there before it, and after it.
+    doors: Mutex<HashMap<String, Vec<Door>>>,
+    /// What containers' start scripts stand on.
+    ground: Ground,
+    /// How the VLANs reach that ground, once it is laid.
+    taps: Mutex<Option<Vec<Port>>>,
     sockets: PathBuf,
     made: AtomicU64,
 }
@@ -28,50 +36,101 @@ struct Hung {
     port: Port,
 }
 
+/// The place on a VLAN of a machine whose QEMU speaks VDE.
+#[derive(Debug)]
+struct Door {
+    vlan: u32,
+    door: VdeDoor,
+}
+
+/// Containers of start scripts cannot be brought to the VLANs.
+#[derive(Debug, Error)]
+pub(crate) enum LayError {
+    #[error(transparent)]
+    Ground(#[from] GroundError),
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
 impl Network {
-    /// VLANs with these numbers, whose sockets are made in `directory`.
+    /// VLANs with these numbers, whose sockets are made in `directory`. `exe` is our own program.
     pub(crate) fn new(
         numbers: impl IntoIterator<Item = u32>,
         directory: &Path,
+        exe: &Path,
     ) -> Result<Self, VlanError> {
         let vlans: Result<_, VlanError> = numbers
             .into_iter()
-            .map(|number| Ok((number, Vlan::new(number as u8)?)))
+            .map(|number| Ok((number, Vlan::numbered(number)?)))
             .collect();
         Ok(Self {
             vlans: vlans?,
             ports: Mutex::default(),
+            doors: Mutex::default(),
+            ground: Ground::new(exe.to_owned()),
+            taps: Mutex::default(),
             sockets: directory.to_owned(),
             made: AtomicU64::new(0),
         })
     }
 
-    /// Directories that serve the VDE protocol for a machine, one for each VLAN.
-    pub(crate) fn doors(
-        &self,
-        _machine: &str,
-        _vlans: impl IntoIterator<Item = u32>,
-    ) -> Result<BTreeMap<u32, PathBuf>, AttachError> {
-        Ok(BTreeMap::new())
+    /// Directories that serve the VDE protocol for a machine, one for each VLAN: whoever connects
+    /// there has a port of that machine.
+    pub(crate) fn open_doors(&self, machine: &str) -> Result<BTreeMap<u32, PathBuf>, AttachError> {
+        let mut directories = BTreeMap::new();
+        let mut doors = Vec::new();
+        for (&vlan, switch) in &self.vlans {
+            // Short: clients bind sockets in it, whose paths have 107 bytes.
+            let number = self.made.fetch_add(1, Ordering::Relaxed);
+            let door = switch.listen_vde(&self.sockets.join(format!("v{number}")))?;
+            directories.insert(vlan, door.directory().to_owned());
+            doors.push(Door { vlan, door });
+        }
+        let before = lock(&self.doors).insert(machine.to_owned(), doors);
+        // Outside of the lock: sending clients away takes its time.
+        drop(before);
+        Ok(directories)
     }
 
-    fn vlan(&self, number: u32) -> io::Result<&Vlan> {
+    /// The VLAN of a door, by its directory.
+    pub(crate) fn vlan_of_door(&self, machine: &str, directory: &Path) -> Option<u32> {
+        let doors = lock(&self.doors);
+        let door = doors
+            .get(machine)?
+            .iter()
+            .find(|door| door.door.directory() == directory);
+        door.map(|door| door.vlan)
+    }
+
+    /// Lays the ground for containers of start scripts, with a `vde-tap<n>` for each VLAN, once.
+    /// Blocks.
+    pub(crate) fn lay_ground(&self) -> Result<(), LayError> {
+        let mut taps = lock(&self.taps);
+        if taps.is_none() {
+            let netns = self.ground.network()?;
+            let attached = self.vlans.values().map(|vlan| vlan.attach_tap(&netns));
+            *taps = Some(attached.collect::<Result<_, _>>()?);
+        }
+        Ok(())
+    }
+
+    fn vlan(&self, number: u8) -> io::Result<&Vlan> {
         self.vlans
-            .get(&number)
+            .get(&number.into())
             .ok_or_else(|| io::Error::other(format!("there is no VLAN {number}")))
-    }
-
-    fn ports(&self) -> MutexGuard<'_, HashMap<String, Vec<Hung>>> {
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keep(&self, machine: &str, vlan: u8, port: Port) {
         let vlan = vlan.into();
-        self.ports()
+        lock(&self.ports)
             .entry(machine.to_owned())
             .or_default()
             .push(Hung { vlan, port });
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Attach for Network {
@@ -81,7 +140,7 @@ impl Attach for Network {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let path = self.sockets.join(format!("port{number}"));
         let name = port_name(machine, nic);
-        let port = self.vlan(nic.vlan.into())?.attach_socket(&name, &path);
+        let port = self.vlan(nic.vlan)?.attach_socket(&name, &path);
         self.keep(machine, nic.vlan, port.map_err(io::Error::other)?);
         Ok(path)
     }
@@ -96,7 +155,7 @@ impl Attach for Network {
                 mtu: None,
             };
             let port = self
-                .vlan(nic.vlan.into())?
+                .vlan(nic.vlan)?
                 .attach_veth(&port_name(machine, nic), spec);
             self.keep(machine, nic.vlan, port.map_err(io::Error::other)?);
         }
@@ -104,24 +163,35 @@ impl Attach for Network {
     }
 
     fn detach(&self, machine: &str) {
-        let gone = self.ports().remove(machine);
+        let gone = lock(&self.ports).remove(machine);
         // Outside of the lock: taking interfaces down takes its time.
         drop(gone);
+    }
+
+    fn ground(&self) -> Option<Ground> {
+        Some(self.ground.clone())
+    }
+}
+
+impl Links for Network {
+    fn set_up(&self, machine: Option<&str>, vlan: Option<u32>, up: bool) {
+        let is_wanted = |name: &str| machine.is_none_or(|machine| machine == name);
+        let on_wanted = |number: u32| vlan.is_none_or(|vlan| vlan == number);
+        for (name, hung) in lock(&self.ports).iter() {
+            let hung = hung.iter().filter(|hung| on_wanted(hung.vlan));
+            for hung in hung.filter(|_| is_wanted(name)) {
+                hung.port.set_up(up);
+            }
+        }
+        for (name, doors) in lock(&self.doors).iter() {
+            let doors = doors.iter().filter(|door| on_wanted(door.vlan));
+            for door in doors.filter(|_| is_wanted(name)) {
+                door.door.set_up(up);
+            }
+        }
     }
 }
 
 fn port_name(machine: &str, nic: &NicSpec) -> String {
     format!("{machine}:{}", nic.name)
-}
-
-impl Links for Network {
-    fn set_up(&self, machine: Option<&str>, vlan: Option<u32>, up: bool) -> io::Result<()> {
-        let ports = self.ports();
-        let of_machine = |(name, _): &(&String, &Vec<Hung>)| machine.is_none_or(|it| it == *name);
-        let hung = ports.iter().filter(of_machine).flat_map(|(_, hung)| hung);
-        for hung in hung.filter(|hung| vlan.is_none_or(|vlan| vlan == hung.vlan)) {
-            hung.port.set_up(up);
-        }
-        Ok(())
-    }
 }

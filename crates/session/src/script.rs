@@ -16,6 +16,7 @@ use machinist_events::{Stream, What};
 use machinist_sys::process::{self, Child, Signal};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::net::unix::pipe;
@@ -41,7 +42,7 @@ const OUTPUT: Duration = Duration::from_millis(200);
 /// the package as `python -m machinist.run` would.
 const BOOTSTRAP: &str = "import sys
 sys.version_info < (3, 10) and sys.exit(213)
-sys.path[:] = [path for path in sys.path if path]
+sys.path[:] = [sys.argv.pop(1)] + [path for path in sys.path if path]
 from machinist.run import main
 sys.exit(main(sys.argv[1:]))";
 
@@ -109,6 +110,10 @@ impl Script<'_> {
             python: python.clone(),
             source,
         };
+        if self.terminal {
+            let status = self.at_terminal(&python, cancel, kill).await?;
+            return checked(status, python);
+        }
         let mut child = self.start(&python)?;
         self.processes.add(child.pid());
         let stdout = self.tell(child.stdout.take().map(OwnedFd::from), Stream::Stdout);
@@ -120,13 +125,34 @@ impl Script<'_> {
             drop(tokio::time::timeout(OUTPUT, &mut *task).await);
             task.abort();
         }
-        if status.code() == Some(TOO_OLD) {
-            return Err(ScriptError::OldPython(python));
-        }
-        Ok(status)
+        checked(status, python)
     }
 
-    fn start(&self, python: &Path) -> Result<Child, ScriptError> {
+    /// Runs it at our terminal, in our process group: Ctrl-C and Ctrl-Z reach it as they do in any
+    /// program.
+    async fn at_terminal(
+        &self,
+        python: &Path,
+        cancel: &Cancel,
+        kill: &Cancel,
+    ) -> Result<ExitStatus, ScriptError> {
+        let broken = |source| ScriptError::Process {
+            python: python.to_owned(),
+            source,
+        };
+        let mut command = self.command(python)?;
+        command
+            .stdin(Stdio::inherit())
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::inherit());
+        // Not by `sys::process`, which gives each child a group of its own. What is left of it when
+        // we are killed, the guard finds by its environment.
+        let child = command.spawn().map_err(broken)?;
+        self.processes.add(child.id());
+        watch_prompt(child, cancel, kill).await.map_err(broken)
+    }
+
+    fn command(&self, python: &Path) -> Result<Command, ScriptError> {
         let packages = self.session.join("python");
         python::write(&packages)?;
         // A missing script is a clear sentence here, and a traceback of our package there.
@@ -135,9 +161,9 @@ impl Script<'_> {
         command
             .arg("-c")
             .arg(BOOTSTRAP)
+            .arg(&packages)
             .arg(self.path)
             .current_dir(self.cwd)
-            .env("PYTHONPATH", &packages)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("PYTHONUTF8", "1")
             .env("MACHINIST_SESSION", self.socket)
@@ -148,7 +174,11 @@ impl Script<'_> {
         if let Some(out) = self.out {
             command.env("MACHINIST_OUT", out);
         }
-        process::spawn(command).map_err(|source| ScriptError::Process {
+        Ok(command)
+    }
+
+    fn start(&self, python: &Path) -> Result<Child, ScriptError> {
+        process::spawn(self.command(python)?).map_err(|source| ScriptError::Process {
             python: python.to_owned(),
             source,
         })
@@ -167,6 +197,14 @@ impl Script<'_> {
     }
 }
 
+/// Tells an old Python from a script that ended.
+fn checked(status: ExitStatus, python: PathBuf) -> Result<ExitStatus, ScriptError> {
+    if status.code() == Some(TOO_OLD) {
+        return Err(ScriptError::OldPython(python));
+    }
+    Ok(status)
+}
+
 async fn tell_lines(output: impl AsyncRead + Unpin, stream: Stream, log: Arc<Log>) {
     let mut reader = BufReader::new(output);
     let mut line = Vec::new();
@@ -177,14 +215,48 @@ async fn tell_lines(output: impl AsyncRead + Unpin, stream: Stream, log: Arc<Log
     }
 }
 
-/// Waits for the end of a script, and brings it about where that is wanted.
-async fn watch(mut child: Child, cancel: &Cancel, kill: &Cancel) -> io::Result<ExitStatus> {
-    let pidfd = child.as_fd().try_clone_to_owned()?;
+/// Ends when the process of a pidfd does.
+fn end_of(pidfd: OwnedFd) -> tokio::task::JoinHandle<()> {
     // A thread that waits in the kernel; it ends with the child, which nothing can keep alive.
-    let mut ended = tokio::task::spawn_blocking(move || {
+    tokio::task::spawn_blocking(move || {
         let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
         while rustix::event::poll(&mut polled, None) == Err(Errno::INTR) {}
-    });
+    })
+}
+
+/// Waits for the end of a script that a person types to. It is interrupted from the keyboard alone:
+/// `cancel` is for the end of the whole session.
+async fn watch_prompt(
+    mut child: std::process::Child,
+    cancel: &Cancel,
+    kill: &Cancel,
+) -> io::Result<ExitStatus> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("it has no process id"))?;
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    let mut ended = end_of(pidfd.try_clone()?);
+    tokio::select! {
+        _ = &mut ended => return child.wait(),
+        () = kill.cancelled() => {}
+        () = cancel.cancelled() => {
+            // As when its terminal goes; prompts keep their history then.
+            let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::HUP);
+            tokio::select! {
+                over = tokio::time::timeout(GRACE, &mut ended) => if over.is_ok() {
+                    return child.wait();
+                },
+                () = kill.cancelled() => {}
+            }
+        }
+    }
+    child.kill()?;
+    drop(ended.await);
+    child.wait()
+}
+
+/// Waits for the end of a script, and brings it about where that is wanted.
+async fn watch(mut child: Child, cancel: &Cancel, kill: &Cancel) -> io::Result<ExitStatus> {
+    let mut ended = end_of(child.as_fd().try_clone_to_owned()?);
     tokio::select! {
         _ = &mut ended => return child.wait(),
         () = kill.cancelled() => {}

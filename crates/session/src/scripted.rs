@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use machinist_lab::RunsAs;
-use machinist_machine::{Environment, Machine};
+use machinist_machine::{self as machine, Environment, Machine, ScriptSpec};
 use machinist_network::AttachError;
 use thiserror::Error;
 
 use crate::chain;
+use crate::client::LONGEST_SOCKET_PATH;
 use crate::control::Control;
 use crate::driver::DriverJob;
 use crate::hub::Adder;
@@ -22,6 +23,8 @@ use crate::state::{StateDir, StatePlaces};
 /// How long an agent, or a shell in its place, may take to answer. NixOS' driver waits for ever,
 /// and images of its tests boot long where they are emulated.
 const START: Duration = Duration::from_secs(3600);
+/// Room for the names of sockets in a machine's directory, in bytes.
+pub(crate) const SOCKET_NAMES: usize = "/longest-name".len();
 /// The longest name: that of a host, on Linux.
 const LONGEST_NAME: usize = 64;
 
@@ -36,6 +39,12 @@ pub enum ScriptedError {
         "{0:?} cannot be the name of a machine: letters, digits, dots, dashes and underscores can"
     )]
     Name(String),
+    /// Its sockets would have paths that no socket can have.
+    #[error(
+        "{} is too long a path for the sockets of a machine, which have {LONGEST_SOCKET_PATH} \
+         bytes: a shorter name or runtime directory helps", .0.display()
+    )]
+    TooLong(PathBuf),
     /// Its place on a VLAN.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -50,7 +59,6 @@ pub(crate) struct ScriptPlan {
     command: String,
     state: Mutex<Arc<StateDir>>,
     places: Arc<StatePlaces>,
-    keep_state: bool,
     /// The directories that serve the VDE protocol, by the VLANs' numbers.
     vlan_sockets: BTreeMap<u32, PathBuf>,
     /// Whether there is a display for windows.
@@ -63,6 +71,10 @@ impl ScriptPlan {
             ScriptKind::Vm => RunsAs::Vm,
             ScriptKind::Container => RunsAs::Container,
         }
+    }
+
+    pub(crate) fn is_vm(&self) -> bool {
+        self.kind == ScriptKind::Vm
     }
 
     /// Where it keeps its state.
@@ -84,18 +96,29 @@ impl ScriptPlan {
     }
 
     /// The machine, which is off.
-    pub(crate) fn make(&self, _environment: Environment) -> Result<Machine, Fault> {
-        Err(Fault::machinery(format!(
-            "{}: start scripts cannot be run yet ({:?} {} {:?} {:?} {})",
-            self.name, self.kind, self.command, self.vlan_sockets, self.keep_state, self.display
-        )))
+    pub(crate) fn make(&self, environment: Environment) -> Result<Machine, Fault> {
+        let spec = ScriptSpec {
+            name: self.name.clone(),
+            kind: match self.kind {
+                ScriptKind::Vm => machine::ScriptKind::Vm,
+                ScriptKind::Container => machine::ScriptKind::Container,
+            },
+            command: self.command.clone(),
+            state_dir: self.state_dir(),
+            shared_dir: self.shared_dir().to_owned(),
+            // What was there before is gone already, if it is not to be kept.
+            keep_state: true,
+            vlan_sockets: self.vlan_sockets.clone(),
+            display: self.display,
+            start_within: START,
+        };
+        Machine::scripted(spec, environment).map_err(|error| Fault::machinery(chain::text(&error)))
     }
 }
 
 /// Makes machines of start scripts, for one session.
 pub(crate) struct ScriptFarm {
     places: Arc<StatePlaces>,
-    vlans: Vec<u32>,
     display: bool,
     ground: Arc<Ground>,
 }
@@ -105,7 +128,6 @@ impl ScriptFarm {
     pub(crate) fn new(job: &DriverJob, ground: Arc<Ground>) -> Result<Self, ScriptedError> {
         Ok(Self {
             places: Arc::new(StatePlaces::open(&job.state_root, &job.shared_dir())?),
-            vlans: job.vlans.clone(),
             display: job.display,
             ground,
         })
@@ -122,16 +144,19 @@ impl ScriptFarm {
         if !is_name(name) {
             return Err(ScriptedError::Name(name.to_owned()));
         }
-        let vlans = self.vlans.iter().copied();
+        // Now, and not when the machine starts.
+        let own = self.ground.directory.join(name);
+        if own.as_os_str().len() + SOCKET_NAMES > LONGEST_SOCKET_PATH {
+            return Err(ScriptedError::TooLong(own));
+        }
         let plan = ScriptPlan {
             name: name.to_owned(),
             kind,
             command: command.to_owned(),
             state: Mutex::new(self.places.of(name, keep_state)?),
             places: Arc::clone(&self.places),
-            keep_state,
             vlan_sockets: match kind {
-                ScriptKind::Vm => self.ground.network.doors(name, vlans)?,
+                ScriptKind::Vm => self.ground.network.open_doors(name)?,
                 ScriptKind::Container => BTreeMap::new(),
             },
             display: self.display,

@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use rustix::fs::{FlockOperation, IFlags, Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::path_error::{At, PathError};
@@ -107,46 +107,25 @@ fn make(path: &Path) -> Result<(), PathError> {
 fn empty(path: &Path) -> Result<(), PathError> {
     for entry in fs::read_dir(path).at("list", path)? {
         let entry = entry.at("list", path)?.path();
-        let removed = remove(&entry);
-        if removed.is_err() {
-            // systemd makes /var/empty immutable.
-            release(&entry);
-            remove(&entry).at("remove", &entry)?;
-        }
+        remove(&entry).at("remove", &entry)?;
     }
     Ok(())
 }
 
 fn remove(path: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() {
-        fs::remove_dir_all(path)
+        // NixOS makes /var/empty immutable.
+        machinist_machine::leftovers::remove_tree(path)
     } else {
         fs::remove_file(path)
-    }
-}
-
-/// Takes the immutable flag from all directories of a tree that have it. What cannot be done here
-/// is told by the removal that comes after.
-fn release(path: &Path) {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let Ok(directory) = rustix::fs::open(path, flags, Mode::empty()) else {
-        return;
-    };
-    if let Ok(set) = rustix::fs::ioctl_getflags(&directory)
-        && set.contains(IFlags::IMMUTABLE)
-    {
-        let _ = rustix::fs::ioctl_setflags(&directory, set - IFlags::IMMUTABLE);
-    }
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            release(&entry.path());
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+
+    use rustix::fs::IFlags;
 
     use super::*;
 

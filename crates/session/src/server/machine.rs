@@ -1,7 +1,6 @@
 //! What a machine is, and what can be done to its hardware.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use futures_util::StreamExt;
 use serde_json::Value;
@@ -12,7 +11,6 @@ use super::files;
 use super::parts::Parts;
 use super::telling::done;
 use super::verbs::{nothing, value};
-use crate::chain;
 use crate::control::Control;
 use crate::hub::{Hub, NewMachine};
 use crate::protocol::{Added, Data, Description, Fault, Part, ScriptKind, Verb};
@@ -158,15 +156,10 @@ async fn link(
         None => hub.all().into_iter().map(|(_, machine)| machine).collect(),
     };
     if let Some(links) = hub.links.clone() {
-        let pulled = tokio::task::spawn_blocking(move || {
-            links
-                .set_up(machine.as_deref(), vlan, up)
-                .map_err(|error| Fault::machinery(chain::text(&error)))
-        });
-        pulled.await.map_err(Fault::machinery)??;
+        let pulled =
+            tokio::task::spawn_blocking(move || links.set_up(machine.as_deref(), vlan, up));
+        pulled.await.map_err(Fault::machinery)?;
     }
-    for machine in machines.iter().map(Arc::clone) {
-        machine.carrier(vlan, up).await?;
-    }
-    Ok(())
+    let carriers = machines.iter().map(|machine| machine.carrier(vlan, up));
+    futures_util::future::try_join_all(carriers).await.map(drop)
 }

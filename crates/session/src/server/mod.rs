@@ -5,6 +5,7 @@ mod connection;
 mod dial;
 mod files;
 mod forward;
+mod life;
 mod machine;
 mod output;
 mod parts;

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::connection::Word;
 use super::parts::Parts;
-use super::{commands, files, forward, machine, telling, waits};
+use super::{commands, files, forward, life, machine, telling, waits};
 use crate::hub::Hub;
 use crate::pause;
 use crate::protocol::{Fault, Verb};
@@ -21,35 +21,12 @@ pub(super) async fn perform(
 ) -> Result<Value, Fault> {
     match verb {
         Verb::Status => value(&hub.status()),
-        Verb::Start {
-            machines,
-            wait,
-            allow_reboot,
-        } => nothing(start(hub, &machines, wait, allow_reboot).await),
-        Verb::Shutdown { machine, timeout } => {
-            let within = hub.limit(timeout)?;
-            nothing(hub.machine(&machine)?.shutdown(within).await)
-        }
-        Verb::Crash { machine } => nothing(hub.machine(&machine)?.crash().await),
-        Verb::Reboot { machine } => nothing(hub.machine(&machine)?.reboot().await),
-        Verb::WaitShutdown { machine, timeout } => {
-            let within = hub.limit(timeout)?;
-            let control = hub.machine(&machine)?;
-            let off = control.wait_shutdown();
-            nothing(
-                hub.waiting(&machine, "the machine to be off", within, off)
-                    .await,
-            )
-        }
-        Verb::WaitReady { machine, timeout } => {
-            let within = hub.limit(timeout)?;
-            let control = hub.machine(&machine)?;
-            let ready = control.ready();
-            nothing(
-                hub.waiting(&machine, "the machine to be ready", within, ready)
-                    .await,
-            )
-        }
+        Verb::Start { .. }
+        | Verb::Shutdown { .. }
+        | Verb::Crash { .. }
+        | Verb::Reboot { .. }
+        | Verb::WaitShutdown { .. }
+        | Verb::WaitReady { .. } => nothing(life::perform(hub, verb).await),
         Verb::Execute { .. } | Verb::Retry { .. } | Verb::Spawn { .. } => {
             value(&commands::perform(hub, verb, parts, words).await?)
         }
@@ -94,32 +71,6 @@ pub(super) async fn perform(
         | Verb::Shell { .. }
         | Verb::Dial { .. } => Err(Fault::usage("this cannot be asked here")),
     }
-}
-
-/// Begins to start machines; with `wait`, waits until they are up.
-async fn start(
-    hub: &Hub,
-    names: &[String],
-    wait: bool,
-    allow_reboot: Option<bool>,
-) -> Result<(), Fault> {
-    let mut machines = Vec::new();
-    if names.is_empty() {
-        machines.extend(hub.all().into_iter().map(|(_, machine)| machine));
-    }
-    for name in names {
-        machines.push(hub.machine(name)?);
-    }
-    if wait {
-        let starts = machines.iter().map(|machine| machine.start(allow_reboot));
-        futures_util::future::try_join_all(starts).await?;
-    } else {
-        for machine in machines {
-            // Who needs the machine gets to know that it did not start.
-            hub.detach(async move { drop(machine.start(allow_reboot).await) });
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn value<T: Serialize>(answer: &T) -> Result<Value, Fault> {

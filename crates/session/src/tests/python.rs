@@ -10,7 +10,15 @@ async fn the_packages_own_tests_pass() {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python");
     let here = Here::new().await;
     let ran = tokio::process::Command::new("python3")
-        .args(["-m", "unittest", "discover", "-s", "tests", "-p", "test_session*.py"])
+        .args([
+            "-m",
+            "unittest",
+            "discover",
+            "-s",
+            "tests",
+            "-p",
+            "test_session*.py",
+        ])
         .current_dir(&python)
         .env("MACHINIST_TEST_SESSION", &here.socket)
         .env("PYTHONPATH", &python)

@@ -1,0 +1,330 @@
+//! What the session protocol can ask of a machine, done.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::BoxStream;
+use machinist_guest::Agent;
+use machinist_lab::{Ready, RunsAs};
+use machinist_machine::{Attach, Boot, Console, Machine, State};
+use serde_json::Value;
+
+use super::{FOREVER, Recipe, SessionMachine, fault};
+use crate::chain;
+use crate::control::{Control, Doing, Places};
+use crate::hardware;
+use crate::protocol::Fault;
+use crate::readiness;
+
+/// How long a machine whose agent has gone may take to notice why.
+const NOTICE: Duration = Duration::from_secs(2);
+/// How long a machine may take to power off before it is killed, where nobody says.
+const POWER_OFF: Duration = Duration::from_secs(90);
+
+impl Control for SessionMachine {
+    fn kind(&self) -> &'static str {
+        match self.runs_as() {
+            RunsAs::Vm => "vm",
+            RunsAs::Container => "container",
+        }
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        match &self.recipe {
+            Recipe::Lab { plan, .. } => plan.addresses(),
+            Recipe::Script(_) => Vec::new(),
+        }
+    }
+
+    fn env(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        match &self.recipe {
+            Recipe::Lab { env, .. } => env,
+            Recipe::Script(_) => &NONE,
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        let state = self
+            .made()
+            .map(|machine| machine.status().borrow().state.clone());
+        match state {
+            None | Some(State::Off) => "off",
+            Some(State::Starting | State::Rebooting) => "starting",
+            Some(State::Up) => "up",
+            Some(State::Ready) => "ready",
+            Some(State::Silent | State::Stopping) => "stopping",
+            Some(State::Failed { .. }) => "failed",
+        }
+    }
+
+    fn prepare(&self) -> Doing<'_, ()> {
+        Box::pin(async { self.machine().await.map(drop) })
+    }
+
+    fn start(&self, allow_reboot: Option<bool>) -> Doing<'_, Agent> {
+        Box::pin(async move { Ok(self.started(true, allow_reboot).await?.1) })
+    }
+
+    fn agent(&self) -> Doing<'_, Agent> {
+        Box::pin(self.settled())
+    }
+
+    fn ready(&self) -> Doing<'_, ()> {
+        Box::pin(async {
+            let (machine, agent) = self.started(false, None).await?;
+            if self.ground.boot == Boot::Agent {
+                return Ok(());
+            }
+            match self.recipe.ready() {
+                Ready::Agent => Ok(()),
+                Ready::System => machine.ready(FOREVER).await.map_err(|error| fault(&error)),
+                Ready::Unit(name) => readiness::unit(&agent, name, None, &mut |_| {}).await,
+                Ready::Command(command) => {
+                    readiness::command(&self.settled().await?, command).await
+                }
+            }
+        })
+    }
+
+    fn shutdown(&self, within: Option<Duration>) -> Doing<'_, ()> {
+        Box::pin(async move {
+            let Some(machine) = self.made() else {
+                return Ok(());
+            };
+            if machine.status().borrow().state == State::Off {
+                return Ok(());
+            }
+            let within = within.unwrap_or(match self.recipe {
+                Recipe::Lab { .. } => POWER_OFF,
+                // NixOS' driver waits for ever.
+                Recipe::Script(_) => FOREVER,
+            });
+            machine
+                .shutdown(within)
+                .await
+                .map_err(|error| fault(&error))
+        })
+    }
+
+    fn crash(&self) -> Doing<'_, ()> {
+        Box::pin(async {
+            match self.made() {
+                None => Ok(()),
+                Some(machine) => machine.crash().await.map_err(|error| fault(&error)),
+            }
+        })
+    }
+
+    fn reboot(&self) -> Doing<'_, ()> {
+        Box::pin(async {
+            let machine = self.running()?;
+            let mut status = machine.status();
+            let boots = status.borrow().boots;
+            let back = machine.reboot();
+            if matches!(self.recipe, Recipe::Lab { .. }) {
+                return back.await.map_err(|error| fault(&error));
+            }
+            // As NixOS' driver does it: what a system asks on its way, such as a passphrase, the
+            // script answers after this.
+            let left = status.wait_for(|now| !now.state.answers() || now.boots > boots);
+            tokio::select! {
+                back = back => back.map_err(|error| fault(&error)),
+                _ = left => Ok(()),
+            }
+        })
+    }
+
+    fn wait_shutdown(&self) -> Doing<'_, ()> {
+        Box::pin(async {
+            match self.made() {
+                None => Ok(()),
+                Some(machine) => {
+                    let off = machine.wait_for_shutdown(FOREVER).await;
+                    off.map_err(|error| fault(&error))
+                }
+            }
+        })
+    }
+
+    fn why_lost(&self) -> Pin<Box<dyn Future<Output = Option<String>> + Send + '_>> {
+        Box::pin(async {
+            let machine = self.made()?;
+            let mut status = machine.status();
+            let before = status.borrow().boots;
+            let gone = status.wait_for(|status| {
+                let known = !status.state.answers() && status.state != State::Silent;
+                known || status.boots > before
+            });
+            // One that neither goes on nor off within this time is told as it is.
+            drop(tokio::time::timeout(NOTICE, gone).await);
+            let status = machine.status().borrow().clone();
+            let name = self.name();
+            Some(match status.state {
+                State::Failed { reason } => format!("{name}: {reason}"),
+                State::Off | State::Stopping => format!("{name} went off"),
+                State::Rebooting | State::Starting => format!("{name} restarted"),
+                State::Up | State::Ready if status.boots > before => format!("{name} restarted"),
+                State::Up | State::Ready | State::Silent => {
+                    format!("{name} no longer answers")
+                }
+            })
+        })
+    }
+
+    fn end(&self, grace: Option<Duration>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            let Some(machine) = self.made() else {
+                return;
+            };
+            if machine.status().borrow().state == State::Off {
+                return;
+            }
+            // What does not go by asking is killed; of a machine that has failed the rest is waited
+            // for.
+            match grace {
+                Some(grace) => drop(machine.shutdown(grace).await),
+                None => drop(machine.crash().await),
+            }
+        })
+    }
+
+    fn launch(&self, allow_reboot: Option<bool>) -> Doing<'_, ()> {
+        Box::pin(async move {
+            // Of a lab's machine it is the image that takes long, and nobody speaks to its QEMU.
+            if matches!(self.recipe, Recipe::Lab { .. }) {
+                return Ok(());
+            }
+            let machine = self.machine().await?;
+            let launched = machine.launch(self.options(allow_reboot)).await;
+            launched.map_err(|error| fault(&error))?;
+            self.tape(&machine).await;
+            Ok(())
+        })
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.made()?.pid()
+    }
+
+    fn switch_root(&self) -> Doing<'_, ()> {
+        Box::pin(async {
+            let machine = self.machine().await?;
+            let switched = machine.switch_root(FOREVER).await;
+            switched.map_err(|error| fault(&error))
+        })
+    }
+
+    fn monitor(&self, command: String) -> Doing<'_, String> {
+        Box::pin(async move {
+            let answer = self.running()?.monitor(&command).await;
+            answer.map_err(|error| fault(&error))
+        })
+    }
+
+    fn qmp(&self, command: String, arguments: Value) -> Doing<'_, Value> {
+        Box::pin(async move { hardware::qmp(&self.running()?, &command, &arguments).await })
+    }
+
+    fn qmp_events(&self) -> Doing<'_, BoxStream<'static, Value>> {
+        Box::pin(async {
+            let machine = self.running()?;
+            machine.qmp().await.map_err(|error| fault(&error))?;
+            Ok(self.tape.play())
+        })
+    }
+
+    fn screenshot(&self) -> Doing<'_, Vec<u8>> {
+        Box::pin(async {
+            let picture = self.running()?.screenshot().await;
+            picture.map_err(|error| fault(&error))
+        })
+    }
+
+    fn console_send(&self, bytes: Vec<u8>) -> Doing<'_, ()> {
+        Box::pin(async move {
+            let sent = self.running()?.console_send(&bytes).await;
+            sent.map_err(|error| fault(&error))
+        })
+    }
+
+    fn carrier(&self, vlan: Option<u32>, up: bool) -> Doing<'_, ()> {
+        Box::pin(async move {
+            let Recipe::Script(script) = &self.recipe else {
+                return Ok(());
+            };
+            let Some(machine) = self.made() else {
+                return Ok(());
+            };
+            let network = Arc::clone(&self.ground.network);
+            if script.is_vm() {
+                if machine.status().borrow().state.is_over() {
+                    return Ok(());
+                }
+                let wanted = |door: &Path| {
+                    let number = network.vlan_of_door(&script.name, door);
+                    number.is_some() && (vlan.is_none() || vlan == number)
+                };
+                return hardware::set_carrier(&machine, wanted, up).await;
+            }
+            let Some(leader) = machine.leader() else {
+                return Ok(());
+            };
+            let Some(ground) = network.ground() else {
+                return Ok(());
+            };
+            let set = tokio::task::spawn_blocking(move || ground.set_links(leader, vlan, up));
+            let set = set.await.map_err(Fault::machinery)?;
+            set.map_err(|error| Fault::machinery(chain::text(&error)))
+        })
+    }
+
+    fn set_state_dir(&self, path: PathBuf) -> Doing<'_, ()> {
+        Box::pin(async move {
+            let Recipe::Script(script) = &self.recipe else {
+                return Err(Fault::usage("only machines of start scripts keep a state"));
+            };
+            let _making = self.making.lock().await;
+            let mut machine = self.cell();
+            let is_off = |machine: &Machine| machine.status().borrow().state.is_over();
+            if !machine.as_ref().is_none_or(is_off) {
+                let name = self.name();
+                return Err(Fault::usage(format!("{name} runs, in its state directory")));
+            }
+            let set = script.set_state_dir(&path);
+            set.map_err(|error| Fault::usage(chain::text(&error)))?;
+            // The next start makes it anew, there.
+            *machine = None;
+            Ok(())
+        })
+    }
+
+    fn published(&self) -> Vec<String> {
+        let Some(machine) = self.made() else {
+            return Vec::new();
+        };
+        let status = machine.status();
+        let published = status.borrow().published.clone();
+        published.iter().map(ToString::to_string).collect()
+    }
+
+    fn places(&self) -> Places {
+        match &self.recipe {
+            Recipe::Lab { plan, .. } => Places {
+                state: self.ground.directory.join(&plan.name),
+                shared: None,
+            },
+            Recipe::Script(script) => Places {
+                state: script.state_dir(),
+                shared: Some(script.shared_dir().to_owned()),
+            },
+        }
+    }
+
+    fn console(&self) -> Doing<'_, Console> {
+        Box::pin(async { Ok(self.machine().await?.console().clone()) })
+    }
+}

@@ -1,0 +1,264 @@
+//! The machines of a session.
+
+mod control;
+mod tell;
+
+pub(crate) use tell::fault;
+use tell::reporter;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use machinist_guest::Agent;
+use machinist_lab::{Ready, RunsAs};
+use machinist_machine::{
+    Accel, AgentBinary, Attach, Boot, Environment, Machine, MachineError, StartOptions, State,
+    Verdicts,
+};
+
+use crate::chain;
+use crate::hardware::Tape;
+use crate::images::Images;
+use crate::log::Log;
+use crate::network::Network;
+use crate::plan::MachinePlan;
+use crate::protocol::Fault;
+use crate::readiness;
+use crate::scripted::ScriptPlan;
+
+/// Longer than any machine lives, for waits whose limit others keep.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// What the machines of a session share.
+pub(crate) struct Ground {
+    pub(crate) images: Images,
+    pub(crate) log: Arc<Log>,
+    pub(crate) network: Arc<Network>,
+    pub(crate) exe: PathBuf,
+    pub(crate) agent: AgentBinary,
+    pub(crate) verdicts: Verdicts,
+    pub(crate) accel: Accel,
+    pub(crate) boot: Boot,
+    /// The directory of the machines' directories.
+    pub(crate) directory: PathBuf,
+    pub(crate) hidden: Vec<PathBuf>,
+}
+
+/// What a machine is made from.
+pub(crate) enum Recipe {
+    /// What a lab says of it.
+    Lab {
+        plan: Box<MachinePlan>,
+        env: BTreeMap<String, String>,
+        ready: Ready,
+    },
+    /// A start script.
+    Script(ScriptPlan),
+}
+
+impl Recipe {
+    fn ready(&self) -> &Ready {
+        match self {
+            Self::Lab { ready, .. } => ready,
+            Self::Script(_) => &Ready::System,
+        }
+    }
+
+    /// Whether a restart of the machine's own is one, where nobody says.
+    fn may_restart(&self) -> bool {
+        matches!(self, Self::Lab { .. })
+    }
+}
+
+/// A machine of a session. It is made, and its image, when it is first needed.
+pub(crate) struct SessionMachine {
+    recipe: Recipe,
+    ground: Arc<Ground>,
+    machine: Mutex<Option<Machine>>,
+    /// Held by who makes it.
+    making: tokio::sync::Mutex<()>,
+    /// What its QEMU has told, and the process that tells it.
+    tape: Arc<Tape>,
+    taped: Mutex<Option<u32>>,
+    /// The boot in which commands could count on the machine's system, counted from 1.
+    settled: AtomicU64,
+}
+
+impl SessionMachine {
+    pub(crate) fn new(recipe: Recipe, ground: Arc<Ground>) -> Self {
+        Self {
+            recipe,
+            ground,
+            machine: Mutex::new(None),
+            making: tokio::sync::Mutex::new(()),
+            tape: Arc::default(),
+            taped: Mutex::new(None),
+            settled: AtomicU64::new(0),
+        }
+    }
+
+    /// The machine, if it has been made.
+    fn made(&self) -> Option<Machine> {
+        self.cell().clone()
+    }
+
+    fn cell(&self) -> MutexGuard<'_, Option<Machine>> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn machine(&self) -> Result<Machine, Fault> {
+        if let Some(machine) = self.made() {
+            return Ok(machine);
+        }
+        let _making = self.making.lock().await;
+        if let Some(machine) = self.made() {
+            return Ok(machine);
+        }
+        let machine = self.make().await?;
+        *self.cell() = Some(machine.clone());
+        Ok(machine)
+    }
+
+    fn name(&self) -> &str {
+        match &self.recipe {
+            Recipe::Lab { plan, .. } => &plan.name,
+            Recipe::Script(script) => &script.name,
+        }
+    }
+
+    fn runs_as(&self) -> RunsAs {
+        match &self.recipe {
+            Recipe::Lab { plan, .. } => plan.runs_as,
+            Recipe::Script(script) => script.runs_as(),
+        }
+    }
+
+    async fn make(&self) -> Result<Machine, Fault> {
+        let ground = &self.ground;
+        let environment = Environment {
+            dir: ground.directory.join(self.name()),
+            exe: ground.exe.clone(),
+            agent: ground.agent.clone(),
+            attach: Arc::clone(&ground.network) as Arc<dyn Attach>,
+            report: reporter(Arc::clone(&ground.log), self.name().to_owned()),
+            verdicts: ground.verdicts.clone(),
+            hidden: ground.hidden.clone(),
+        };
+        match &self.recipe {
+            Recipe::Lab { plan, .. } => {
+                let image = ground.images.get(&plan.image, plan.want).await?;
+                let boot = match plan.runs_as {
+                    RunsAs::Vm => ground.boot,
+                    // A container's init is its own in any case; commands just do not wait for it.
+                    RunsAs::Container => Boot::System,
+                };
+                let spec = plan.spec(image, ground.accel, boot);
+                Machine::new(spec, environment)
+                    .map_err(|error| Fault::machinery(chain::text(&error)))
+            }
+            Recipe::Script(script) => {
+                if script.runs_as() == RunsAs::Container {
+                    let network = Arc::clone(&ground.network);
+                    let laid = tokio::task::spawn_blocking(move || network.lay_ground());
+                    let laid = laid.await.map_err(Fault::machinery)?;
+                    laid.map_err(|error| Fault::machinery(chain::text(&error)))?;
+                }
+                script.make(environment)
+            }
+        }
+    }
+
+    /// Its agent, after its start where it is off. A machine that has failed stays so, unless it is
+    /// asked to start in so many words: what comes later must not hide the failure.
+    async fn started(
+        &self,
+        anew: bool,
+        allow_reboot: Option<bool>,
+    ) -> Result<(Machine, Agent), Fault> {
+        let options = self.options(allow_reboot);
+        let machine = self.machine().await?;
+        if !anew && matches!(machine.status().borrow().state, State::Failed { .. }) {
+            return Err(match machine.agent() {
+                Err(error) => fault(&error),
+                Ok(_) => Fault::machinery(format!("{} has failed", self.name())),
+            });
+        }
+        let mut status = machine.status();
+        // So it is for almost every command, which need not ask the machine's task then.
+        if status.borrow().state.answers()
+            && let Ok(agent) = machine.agent()
+        {
+            return Ok((machine, agent));
+        }
+        // A machine that leaves just now is waited for, and started again if it went off.
+        loop {
+            let leaving = matches!(
+                status.borrow_and_update().state,
+                State::Silent | State::Rebooting | State::Stopping
+            );
+            if !leaving {
+                if matches!(self.recipe, Recipe::Script(_)) {
+                    // What its QEMU tells is recorded from the first moment on. Why it does not
+                    // start, the next line says.
+                    drop(machine.launch(options).await);
+                    self.tape(&machine).await;
+                }
+                match machine.start(options).await {
+                    Err(MachineError::Refused { .. }) => {}
+                    Err(error) => return Err(fault(&error)),
+                    Ok(()) => {
+                        if let Ok(agent) = machine.agent() {
+                            return Ok((machine, agent));
+                        }
+                    }
+                }
+            }
+            if status.changed().await.is_err() {
+                return Err(Fault::machinery(format!("{} is gone", self.name())));
+            }
+        }
+    }
+
+    async fn settled(&self) -> Result<Agent, Fault> {
+        let (machine, agent) = self.started(false, None).await?;
+        let status = machine.status().borrow().clone();
+        // The shell of a script's VM comes when its system wants that.
+        let is_settled = matches!(&self.recipe, Recipe::Script(script) if script.is_vm());
+        if self.ground.boot == Boot::System
+            && !is_settled
+            && status.state != State::Ready
+            && self.settled.load(Ordering::Relaxed) != status.boots
+        {
+            readiness::commands_work(&machine, &agent).await;
+            self.settled.store(status.boots, Ordering::Relaxed);
+        }
+        Ok(agent)
+    }
+
+    fn options(&self, allow_reboot: Option<bool>) -> StartOptions {
+        StartOptions {
+            may_restart: allow_reboot.unwrap_or_else(|| self.recipe.may_restart()),
+        }
+    }
+
+    /// Records what the machine's QEMU tells, once for each of its starts.
+    async fn tape(&self, machine: &Machine) {
+        let Ok(qmp) = machine.qmp().await else {
+            return;
+        };
+        let pid = machine.pid();
+        let mut taped = self.taped.lock().unwrap_or_else(PoisonError::into_inner);
+        if *taped != pid {
+            *taped = pid;
+            self.tape.record(&qmp);
+        }
+    }
+
+    fn running(&self) -> Result<Machine, Fault> {
+        self.made()
+            .ok_or_else(|| Fault::usage(format!("{} is off", self.name())))
+    }
+}
