@@ -20,8 +20,8 @@ pub(super) async fn perform(hub: &Hub, verb: Verb) -> Result<(), Fault> {
             let within = hub.limit(timeout)?;
             let control = hub.machine(&machine)?;
             let off = control.wait_shutdown();
-            (hub.waiting(&machine, "the machine to be off", within, off)
-                .await,)
+            hub.waiting(&machine, "the machine to be off", within, off)
+                .await
         }
         Verb::WaitReady { machine, timeout } => {
             let within = hub.limit(timeout)?;
