@@ -25,6 +25,7 @@ mod nspawn;
 mod origin;
 mod path_error;
 mod picture;
+pub mod probe;
 mod publish;
 mod qemu;
 mod reach;

@@ -159,8 +159,8 @@ fn cgroups() -> Result<(), PathError> {
     fs::remove_dir(&tried).path(&tried)
 }
 
-/// systemd-nspawn wants to know on what it runs.
-fn etc() -> Result<(), PathError> {
+/// `/etc/os-release` and `/etc/machine-id`: systemd-nspawn wants to know on what it runs.
+pub(crate) fn etc() -> Result<(), PathError> {
     let etc = Path::new("/etc");
     let (release, id) = (etc.join("os-release"), etc.join("machine-id"));
     let has_id = fs::read(&id).is_ok_and(|id| !id.is_empty());
@@ -185,7 +185,7 @@ fn etc() -> Result<(), PathError> {
 
 /// Terminal devices of our own, so that a host without (a build sandbox may have `/dev/ptmx`, but
 /// nothing on `/dev/pts`) does as well as any other.
-fn terminals() -> Result<(), PathError> {
+pub(crate) fn terminals() -> Result<(), PathError> {
     let (dev, instances, multiplexer) = (
         Path::new("/dev"),
         Path::new("/dev/pts"),

@@ -28,6 +28,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::plan::{Plan, STAGE, Said, order, staged_volume};
+use crate::ground::lay;
 use crate::mounts::{bind, handle, keep_to_ourselves, magic, make_dir, mount};
 use crate::path_error::{PathContext, PathError};
 
@@ -195,7 +196,9 @@ fn prepare(plan: &Plan) -> Result<(), LaunchError> {
     }
     lay_over(&lower, plan)?;
     write_identity(plan)?;
-    private_terminals();
+    // Where these cannot be had, nspawn tries what the host has, and says what it misses.
+    drop(lay::terminals());
+    drop(lay::etc());
     unified_cgroups();
     Ok(())
 }
@@ -279,23 +282,6 @@ fn write_identity(plan: &Plan) -> Result<(), PathError> {
             .path(&path)?;
     }
     Ok(())
-}
-
-/// A terminal device of our own for the container's console, so that a host without one (a build
-/// sandbox has `/dev/ptmx`, but nothing on `/dev/pts`) does as well as any other. Where this cannot
-/// be had, nspawn tries the host's and says what it misses.
-fn private_terminals() {
-    let (instances, multiplexer) = (Path::new("/dev/pts"), Path::new("/dev/ptmx"));
-    drop(fs::create_dir_all(instances));
-    let options = "newinstance,ptmxmode=0666,mode=0620,gid=5";
-    if mount("devpts", instances, "devpts", options).is_err() {
-        return;
-    }
-    if !multiplexer.exists() {
-        drop(std::os::unix::fs::symlink("pts/ptmx", multiplexer));
-    } else if let Ok(own) = handle(&instances.join("ptmx")) {
-        drop(bind(&own, multiplexer));
-    }
 }
 
 /// nspawn looks for cgroup2 at its usual place; a host with the older layout has it elsewhere.

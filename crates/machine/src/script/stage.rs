@@ -129,15 +129,22 @@ fn enter(stage: &Stage) -> Result<(), StageError> {
 fn tidy(name: &str) {
     // All of this is usually not there; and what cannot be removed, the script complains of.
     drop(fs::remove_file(format!("/run/netns/nixos-nspawn-{name}")));
-    let prefix = format!("{name}-");
     let Ok(mut netlink) = Netlink::open() else {
         return;
     };
     for link in netlink.links().unwrap_or_default() {
-        if link.name.starts_with(&prefix) {
+        if is_outer_end(&link.name, name) {
             drop(netlink.delete(link.index));
         }
     }
+}
+
+/// Whether `link` is `NAME-eth1` or so. What is `web-1-eth1` is another machine's than `web`'s.
+fn is_outer_end(link: &str, machine: &str) -> bool {
+    let inner = link
+        .strip_prefix(machine)
+        .and_then(|rest| rest.strip_prefix('-'));
+    inner.is_some_and(|inner| !inner.is_empty() && !inner.contains('-'))
 }
 
 /// Runs the script to its end.
@@ -207,4 +214,18 @@ fn obey(mut engine: &UnixStream, script: &Child) -> Result<(), StageError> {
         script.signal(Signal::TERM).map_err(StageError::Engine)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_belong_to_one_machine() {
+        assert!(is_outer_end("web-eth1", "web"));
+        assert!(is_outer_end("web-1-eth1", "web-1"));
+        assert!(!is_outer_end("web-1-eth1", "web"));
+        assert!(!is_outer_end("web2-eth1", "web"));
+        assert!(!is_outer_end("br1", "br1"));
+    }
 }

@@ -39,6 +39,18 @@ pub fn complete() -> Result<(), Failed> {
     Ok(())
 }
 
+/// Where there are neither terminals nor a name for the system, the ground has its own.
+pub fn bare() -> Result<(), Failed> {
+    let bare = "set -e
+        mkdir -p /run/bare && touch /run/bare/null && mount --bind /dev/null /run/bare/null
+        mount -t tmpfs none /dev && touch /dev/null && mount --bind /run/bare/null /dev/null
+        mount -t tmpfs none /etc
+        umount /run/bare/null && rm -r /run/bare
+        exec \"$0\" \"$@\"";
+    let lacks = lacking(&["unshare", "--mount", "sh", "-c", bare])?;
+    check(lacks.is_empty(), lacks)
+}
+
 /// All that is lacking is named at once.
 pub fn lacks() -> Result<(), Failed> {
     let ordinary = lacking(&["setpriv", "--reuid=65534", "--clear-groups"])?;

@@ -44,6 +44,7 @@ const CONTAINERS: &[(&str, Test)] = &[
     ("a_killed_owner_leaves_no_container", leftovers::container),
     ("a_killed_owner_leaves_no_script", leftovers::script),
     ("ground_is_complete_for_root", ground::complete),
+    ("ground_on_a_bare_root", ground::bare),
     ("ground_names_what_is_lacking", ground::lacks),
     ("script_containers_live_on_one_wire", script_container::life),
     ("script_container_restarts", script_container::restarts),
