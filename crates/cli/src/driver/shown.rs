@@ -40,6 +40,7 @@ impl Shown {
         let colour = anstream::AutoStream::choice(&stderr) != anstream::ColorChoice::Never;
         let mut report = DriverReport::new(call.level)
             .in_build(environment.in_build)
+            .interactive(job.interactive)
             .with_terminal(stderr, io::stdout(), colour);
         if let Some(path) = &environment.logfile {
             let cannot = |error| {

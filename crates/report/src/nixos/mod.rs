@@ -56,6 +56,13 @@ impl DriverReport {
         self
     }
 
+    /// A person types: how long that took, and that all went well, is nothing to be told.
+    #[must_use]
+    pub fn interactive(mut self, interactive: bool) -> Self {
+        self.narrator.interactive = interactive;
+        self
+    }
+
     /// With a terminal: what happens goes to `log`, what the script prints to `out`.
     #[must_use]
     pub fn with_terminal(

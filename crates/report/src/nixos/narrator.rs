@@ -91,6 +91,8 @@ pub(crate) struct Narrator {
     told: bool,
     /// Whether it takes root to attach.
     pub(crate) sudo: bool,
+    /// Whether a person types, and no script runs to its end.
+    pub(crate) interactive: bool,
 }
 
 impl Narrator {
@@ -102,6 +104,7 @@ impl Narrator {
             begun: Vec::new(),
             told: false,
             sudo: false,
+            interactive: false,
         }
     }
 
@@ -302,7 +305,7 @@ impl Narrator {
             } => {
                 let mut entries = Vec::new();
                 match outcome {
-                    Outcome::Passed => {
+                    Outcome::Passed if !self.interactive => {
                         let text = format!("test script finished in {seconds:.2}s");
                         entries.extend(self.say(None, Level::Info, &text));
                     }
@@ -310,7 +313,7 @@ impl Narrator {
                         let text = "timeout reached; test terminating...";
                         entries.extend(self.say(None, Level::Error, text));
                     }
-                    Outcome::Failed | Outcome::Error | Outcome::Interrupted => {}
+                    Outcome::Passed | Outcome::Failed | Outcome::Error | Outcome::Interrupted => {}
                 }
                 if let Some(failure) = failure.as_ref().filter(|_| !self.told) {
                     entries.extend(

@@ -161,6 +161,15 @@ fn a_pause_says_how_to_attach_and_the_failure_is_told_once() {
 }
 
 #[test]
+fn a_person_needs_not_be_told_how_long_it_took() {
+    let log = Shared::default();
+    let report = DriverReport::new(Level::Info).interactive(true);
+    let mut report = report.with_terminal(log.clone(), Shared::default(), false);
+    report.event(&over(Outcome::Passed, 1.0, None)).unwrap();
+    assert_eq!(log.text(), "");
+}
+
+#[test]
 fn a_terminal_gets_colours_of_ours_and_none_of_a_guest() {
     let (log, _) = show(&failing(), Level::Info, true);
     assert!(
