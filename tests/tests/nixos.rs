@@ -159,6 +159,33 @@ fn the_environment_and_a_configuration_have_the_defaults() -> Result<()> {
 }
 
 #[test]
+fn machines_have_the_names_of_their_scripts_and_a_line_to_log_in() -> Result<()> {
+    let bench = Bench::new()?;
+    let script = bench.path().join("run-web-1-vm");
+    std::fs::copy("/bin/true", &script)?;
+    bench.write(
+        "t.py",
+        "print([(m.name, m.booted, str(m.state_dir)) for m in machines], web_1 is machine)\n",
+    )?;
+    let state = bench.path().join("state/vm-state-web-1");
+    let says = format!("[('web-1', False, '{}')] True", state.display());
+    let args = [
+        "t.py",
+        "--dump-vsocks",
+        "2",
+        "--start-scripts",
+        "./run-web-1-vm",
+    ];
+    let ran = driver(&bench, &args).run()?.exits(0)?.says(&says)?;
+    let ran = ran.says("SSH backdoor enabled")?;
+    ensure!(
+        ran.stdout.contains("web-1:") && ran.stdout.contains("ProxyCommand="),
+        "{ran}"
+    );
+    bench.nothing_left()
+}
+
+#[test]
 fn a_test_that_passes() -> Result<()> {
     let bench = Bench::new()?;
     std::fs::create_dir(bench.path().join("out"))?;
