@@ -13,6 +13,8 @@ pub enum Need {
     Debian,
     /// Python scripts.
     Python,
+    /// Reading screens: tesseract and ImageMagick.
+    Ocr,
 }
 
 impl Need {
@@ -24,6 +26,7 @@ impl Need {
             Self::Vm => &["qemu-system-x86_64"],
             Self::Debian => &["mmdebstrap", "mkfs.erofs"],
             Self::Python => &["python3"],
+            Self::Ocr => &["tesseract", "convert"],
         };
         if let Some(program) = programs.iter().find(|program| !is_there(program)) {
             return Some(format!(

@@ -3,6 +3,7 @@
 
 mod by_hand;
 mod cluster;
+mod displays;
 mod interrupted;
 mod killed;
 mod labs;
@@ -44,6 +45,7 @@ fn main() -> Result<ExitCode> {
         storage::CASES,
         network::CASES,
         cluster::CASES,
+        displays::CASES,
         trouble::CASES,
         killed::CASES,
     ];

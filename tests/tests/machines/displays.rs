@@ -1,0 +1,53 @@
+//! Displays of containers: windows, pictures, and reading them.
+
+use anyhow::{Result, ensure};
+use machinist_tests::{Bench, Need};
+
+use crate::Case;
+
+pub const CASES: &[Case] = &[Case {
+    name: "displays::of_an_x_server_in_a_container",
+    needs: &[Need::Container, Need::Python, Need::Ocr],
+    run: x_server,
+}];
+
+const LAB: &str = r#"
+[image.x]
+source = "debian:bookworm"
+packages = ["fonts-dejavu-core", "x11-apps", "x11-utils", "x11vnc", "xterm", "xvfb"]
+[machine.m]
+kind = "container"
+image = "x"
+[[test]]
+name = "t"
+script = "t.py"
+"#;
+
+const SCRIPT: &str = r#"
+m.spawn("Xvfb :0 -screen 0 800x600x24")
+m.wait_for_x(timeout=60)
+with t.assertRaises(RequestedAssertionFailed):
+    m.wait_for_window("nobody", timeout=0.1)
+m.spawn("DISPLAY=:0 xterm -fa 'DejaVu Sans Mono' -fs 24 -title words -e 'echo this is a machine; sleep 1000'")
+m.wait_for_window("wor[d]s", timeout=60)
+assert "words" in m.get_window_names()
+m.wait_for_text("a machine", timeout=60)
+assert len(m.get_screen_text_variants()) == 3
+m.screenshot("by_xwd")
+m.succeed("rm /usr/bin/xwd")
+m.screenshot("by_vnc.png")
+assert m.vnc_socket().is_socket()
+"#;
+
+fn x_server(bench: &Bench) -> Result<()> {
+    bench.write("lab.toml", LAB)?;
+    bench.write("t.py", SCRIPT)?;
+    bench.machinist(&["test"]).run()?.exits(0)?;
+    for name in ["by_xwd.png", "by_vnc.png"] {
+        let picture = std::fs::read(bench.path().join(name))?;
+        ensure!(picture.starts_with(b"\x89PNG\r\n\x1a\n"), "{name}");
+        // Width and height are the first two numbers of the first chunk.
+        ensure!(picture[16..24] == [0, 0, 3, 32, 0, 0, 2, 88], "{name}");
+    }
+    Ok(())
+}
