@@ -530,8 +530,8 @@ for line in sys.stdin.read().splitlines():
         assert_eq!(
             text,
             "usage: program [-h] [-K | --keep-it | --keep-that]\n\
-             \x20              [-I | --interactive | --no-interactive]\n\
-             \x20              [-o DIR] [--vm-names [NAME ...]] testscript\n"
+             \x20              [-I | --interactive | --no-interactive] [-o DIR]\n\
+             \x20              [--vm-names [NAME ...]] testscript\n"
         );
         assert!(!help(OPTIONS).contains("scripts"));
     }
