@@ -320,6 +320,7 @@ pub fn dropped() -> Result<(), Failed> {
             machine: "a".into(),
             command: Command::shell("sleep 1000"),
             detach: true,
+            purpose: None,
         };
         client.ask(execute).await.unwrap();
         drop(session);

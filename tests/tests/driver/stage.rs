@@ -1,0 +1,84 @@
+//! A driver's test: its start scripts, its Python script, and the call.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use machinist_tests::start_script::ContainerScript;
+use machinist_tests::{Bench, Command, images};
+
+/// What containers are made from.
+pub fn root() -> Result<PathBuf> {
+    images::root("debian:bookworm", &[])
+}
+
+/// A test in the making.
+pub struct Stage<'a> {
+    bench: &'a Bench,
+    root: PathBuf,
+    containers: Vec<(String, PathBuf)>,
+    vlans: Vec<u32>,
+}
+
+impl<'a> Stage<'a> {
+    /// One without machines.
+    pub fn new(bench: &'a Bench) -> Result<Self> {
+        Ok(Self {
+            bench,
+            root: root()?,
+            containers: Vec::new(),
+            vlans: Vec::new(),
+        })
+    }
+
+    /// With VLANs of these numbers.
+    pub fn vlans(mut self, numbers: &[u32]) -> Self {
+        self.vlans = numbers.to_vec();
+        self
+    }
+
+    /// With a container that is machine `number` on `vlans`.
+    pub fn container(mut self, name: &str, number: u8, vlans: &[u32]) -> Result<Self> {
+        let script = ContainerScript::new(name, &self.root).on(number, vlans);
+        let path = script.write(&self.bench.path())?;
+        self.containers.push((name.to_owned(), path));
+        Ok(self)
+    }
+
+    /// Where state directories are.
+    pub fn state(&self) -> PathBuf {
+        self.bench.path().join("state")
+    }
+
+    /// The state directory of a machine.
+    pub fn state_of(&self, machine: &str) -> PathBuf {
+        self.state().join(format!("vm-state-{machine}"))
+    }
+
+    /// The driver with all of that, and more arguments, about to run `script`.
+    pub fn driver(&self, arguments: &[&str], script: &str) -> Result<Command> {
+        let script = self.bench.write("test.py", script)?;
+        std::fs::create_dir_all(self.bench.path().join("out"))?;
+        std::fs::create_dir_all(self.state())?;
+        let mut words: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let mut list = |option: &str, values: Vec<String>| {
+            if !values.is_empty() {
+                words.push(option.to_owned());
+                words.extend(values);
+            }
+        };
+        let names = self.containers.iter().map(|(name, _)| name.clone());
+        list("--container-names", names.collect());
+        let scripts = self.containers.iter().map(|(_, path)| text(path));
+        list("--container-start-scripts", scripts.collect());
+        list("--vlans", self.vlans.iter().map(u32::to_string).collect());
+        words.extend(["-o".to_owned(), text(&self.bench.path().join("out"))]);
+        words.push(text(&script));
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let driver = self.bench.machinist(&words).called("nixos-test-driver");
+        Ok(driver.env("XDG_RUNTIME_DIR", text(&self.state())))
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
