@@ -1,11 +1,19 @@
 //! Bridges, and what is put into them.
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkProtoInfoBridge,
+};
 
 use super::link::{RTM_NEWLINK, link_message};
 use super::socket::Request;
 use super::{Netlink, NetlinkError};
+
+// The kernel's numbers for a port's state, in the attribute of this number.
+const IFLA_BRPORT_STATE: u16 = 1;
+const DISABLED: u8 = 0;
+const FORWARDING: u8 = 3;
 
 impl Netlink {
     /// Makes a bridge, which is down and has nothing in it.
@@ -42,6 +50,26 @@ impl Netlink {
             None => format!("take network interface {index} out of its bridge"),
         })
     }
+
+    /// Lets frames pass between an interface in a bridge and the bridge, or none. The carrier stays,
+    /// on both sides; when it goes and comes back, frames pass again.
+    ///
+    /// # Errors
+    /// Where the kernel refuses: the interface is in no bridge, or down.
+    pub fn set_bridge_port(&mut self, index: u32, pass: bool) -> Result<(), NetlinkError> {
+        let state = if pass { FORWARDING } else { DISABLED };
+        let state = LinkProtoInfoBridge::Other(DefaultNla::new(IFLA_BRPORT_STATE, vec![state]));
+        let mut message = link_message(index);
+        // Said to the bridge and not to the interface: that would have the bridge look at the
+        // carrier, and enable the port again.
+        message.header.interface_family = AddressFamily::Bridge;
+        let info = LinkAttribute::ProtoInfoBridge(vec![state]);
+        message.attributes.push(info);
+        self.set_link(&message, &|| {
+            let verb = if pass { "pass" } else { "pass no" };
+            format!("let network interface {index} {verb} frames to and from its bridge")
+        })
+    }
 }
 
 #[cfg(test)]
@@ -69,6 +97,7 @@ mod tests {
                 let refused = netlink.set_bridge(1, Some(one)).unwrap_err();
                 assert!(refused.to_string().contains("into the bridge"), "{refused}");
                 netlink.set_bridge(1, None).unwrap();
+                assert!(netlink.set_bridge_port(1, false).is_err());
             })
             .unwrap();
     }
