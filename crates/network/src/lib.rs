@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addresses;
+pub mod bridge;
 mod door;
 mod engine;
 mod error;

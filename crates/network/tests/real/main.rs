@@ -11,6 +11,7 @@
 )]
 
 mod cases;
+mod crowd;
 mod death;
 mod lab;
 mod plug;
@@ -30,7 +31,7 @@ const VDE_TAP: &str = "vde_plug2tap_connects";
 type Case = fn() -> Result<(), Failed>;
 
 fn main() -> ExitCode {
-    if let Some(code) = death::dispatch() {
+    if let Some(code) = death::dispatch().or_else(crowd::dispatch) {
         return code;
     }
     let arguments = Arguments::from_args();
@@ -102,6 +103,7 @@ fn all() -> Vec<(&'static str, Case)> {
         ),
         ("vde_directories_are_in_order", cases::vde::directories),
         ("many_vde_clients_come_and_go", cases::vde::many),
+        ("without_descriptors_clients_are_sent_away", crowd::crowded),
         ("a_bridge_of_start_scripts_is_joined", cases::bridge::joined),
         ("taps_are_told_apart", cases::bridge::taps),
         (QEMU, cases::qemu::boots),

@@ -1,9 +1,11 @@
 //! A kernel's bridge in the place where start scripts of containers make one.
 
-use libtest_mimic::Failed;
-use machinist_network::{AttachError, NetNs, Vlan, addresses};
-use machinist_sys::netlink::{Netlink, VethEnd};
 use std::os::fd::AsFd;
+use std::time::Duration;
+
+use libtest_mimic::Failed;
+use machinist_network::{AttachError, NetNs, Vlan, addresses, bridge};
+use machinist_sys::netlink::{Netlink, VethEnd};
 
 use super::life::links;
 use crate::lab::{Address, Container, Sockets, id, number};
@@ -157,14 +159,21 @@ pub fn taps() -> Result<(), Failed> {
     let to = udp(&b.netns, b.address.v4.into(), 0);
     assert!(udp_passes(&from, &to, PATIENCE));
     tap.set_up(false);
-    assert!(!udp_passes(
-        &from,
-        &to,
-        std::time::Duration::from_millis(300)
-    ));
+    assert!(!udp_passes(&from, &to, Duration::from_millis(300)));
     tap.set_up(true);
     assert!(udp_passes(&from, &to, PATIENCE));
-    // Somebody takes it away.
+    // Or the cable between bridge and container, of which neither notices.
+    bridge::set_cable(&host.0, &a.name, false)?;
+    host.run(|netlink| {
+        let link = netlink.link_by_name(&a.name).unwrap();
+        assert!(link.up && link.running, "{link:?}");
+    });
+    assert!(!udp_passes(&from, &to, Duration::from_millis(300)));
+    bridge::set_cable(&host.0, &a.name, true)?;
+    assert!(udp_passes(&from, &to, PATIENCE));
+    let gone = bridge::set_cable(&host.0, "c9-eth1", true).unwrap_err();
+    assert!(gone.to_string().contains("c9-eth1"), "{gone}");
+    // Somebody takes the tap away.
     host.run(|netlink| {
         let index = netlink.link_by_name("vde-tap1").unwrap().index;
         netlink.delete(index).unwrap();
