@@ -1,7 +1,7 @@
 //! `nixos-test-driver` and `generate-driver-symbols`, where no machine is needed: arguments, what is
 //! said and written, exit codes, breakpoints.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -358,6 +358,46 @@ fn a_breakpoint_can_be_attached_to() -> Result<()> {
         .complains("!!! AssertionError")?;
     assert_eq!(ran.stderr.matches("!!! Traceback").count(), 1, "{ran}");
     bench.machinist(&["attach", &path]).run()?.exits(4)?;
+    bench.nothing_left()
+}
+
+#[test]
+fn a_person_types() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.write("t.py", "print('the script', 'ran')\n")?;
+    // Python's own prompt, whatever else is installed here.
+    let python = bench.path().join("venv");
+    let made = std::process::Command::new("python3")
+        .args(["-m", "venv", "--without-pip"])
+        .arg(&python)
+        .status()?;
+    ensure!(made.success(), "python3 -m venv: {made}");
+    let path = std::env::var("PATH").context("PATH")?;
+    let path = format!("{}:{path}", python.join("bin").display());
+    let typist = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nixos/at_terminal.py");
+    let typed = std::process::Command::new("python3")
+        .arg(typist)
+        .arg(machinist_tests::machinist())
+        .args(["nixos-test-driver", "--interactive", "t.py"])
+        .current_dir(bench.path())
+        .env("PATH", path)
+        .env("TERM", "dumb")
+        .env("MACHINIST_RUNTIME", bench.runtime())
+        .env("XDG_RUNTIME_DIR", bench.path().join("state"))
+        .output()?;
+    let said = String::from_utf8_lossy(&typed.stderr);
+    ensure!(typed.status.success(), "{said}");
+    ensure!(bench.read(".nixos-test-history")?.contains("6 * 7"));
+    bench.nothing_left()
+}
+
+#[test]
+fn what_is_typed_may_come_from_a_pipe() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.write("t.py", "")?;
+    let ran = driver(&bench, &["t.py", "-I"]).run_with_input(b"print(20 + 22)\n")?;
+    let ran = ran.exits(0)?.says("42")?;
+    ensure!(!ran.stderr.contains("finished in"), "{ran}");
     bench.nothing_left()
 }
 
