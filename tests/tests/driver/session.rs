@@ -1,16 +1,46 @@
 //! The session of a driver: where things are, how long they live, who can attach.
 
-use anyhow::{Result, ensure};
-use machinist_tests::{Bench, Need};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use machinist_tests::{Bench, Need, wait_until};
+use rustix::process::Signal;
 
 use crate::Case;
 use crate::stage::Stage;
 
-pub const CASES: &[Case] = &[Case {
-    name: "containers_talk_and_can_be_cut_off",
-    needs: &[Need::Container, Need::Python],
-    run: containers_talk,
-}];
+pub const CASES: &[Case] = &[
+    Case {
+        name: "containers_talk_and_can_be_cut_off",
+        needs: &[Need::Container, Need::Python],
+        run: containers_talk,
+    },
+    Case {
+        name: "ports_lead_into_machines_without_a_network",
+        needs: &[Need::Container, Need::Python],
+        run: forwarded,
+    },
+    Case {
+        name: "a_paused_driver_is_attached_to",
+        needs: &[Need::Container, Need::Python],
+        run: attached,
+    },
+    Case {
+        name: "time_that_is_over_ends_everything",
+        needs: &[Need::Container, Need::Python],
+        run: timed_out,
+    },
+    Case {
+        name: "a_killed_driver_leaves_nothing_that_runs",
+        needs: &[Need::Container, Need::Python],
+        run: killed,
+    },
+    Case {
+        name: "states_are_kept_if_that_is_wanted",
+        needs: &[Need::Container, Need::Python],
+        run: kept,
+    },
+];
 
 fn containers_talk(bench: &Bench) -> Result<()> {
     let stage = Stage::new(bench)?
@@ -35,5 +65,126 @@ one.copy_from_machine("/var/kept")
     ensure!(bench.read("out/kept")? == "kept\n");
     let kept = stage.state_of("one").join("var/kept");
     ensure!(kept.exists(), "the state is not there: {}", kept.display());
+    Ok(())
+}
+
+fn forwarded(bench: &Bench) -> Result<()> {
+    let stage = Stage::new(bench)?.container("one", 1, &[])?;
+    let script = r#"
+import shlex, socket, subprocess
+
+for port in 22, 8000:
+    one.succeed(f"systemd-run systemd-socket-activate -l {port} --inetd -a /bin/cat")
+    one.wait_for_open_port(port)
+
+# A port of this host.
+where = {"machine": "one", "host_port": 0, "guest_port": 8000}
+address = driver.connection.call("forward", where)["address"]
+host, port = address.split(":")
+for _ in range(2):
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"hello")
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.makefile("rb").read() == b"hello"
+
+# What SSH would call.
+words = shlex.split(one.ssh_backdoor_command(1))
+assert words[0] == "ssh", words
+proxy = next(word for word in words if word.startswith("ProxyCommand="))
+said = subprocess.run(proxy[len("ProxyCommand="):], shell=True, input=b"x" * 200_000, capture_output=True)
+assert said.stdout == b"x" * 200_000, said
+"#;
+    stage.driver(&[], script)?.run()?.exits(0)?;
+    Ok(())
+}
+
+fn attached(bench: &Bench) -> Result<()> {
+    let stage = Stage::new(bench)?.container("one", 1, &[])?;
+    let script = r#"
+one.start()
+def deep(wanted):
+    assert one.succeed("cat /etc/hostname").strip() == wanted
+deep("two")
+"#;
+    let driver = stage.driver(&["--debug-hook-attach", "/x/attach"], script)?;
+    let mut running = driver.start()?;
+    let paused = || {
+        let sessions = bench.machinist(&["ps", "--format", "json"]).run().ok()?;
+        let sessions = sessions.json().ok()?;
+        let session = sessions.as_array()?.first()?.clone();
+        (session["paused"] == true).then_some(session)
+    };
+    let session = wait_until(Duration::from_secs(60), paused);
+    ensure!(!running.has_ended(), "it ended: {}", running.wait()?);
+    let session = session.context("it does not stand still")?;
+    let id = session["session"].as_str().context("it has no id")?;
+    ensure!(session["machines"][0]["kind"] == "container", "{session}");
+    let shell = ["attach", id, "one", "--", "sh", "-c", "hostname"];
+    let ran = bench.machinist(&shell).run()?.exits(0)?;
+    ensure!(ran.stdout == "one\n", "{ran}");
+    let path = bench.runtime().join(id).display().to_string();
+    let prompt = bench.machinist(&["attach", &path, "--python"]);
+    let ran = prompt.run_with_input(b"print('wanted', wanted, one.succeed('echo here'))\n")?;
+    ensure!(ran.stdout.contains("wanted two here"), "{ran}");
+    bench
+        .machinist(&["attach", id, "--continue"])
+        .run()?
+        .exits(0)?;
+    let ran = running.wait()?.exits(1)?;
+    ensure!(ran.stderr.contains("deep(\"two\")"), "{ran}");
+    Ok(())
+}
+
+fn timed_out(bench: &Bench) -> Result<()> {
+    let stage = Stage::new(bench)?.container("one", 1, &[])?;
+    let script = r#"
+one.start()
+while True:
+    try:
+        one.succeed("sleep 1000")
+    except Exception:
+        pass
+"#;
+    let began = Instant::now();
+    let ran = stage
+        .driver(&["--global-timeout", "6"], script)?
+        .run()?
+        .exits(1)?;
+    ensure!(began.elapsed() > Duration::from_secs(6), "{ran}");
+    ensure!(began.elapsed() < Duration::from_secs(25), "{ran}");
+    Ok(())
+}
+
+fn killed(bench: &Bench) -> Result<()> {
+    let stage = Stage::new(bench)?.vlans(&[3]).container("one", 1, &[3])?;
+    let script = r#"
+import pathlib, time
+one.succeed("true")
+pathlib.Path("up").touch()
+time.sleep(1000)
+"#;
+    let mut running = stage.driver(&[], script)?.start()?;
+    let up = bench.path().join("up");
+    let seen = wait_until(Duration::from_secs(60), || up.exists().then_some(()));
+    ensure!(!running.has_ended(), "it ended: {}", running.wait()?);
+    seen.context("the container does not come up")?;
+    running.signal(Signal::KILL);
+    running.wait()?;
+    // The bench looks for what is left.
+    Ok(())
+}
+
+fn kept(bench: &Bench) -> Result<()> {
+    let stage = Stage::new(bench)?.container("one", 1, &[])?;
+    let first = "one.succeed('echo 1 > /var/word')\none.shutdown()\n";
+    stage.driver(&[], first)?.run()?.exits(0)?;
+    // A guest's link leads nowhere on the host.
+    let precious = bench.write("precious", "")?;
+    std::os::unix::fs::symlink(bench.path(), stage.state_of("one").join("var/out"))?;
+    let second = "assert one.succeed('cat /var/word') == '1\\n'\n";
+    stage.driver(&["-K"], second)?.run()?.exits(0)?;
+    let third = "one.fail('cat /var/word')\n";
+    stage.driver(&[], third)?.run()?.exits(0)?;
+    ensure!(precious.exists(), "the state's removal followed a link");
     Ok(())
 }
