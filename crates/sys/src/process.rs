@@ -18,10 +18,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use rustix::thread::UnshareFlags;
 
 pub use rustix::process::Signal;
 
@@ -183,7 +182,7 @@ fn fork(spawn: Spawn) -> io::Result<Child> {
     // allocated before; it takes no lock and allocates nothing.
     unsafe { command.pre_exec(before_exec) };
     let child = if first {
-        in_new_pid_namespace(|| command.spawn())?
+        spawn_in_new_pid_namespace(command)
     } else {
         command.spawn()
     }?;
@@ -191,19 +190,31 @@ fn fork(spawn: Spawn) -> io::Result<Child> {
     Child::adopt(child)
 }
 
-/// Calls `fork` so that what it forks is the first process of a process-id namespace.
-fn in_new_pid_namespace<R>(fork: impl FnOnce() -> R) -> io::Result<R> {
-    let own = rustix::fs::open(
-        "/proc/self/ns/pid",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    // SAFETY: unsharing is unsafe for `FILES` alone.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }?;
-    let forked = fork();
-    // A namespace is entered by one first process only: the next child gets another again.
-    rustix::thread::move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
-    Ok(forked)
+/// Starts `command` as the first process of a process-id namespace, from a thread of its own: a
+/// thread that has made such a namespace cannot make another, and may not go back where the one it
+/// came from is another user's. The child dies with the thread, so that waits until it has ended.
+fn spawn_in_new_pid_namespace(mut command: Command) -> io::Result<std::process::Child> {
+    let (answer, answered) = mpsc::channel();
+    let mut fork = move || -> io::Result<(std::process::Child, OwnedFd)> {
+        // SAFETY: unsharing is unsafe for `FILES` alone.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }?;
+        let child = command.spawn()?;
+        let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        Ok((child, pidfd))
+    };
+    let thread = thread::Builder::new().name("first".into()).stack_size(64 << 10);
+    // It ends by itself.
+    drop(thread.spawn(move || match fork() {
+        Ok((child, pidfd)) => {
+            // The asker waits.
+            drop(answer.send(Ok(child)));
+            drop(ended_within(pidfd.as_fd(), None));
+        }
+        Err(error) => drop(answer.send(Err(error))),
+    })?);
+    answered
+        .recv()
+        .map_err(|_| io::Error::other("the thread that starts a first process has ended"))?
 }
 
 /// A running child. Dropping it kills its whole process group and reaps it.

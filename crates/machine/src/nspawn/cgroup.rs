@@ -27,7 +27,7 @@ pub fn is_unified(place: &Path) -> bool {
 }
 
 /// Where cgroup2 is mounted: the usual place, or the one that hosts with the older layout use.
-fn mount_point() -> Option<&'static Path> {
+pub(crate) fn mount_point() -> Option<&'static Path> {
     ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .map(Path::new)
         .into_iter()

@@ -284,11 +284,15 @@ fn write_identity(plan: &Plan) -> Result<(), PathError> {
     Ok(())
 }
 
-/// nspawn looks for cgroup2 at its usual place; a host with the older layout has it elsewhere.
+/// nspawn looks for cgroup2 at its usual place; a host with the older layout has it elsewhere. In a
+/// user namespace only what is mounted already can be had, by binding it.
 fn unified_cgroups() {
     let place = Path::new("/sys/fs/cgroup");
-    if !super::cgroup::is_unified(place) {
-        drop(mount("cgroup2", place, "cgroup2", ""));
+    if super::cgroup::is_unified(place) || mount("cgroup2", place, "cgroup2", "").is_ok() {
+        return;
+    }
+    if let Some(mounted) = super::cgroup::mount_point() {
+        drop(handle(mounted).and_then(|mounted| bind(&mounted, place)));
     }
 }
 
