@@ -23,6 +23,8 @@ pub enum Group {
     Cli,
     /// Real machines, and the two cores of the host for itself.
     Machines,
+    /// The same, in the sandbox of a real Nix.
+    Nix,
 }
 
 /// One test program.
@@ -48,7 +50,7 @@ impl Binaries {
         }
         for binary in self.built.iter().flatten().filter(|it| it.group == group) {
             // Real machines take their time: show each test as it ends.
-            let live = group == Group::Machines;
+            let live = matches!(group, Group::Machines | Group::Nix);
             let mut program = command("timeout", ["--kill-after=10s", LIMIT]);
             program.arg(&binary.path).current_dir(&binary.package);
             run_one(&binary.name, &mut program, live, tally)?;
@@ -170,6 +172,7 @@ fn parse(line: &str) -> Option<Binary> {
 fn group(folder: &str, kind: &str, target: &str) -> Group {
     match (folder, kind) {
         ("tests", "test") if matches!(target, "cli" | "nixos") => Group::Cli,
+        ("tests", "test") if target == "nix" => Group::Nix,
         ("tests", "test") => Group::Machines,
         (_, "test") if target.starts_with("real") => Group::Machines,
         _ => Group::Unit,
@@ -196,6 +199,7 @@ mod tests {
         );
         assert_eq!(group(line(true, "test", "cli")), Some(Group::Cli));
         assert_eq!(group(line(true, "test", "cluster")), Some(Group::Machines));
+        assert_eq!(group(line(true, "test", "nix")), Some(Group::Nix));
         assert_eq!(parse("warning: not JSON"), None);
     }
 }

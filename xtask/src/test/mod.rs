@@ -45,6 +45,8 @@ pub enum Stage {
     Cli,
     /// Tests against real machines.
     Machines,
+    /// The Nix code, and machinist in the sandbox of a real Nix.
+    Nix,
     /// The examples, each as a user runs it.
     Examples,
 }
@@ -109,6 +111,7 @@ impl Stage {
             Self::Python => python::run(tally),
             Self::Cli => binaries.run(Group::Cli, tally),
             Self::Machines => binaries.run(Group::Machines, tally),
+            Self::Nix => binaries.run(Group::Nix, tally),
             Self::Examples => examples::run(tally),
         }
     }
