@@ -37,6 +37,7 @@ mod task;
 mod unique;
 mod verdict;
 mod words;
+mod x11;
 
 pub use console::{Console, ConsoleLines};
 pub use environment::{AgentBinary, Attach, Environment, NoNetwork, Report, Reporter, console_log};

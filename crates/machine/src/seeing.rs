@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::error::MachineError;
+use crate::error::{MachineError, chain};
 use crate::machine::Machine;
 use crate::picture;
 use crate::qemu::qmp::{Qmp, QmpError};
 use crate::reach::Reach;
+use crate::script::ScriptKind;
+use crate::spec::Kind;
 
 impl Machine {
     /// Its process on the host, while it runs: QEMU, or a container's script.
@@ -65,11 +67,39 @@ impl Machine {
         }
     }
 
-    /// What is on its first screen, as PNG.
+    /// What is on its first screen, as PNG: that of QEMU, or else that of the X server on display
+    /// `:0`, which is asked through the agent.
     ///
     /// # Errors
-    /// It has no screen, as VMs of our own have none; or as [`Machine::qmp`].
+    /// It has no screen; or it does not run.
     pub async fn screenshot(&self) -> Result<Vec<u8>, MachineError> {
+        let ppm = match self.screen_of_qemu().await? {
+            Some(ppm) => ppm,
+            None => {
+                let agent = self.agent()?;
+                let picture = crate::x11::picture(&agent, 0).await;
+                let picture = picture.map_err(|error| self.unable(chain(&error)))?;
+                picture.ppm()
+            }
+        };
+        let picture = tokio::task::spawn_blocking(move || picture::png_of_ppm(&ppm));
+        match picture.await {
+            Ok(picture) => picture.ok_or_else(|| self.unable("its picture makes no sense")),
+            Err(_) => Err(self.gone()),
+        }
+    }
+
+    fn is_vm(&self) -> bool {
+        let by_lab = self.spec().map(|spec| matches!(spec.kind, Kind::Vm { .. }));
+        let by_script = self.script().map(|script| script.kind == ScriptKind::Vm);
+        by_lab.or(by_script).unwrap_or(false)
+    }
+
+    /// The picture on QEMU's first screen; `None` where there is no QEMU, or it has no screen.
+    async fn screen_of_qemu(&self) -> Result<Option<Vec<u8>>, MachineError> {
+        if !self.is_vm() {
+            return Ok(None);
+        }
         // QEMU writes files only. Not every QEMU can write PNG.
         let dir = tempfile::tempdir().map_err(|error| self.unable(error))?;
         let file = dir.path().join("screen.ppm");
@@ -79,18 +109,16 @@ impl Machine {
             Err(MachineError::Qmp {
                 why: QmpError::Refused { text, .. },
                 ..
-            }) if text.contains("no console") => {
-                return Err(self.unable("it has no screen to take a picture of"));
-            }
+            }) if text.contains("no console") => return Ok(None),
             Err(error) => return Err(error),
         }
-        let picture = tokio::task::spawn_blocking(move || {
-            let ppm = std::fs::read(&file).map_err(|error| error.to_string())?;
+        let read = tokio::task::spawn_blocking(move || {
+            let ppm = std::fs::read(&file);
             drop(dir);
-            picture::png_of_ppm(&ppm).ok_or_else(|| "QEMU's picture makes no sense".to_owned())
+            ppm
         });
-        match picture.await {
-            Ok(picture) => picture.map_err(|why| self.unable(why)),
+        match read.await {
+            Ok(ppm) => ppm.map(Some).map_err(|error| self.unable(error)),
             Err(_) => Err(self.gone()),
         }
     }

@@ -378,3 +378,45 @@ pub fn no_init() -> Result<(), Failed> {
         check(told.contains("init") || told.contains("execv"), told)
     })
 }
+
+/// A picture of an X server's display, taken with nothing in the container but that.
+pub fn screenshot() -> Result<(), Failed> {
+    run(async {
+        let source = Source::Debian {
+            suite: "bookworm".into(),
+            packages: vec!["x11-xserver-utils".into(), "xauth".into(), "xvfb".into()],
+        };
+        let kind = Kind::Container {
+            devices: Vec::new(),
+        };
+        let bench = Bench::new(spec(image(&source, Want::Container)?, kind))?;
+        bench.machine.start(StartOptions::default()).await?;
+        bench.machine.ready(LONG).await?;
+        let blind = bench.machine.screenshot().await;
+        let text = format!("{blind:?}");
+        check(text.contains("there is no X server for display :0"), text)?;
+        // One that lets in only who has the key; and the key is root's.
+        bench
+            .sh("xauth add :0 . 0123456789abcdef0123456789abcdef
+                systemd-run --quiet Xvfb :0 -screen 0 320x200x24 -noreset -auth /root/.Xauthority >&2
+                until test -e /tmp/.X11-unix/X0; do sleep 0.05; done
+                DISPLAY=:0 xsetroot -solid '#123456'")
+            .await?;
+        let picture = bench.machine.screenshot().await?;
+        check(picture.starts_with(b"\x89PNG"), "a PNG")?;
+        check(
+            picture[16..24] == [0, 0, 1, 64, 0, 0, 0, 200],
+            &picture[16..24],
+        )?;
+        check(first_pixel(&picture)? == [0x12, 0x34, 0x56], "its colour")
+    })
+}
+
+/// The first pixel of a PNG as we make them: one part, rows without filters.
+fn first_pixel(png: &[u8]) -> Result<[u8; 3], Failed> {
+    let at = png.windows(4).position(|it| it == b"IDAT");
+    let mut reader = flate2::read::ZlibDecoder::new(&png[at.ok_or("no IDAT")? + 4..]);
+    let mut bytes = [0; 4];
+    std::io::Read::read_exact(&mut reader, &mut bytes)?;
+    Ok([bytes[1], bytes[2], bytes[3]])
+}

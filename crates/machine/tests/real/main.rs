@@ -40,6 +40,7 @@ const CONTAINERS: &[(&str, Test)] = &[
         container::no_terminals,
     ),
     ("container_on_the_hosts_root", container::on_host_root),
+    ("container_is_seen", container::screenshot),
     ("container_image_without_init", container::no_init),
     ("a_killed_owner_leaves_no_container", leftovers::container),
     ("a_killed_owner_leaves_no_script", leftovers::script),

@@ -149,43 +149,7 @@ pub fn life() -> Result<(), Failed> {
         check(found == "one\nrunning\nsystemd", found)?;
         check(host_things()? == before, "the host shows something of them")?;
 
-        // They are on the same wires, and see what is shared.
-        for address in ["192.168.1.2", "2001:db8:2::2", "two"] {
-            // Nobody listens there, and somebody says so.
-            let knock = format!("bash -c 'exec 3<>/dev/tcp/{address}/9' 2>&1 || true");
-            let answer = sh(&one, &knock).await?;
-            check(answer.contains("refused"), answer)?;
-        }
-        let neighbour = sh(
-            &one,
-            "ip -br addr show dev eth2; ip -6 -br addr show dev eth1",
-        )
-        .await?;
-        check(neighbour.contains("192.168.2.1/24"), &neighbour)?;
-        check(neighbour.contains("2001:db8:1::1/64"), &neighbour)?;
-        sh(&one, "echo shared > /tmp/shared/word").await?;
-        check(
-            sh(&two, "cat /tmp/shared/word").await? == "shared",
-            "the shared directory",
-        )?;
-        let interfaces = stage.interfaces()?;
-        for name in ["br1", "br2", "one-eth1", "two-eth2"] {
-            check(interfaces.iter().any(|it| it == name), (name, &interfaces))?;
-        }
-
-        let pid = one.leader().ok_or("one has no process")?;
-        stage.ground.set_links(pid, None, false)?;
-        let knock = "bash -c 'exec 3<>/dev/tcp/192.168.1.2/9' 2>&1 & sleep 0.3; kill %1; wait";
-        check(
-            !sh(&one, knock).await?.contains("refused"),
-            "its cable is pulled",
-        )?;
-        stage.ground.set_links(pid, Some(1), true)?;
-        let knock = "bash -c 'exec 3<>/dev/tcp/192.168.1.2/9' 2>&1 || true";
-        check(
-            sh(&one, knock).await?.contains("refused"),
-            "its cable is back",
-        )?;
+        joined(&stage, &one, &two).await?;
 
         let asked = Instant::now();
         one.shutdown(Duration::from_secs(30)).await?;
@@ -214,6 +178,47 @@ pub fn life() -> Result<(), Failed> {
         std::fs::remove_dir_all(stage.path())?;
         check(host_things()? == before, "something is left")
     })
+}
+
+/// Two containers are on the same wires, and see what is shared.
+async fn joined(stage: &Stage, one: &Machine, two: &Machine) -> Result<(), Failed> {
+    for address in ["192.168.1.2", "2001:db8:2::2", "two"] {
+        // Nobody listens there, and somebody says so.
+        let knock = format!("bash -c 'exec 3<>/dev/tcp/{address}/9' 2>&1 || true");
+        let answer = sh(one, &knock).await?;
+        check(answer.contains("refused"), answer)?;
+    }
+    let neighbour = sh(
+        one,
+        "ip -br addr show dev eth2; ip -6 -br addr show dev eth1",
+    )
+    .await?;
+    check(neighbour.contains("192.168.2.1/24"), &neighbour)?;
+    check(neighbour.contains("2001:db8:1::1/64"), &neighbour)?;
+    sh(one, "echo shared > /tmp/shared/word").await?;
+    check(
+        sh(two, "cat /tmp/shared/word").await? == "shared",
+        "the shared directory",
+    )?;
+    let interfaces = stage.interfaces()?;
+    for name in ["br1", "br2", "one-eth1", "two-eth2"] {
+        check(interfaces.iter().any(|it| it == name), (name, &interfaces))?;
+    }
+
+    let pid = one.leader().ok_or("one has no process")?;
+    stage.ground.set_links(pid, None, false)?;
+    let knock = "bash -c 'exec 3<>/dev/tcp/192.168.1.2/9' 2>&1 & sleep 0.3; kill %1; wait";
+    check(
+        !sh(one, knock).await?.contains("refused"),
+        "its cable is pulled",
+    )?;
+    stage.ground.set_links(pid, Some(1), true)?;
+    let knock = "bash -c 'exec 3<>/dev/tcp/192.168.1.2/9' 2>&1 || true";
+    check(
+        sh(one, knock).await?.contains("refused"),
+        "its cable is back",
+    )?;
+    Ok(())
 }
 
 pub fn restarts() -> Result<(), Failed> {
