@@ -2,6 +2,7 @@
 //! host for itself, and after each nothing may be left.
 
 mod session;
+mod shown;
 mod stage;
 
 use std::process::ExitCode;
@@ -26,7 +27,7 @@ fn main() -> Result<ExitCode> {
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let cases = [session::CASES];
+    let cases = [session::CASES, shown::CASES];
     let trials = cases.into_iter().flatten().map(trial).collect();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }

@@ -1,0 +1,107 @@
+//! What is seen of a test, on the terminal and in files.
+
+use anyhow::{Result, ensure};
+use machinist_tests::{Bench, Need, Ran};
+
+use crate::Case;
+use crate::stage::Stage;
+
+pub const CASES: &[Case] = &[Case {
+    name: "lines_and_files_are_those_that_are_known",
+    needs: &[Need::Container, Need::Python],
+    run: known,
+}];
+
+fn known(bench: &Bench) -> Result<()> {
+    let stage = Stage::new(bench)?.container("one", 1, &[])?;
+    let script = r#"
+machine.wait_for_unit("multi-user.target")
+with subtest("speaks"):
+    machine.succeed("printf 'out\\n'; printf '\\033[2J]]><b>\\001 \\377\\n' >&2")
+    machine.fail("exit 3")
+    machine.wait_until_succeeds("test -e /etc/hostname")
+serial_stdout_off()
+machine.succeed("echo unseen >&2")
+serial_stdout_on()
+machine.execute("true")
+with machine.nested("in parts"):
+    machine.log("a line")
+with subtest("breaks"):
+    machine.succeed("echo so sorry; exit 7")
+"#;
+    let log = bench.path().join("log.xml");
+    let driver = stage.driver(&["--junit-xml", "junit.xml"], script)?;
+    let ran = driver.env("LOGFILE", &log).run()?.exits(1)?;
+    in_order(
+        &ran,
+        &[
+            "Machine state will be reset. To keep it, pass --keep-machine-state",
+            "one: waiting for unit multi-user.target",
+            "one: starting container",
+            "one: connected to guest root shell",
+            "one: (finished: waiting for unit multi-user.target, in ",
+            "subtest: speaks",
+            "one: must succeed: printf 'out",
+            "one # ]]><b> \u{fffd}",
+            "one: (finished: must succeed: printf 'out",
+            "one: must fail: exit 3",
+            "one: (finished: must fail: exit 3, in ",
+            "one: waiting for success: test -e /etc/hostname",
+            "one: (finished: waiting for success: test -e /etc/hostname, in ",
+            "(finished: subtest: speaks, in ",
+            "one: must succeed: echo unseen",
+            "one: in parts",
+            "one: a line",
+            "one: (finished: in parts, in ",
+            "subtest: breaks",
+            "one: must succeed: echo so sorry; exit 7",
+            "one: output: so sorry",
+            "!!! Test \"breaks\" failed with error: \"command `echo so sorry; exit 7` failed (exit code 7)\"",
+            "!!! Traceback (most recent call last):",
+            "!!!     machine.succeed(\"echo so sorry; exit 7\")",
+            "!!! RequestedAssertionFailed: command `echo so sorry; exit 7` failed (exit code 7)",
+        ],
+    )?;
+    ensure!(!ran.stderr.contains("one # unseen"), "{ran}");
+    ensure!(!ran.stderr.contains(['\x1b', '\x01']), "{ran}");
+    let (log, junit) = (xml(bench, "log.xml")?, xml(bench, "out/junit.xml")?);
+    ensure!(
+        log.contains("<line machine=\"one\" type=\"serial\">]]&gt;&lt;b&gt; \u{fffd}</line>"),
+        "{log}"
+    );
+    ensure!(
+        log.contains("<nest><head machine=\"one\">must fail: exit 3</head>"),
+        "{log}"
+    );
+    ensure!(
+        junit.contains("tests=\"2\" skipped=\"0\" failures=\"1\" errors=\"0\""),
+        "{junit}"
+    );
+    Ok(())
+}
+
+/// Whether lines that begin so are on standard error, in this order.
+fn in_order(ran: &Ran, wanted: &[&str]) -> Result<()> {
+    let mut lines = ran.stderr.lines();
+    for wanted in wanted {
+        ensure!(
+            lines.any(|line| line.starts_with(wanted)),
+            "{wanted:?} expected: {ran}"
+        );
+    }
+    Ok(())
+}
+
+/// A file that a strict parser takes for XML.
+fn xml(bench: &Bench, name: &str) -> Result<String> {
+    let parsed = std::process::Command::new("python3")
+        .args([
+            "-c",
+            "import sys, xml.etree.ElementTree as t; t.parse(sys.argv[1])",
+        ])
+        .arg(bench.path().join(name))
+        .output()?;
+    let (text, error) = (bench.read(name)?, String::from_utf8_lossy(&parsed.stderr));
+    ensure!(parsed.status.success(), "{name}: {error}\n{text}");
+    Ok(text)
+}
