@@ -12,9 +12,8 @@ pub const CASES: &[Case] = &[Case {
     run: known,
 }];
 
-fn known(bench: &Bench) -> Result<()> {
-    let stage = Stage::new(bench)?.container("one", 1, &[])?;
-    let script = r#"
+/// What a machine can do to a log.
+const SCRIPT: &str = r#"
 machine.wait_for_unit("multi-user.target")
 with subtest("speaks"):
     machine.succeed("printf 'out\\n'; printf '\\033[2J]]><b>\\001 \\377\\n' >&2")
@@ -29,39 +28,42 @@ with machine.nested("in parts"):
 with subtest("breaks"):
     machine.succeed("echo so sorry; exit 7")
 "#;
+
+/// Beginnings of lines.
+const LINES: &[&str] = &[
+    "Machine state will be reset. To keep it, pass --keep-machine-state",
+    "one: waiting for unit multi-user.target",
+    "one: starting container",
+    "one: connected to guest root shell",
+    "one: (finished: waiting for unit multi-user.target, in ",
+    "subtest: speaks",
+    "one: must succeed: printf 'out",
+    "one # ]]><b> \u{fffd}",
+    "one: (finished: must succeed: printf 'out",
+    "one: must fail: exit 3",
+    "one: (finished: must fail: exit 3, in ",
+    "one: waiting for success: test -e /etc/hostname",
+    "one: (finished: waiting for success: test -e /etc/hostname, in ",
+    "(finished: subtest: speaks, in ",
+    "one: must succeed: echo unseen",
+    "one: in parts",
+    "one: a line",
+    "one: (finished: in parts, in ",
+    "subtest: breaks",
+    "one: must succeed: echo so sorry; exit 7",
+    "one: output: so sorry",
+    "!!! Test \"breaks\" failed with error: \"command `echo so sorry; exit 7` failed (exit code 7)\"",
+    "!!! Traceback (most recent call last):",
+    "!!!     machine.succeed(\"echo so sorry; exit 7\")",
+    "!!! RequestedAssertionFailed: command `echo so sorry; exit 7` failed (exit code 7)",
+];
+
+fn known(bench: &Bench) -> Result<()> {
+    let stage = Stage::new(bench)?.container("one", 1, &[])?;
     let log = bench.path().join("log.xml");
-    let driver = stage.driver(&["--junit-xml", "junit.xml"], script)?;
+    let driver = stage.driver(&["--junit-xml", "junit.xml"], SCRIPT)?;
     let ran = driver.env("LOGFILE", &log).run()?.exits(1)?;
-    in_order(
-        &ran,
-        &[
-            "Machine state will be reset. To keep it, pass --keep-machine-state",
-            "one: waiting for unit multi-user.target",
-            "one: starting container",
-            "one: connected to guest root shell",
-            "one: (finished: waiting for unit multi-user.target, in ",
-            "subtest: speaks",
-            "one: must succeed: printf 'out",
-            "one # ]]><b> \u{fffd}",
-            "one: (finished: must succeed: printf 'out",
-            "one: must fail: exit 3",
-            "one: (finished: must fail: exit 3, in ",
-            "one: waiting for success: test -e /etc/hostname",
-            "one: (finished: waiting for success: test -e /etc/hostname, in ",
-            "(finished: subtest: speaks, in ",
-            "one: must succeed: echo unseen",
-            "one: in parts",
-            "one: a line",
-            "one: (finished: in parts, in ",
-            "subtest: breaks",
-            "one: must succeed: echo so sorry; exit 7",
-            "one: output: so sorry",
-            "!!! Test \"breaks\" failed with error: \"command `echo so sorry; exit 7` failed (exit code 7)\"",
-            "!!! Traceback (most recent call last):",
-            "!!!     machine.succeed(\"echo so sorry; exit 7\")",
-            "!!! RequestedAssertionFailed: command `echo so sorry; exit 7` failed (exit code 7)",
-        ],
-    )?;
+    in_order(&ran, LINES)?;
     ensure!(!ran.stderr.contains("one # unseen"), "{ran}");
     ensure!(!ran.stderr.contains(['\x1b', '\x01']), "{ran}");
     let (log, junit) = (xml(bench, "log.xml")?, xml(bench, "out/junit.xml")?);
