@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -55,6 +56,15 @@ class Handle:
     def state_dir(self) -> Path:
         """The machine's directory on the host."""
         return Path(self._constant("state_dir"))
+
+    @state_dir.setter
+    def state_dir(self, path: Path) -> None:
+        """Another directory, as it is: that of a machine which installed this one's system, say.
+
+        Only while the machine is off.
+        """
+        self._ask("set_state_dir", path=os.path.abspath(path))
+        self._description = {}
 
     @property
     def shared_dir(self) -> Path:
