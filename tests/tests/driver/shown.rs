@@ -1,16 +1,26 @@
 //! What is seen of a test, on the terminal and in files.
 
-use anyhow::{Result, ensure};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail, ensure};
 use machinist_tests::{Bench, Need, Ran};
 
 use crate::Case;
 use crate::stage::Stage;
 
-pub const CASES: &[Case] = &[Case {
-    name: "lines_and_files_are_those_that_are_known",
-    needs: &[Need::Container, Need::Python],
-    run: known,
-}];
+pub const CASES: &[Case] = &[
+    Case {
+        name: "lines_and_files_are_those_that_are_known",
+        needs: &[Need::Container, Need::Python],
+        run: known,
+    },
+    Case {
+        name: "root_attaches_from_outside_of_the_namespaces",
+        needs: &[Need::Container, Need::Python],
+        run: from_outside,
+    },
+];
 
 /// What a machine can do to a log.
 const SCRIPT: &str = r#"
@@ -79,6 +89,56 @@ fn known(bench: &Bench) -> Result<()> {
         junit.contains("tests=\"2\" skipped=\"0\" failures=\"1\" errors=\"0\""),
         "{junit}"
     );
+    Ok(())
+}
+
+/// As from outside of a Nix build: the driver has processes and directories that nobody else sees.
+fn from_outside(bench: &Bench) -> Result<()> {
+    bench.write("test.py", "inside = 41\ndebug.breakpoint()\n")?;
+    let script = r#"
+mount -t tmpfs none /run
+mount -t proc none /proc
+exec -a nixos-test-driver "$0" --debug-hook-attach hook test.py
+"#;
+    let mut driver = std::process::Command::new("unshare")
+        .args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "bash",
+            "-ec",
+            script,
+        ])
+        .arg(machinist_tests::machinist())
+        .current_dir(bench.path())
+        .env("MACHINIST_RUNTIME", "/run/machinist")
+        .env("XDG_RUNTIME_DIR", bench.path().join("state"))
+        .env("NIX_BUILD_TOP", "/build")
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let said = BufReader::new(driver.stderr.take().context("no stderr")?);
+    let mut said = said.lines().map_while(Result::ok);
+    let attach = said.find_map(|line| {
+        let (_, command) = line.split_once("Python prompt of the script: sudo machinist ")?;
+        Some(command.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    });
+    let attach = attach.context("it does not stand still")?;
+    let attach: Vec<&str> = attach.iter().map(String::as_str).collect();
+    let ran = bench
+        .machinist(&attach)
+        .run_with_input(b"print(inside + 1)\n");
+    let ran = ran?.exits(0)?.says("42")?;
+    let &["attach", id, "--python"] = attach.as_slice() else {
+        bail!("{attach:?}: {ran}");
+    };
+    bench
+        .machinist(&["attach", id, "--continue"])
+        .run()?
+        .exits(0)?;
+    let rest: Vec<String> = said.collect();
+    let status = driver.wait()?;
+    ensure!(status.success(), "{status}: {rest:?}");
     Ok(())
 }
 
