@@ -92,11 +92,16 @@ def is_own(path: str, script: str, alone: bool = False) -> bool:
     """Whether a file is the script's, or beside it: not machinist, Python, or a package."""
     if path == script or alone:
         return path == script
-    if path.startswith((_PACKAGE + os.sep, _STANDARD + os.sep)):
+    if is_of_package(path) or path.startswith(_STANDARD + os.sep):
         return False
     directory = os.path.dirname(script)
     inside = path.startswith(directory + os.sep)
     return inside and f"{os.sep}site-packages{os.sep}" not in path[len(directory) :]
+
+
+def is_of_package(path: str) -> bool:
+    """Whether a file is one of machinist's."""
+    return os.path.abspath(path).startswith(_PACKAGE + os.sep)
 
 
 def frame_of(path: str, line: int, function: str, source: str) -> dict[str, Any]:

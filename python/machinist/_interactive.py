@@ -7,8 +7,12 @@ import contextlib
 import importlib
 import os
 import sys
+import traceback
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from machinist._errors import MachineError
+from machinist._failure import is_of_package
 
 if TYPE_CHECKING:
     from machinist._driver import Driver
@@ -54,14 +58,14 @@ def banner(driver: Driver, names: dict[str, Any]) -> str:
 
 def plain(names: dict[str, Any], history: str) -> None:
     """Python's own prompt, with completion and history where its readline is there."""
-    readline = _module("readline")
-    if readline is not None and sys.stdin.isatty():
+    # Asked now: ``exit()`` closes standard input.
+    readline = _module("readline") if sys.stdin.isatty() else None
+    if readline is not None:
         _prepare(readline, names, history)
-    console = _Console(names)
     try:
-        console.interact(banner="", exitmsg="")
+        _Console(names).interact(banner="", exitmsg="")
     finally:
-        if readline is not None and sys.stdin.isatty():
+        if readline is not None:
             _keep(readline, history)
 
 
@@ -72,6 +76,19 @@ class _Console(code.InteractiveConsole):
             super().runcode(code)
         except KeyboardInterrupt:
             self.write("\nKeyboardInterrupt\n")
+
+    def showtraceback(self) -> None:
+        """Without the frames of this package, unless it is this package that failed."""
+        error = sys.exc_info()[1]
+        if error is None or isinstance(error, MachineError):
+            super().showtraceback()
+            return
+        # The first frame is this prompt's.
+        steps = error.__traceback__
+        stack = traceback.extract_tb(steps.tb_next if steps else None)
+        frames = [frame for frame in stack if not is_of_package(frame.filename)]
+        lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
+        self.write("".join([*lines, *traceback.format_exception_only(type(error), error)]))
 
 
 def _prepare(readline: Any, names: dict[str, Any], history: str) -> None:

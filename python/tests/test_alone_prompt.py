@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import socket
 import stat
 import subprocess
@@ -92,7 +94,8 @@ class Interactive(unittest.TestCase):
             "from machinist._interactive import plain\n"
             "import os, signal\n"
             "def stop(): os.kill(os.getpid(), signal.SIGINT)\n"
-            "plain({'answer': 42, 'stop': stop}, '/nonexistent/history')\n"
+            "try: plain({'answer': 42, 'stop': stop}, '/nonexistent/history')\n"
+            "except SystemExit: pass\n"
         )
         ended = subprocess.run(
             [sys.executable, "-c", program],
@@ -106,15 +109,75 @@ class Interactive(unittest.TestCase):
         return ended.stdout
 
     def test_names_and_what_goes_wrong(self) -> None:
+        said = self.run_lines("answer", "1 / 0", "import machinist")
+        self.assertNotIn("_interactive.py", said)
         said = self.run_lines("answer", "1 / 0", "answer + 1")
         self.assertIn("42", said)
         self.assertIn("ZeroDivisionError", said)
         self.assertIn("43", said)
 
+    def test_leaving(self) -> None:
+        self.assertNotIn("Traceback", self.run_lines("exit()", "answer"))
+
     def test_ctrl_c_ends_a_call_and_not_the_session(self) -> None:
         said = self.run_lines("stop()", "answer")
         self.assertIn("KeyboardInterrupt", said)
         self.assertIn("42", said)
+
+
+class AtTerminal(unittest.TestCase):
+    """Python's own prompt at a terminal, as a person has it."""
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.history = Path(directory.name) / "history"
+
+    def begin(self) -> None:
+        program = (
+            "from machinist._interactive import plain\n"
+            "import time\n"
+            "def started_long(): print('begun', flush=True); time.sleep(1000)\n"
+            f"plain({{'started_long': started_long}}, {str(self.history)!r})\n"
+        )
+        child, self.terminal = pty.fork()
+        if child == 0:
+            os.environ["TERM"] = "dumb"
+            os.execv(sys.executable, [sys.executable, "-c", program])
+        self.addCleanup(os.close, self.terminal)
+        self.child = child
+        self.until(b">>> ")
+
+    def until(self, end: bytes) -> bytes:
+        said = b""
+        while end not in said:
+            ready, _, _ = select.select([self.terminal], [], [], 20)
+            self.assertTrue(ready, f"{end!r} is not in {said!r}")
+            said += os.read(self.terminal, 4096)
+        return said
+
+    def leave(self) -> None:
+        os.write(self.terminal, b"\x04")
+        _, status = os.waitpid(self.child, 0)
+        self.assertEqual(status, 0)
+
+    def test_completion_ctrl_c_and_history(self) -> None:
+        self.begin()
+        os.write(self.terminal, b"started\t")
+        self.until(b"started_long(")
+        os.write(self.terminal, b")\n")
+        self.until(b"begun")
+        os.write(self.terminal, b"\x03")
+        self.until(b"KeyboardInterrupt")
+        os.write(self.terminal, b"20 + 22\n")
+        self.until(b"42")
+        self.leave()
+        self.assertIn("20 + 22", self.history.read_text().splitlines())
+        self.begin()
+        # The last line of the session before.
+        os.write(self.terminal, b"\x10\n")
+        self.until(b"42")
+        self.leave()
 
 
 if __name__ == "__main__":
