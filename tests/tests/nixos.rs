@@ -315,7 +315,7 @@ fn a_killed_driver_leaves_a_whole_log() -> Result<()> {
     running.wait()?;
     let log = is_xml(&bench, "log.xml")?;
     ensure!(
-        log.ends_with("<head>subtest: endless</head></nest></logfile>\n"),
+        log.ends_with("<head>subtest: endless</head></nest></nest></logfile>\n"),
         "{log}"
     );
     bench.nothing_left()

@@ -103,6 +103,12 @@ fn test(call: call::Call, environment: &DriverEnvironment) -> Outcome {
         if !call.keep_state {
             shown.say("Machine state will be reset. To keep it, pass --keep-machine-state");
         }
+        if let Some(limit) = job.global_timeout.filter(|_| !job.interactive) {
+            let seconds = limit.as_secs_f64();
+            shown.say(&format!(
+                "Test will time out and terminate in {seconds} seconds"
+            ));
+        }
         let settings = environment.common.settings(Accel::Auto);
         let engine = Engine::open(settings, shown.sink()).await?;
         let result = run_driver(&engine, job, &interrupt.cancel, &interrupt.kill).await;

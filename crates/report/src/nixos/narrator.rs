@@ -49,6 +49,8 @@ enum Key {
     Section(Option<String>, String),
     /// A part of the test.
     Subtest(String),
+    /// All of it.
+    Test,
 }
 
 /// Something that has begun and not ended.
@@ -136,6 +138,9 @@ impl Narrator {
             | What::SectionFinished { .. }
             | What::SubtestStarted { .. }
             | What::SubtestFinished { .. } => self.part(machine, &event.what),
+            What::TestStarted if !self.interactive => {
+                self.open(Key::Test, None, "run the VM test script", None)
+            }
             What::TestPaused { .. } | What::TestResumed | What::TestFinished { .. } => {
                 self.test(&event.what)
             }
@@ -303,7 +308,7 @@ impl Narrator {
                 seconds,
                 failure,
             } => {
-                let mut entries = Vec::new();
+                let mut entries = self.close(&Key::Test, *seconds, *outcome == Outcome::Passed);
                 match outcome {
                     Outcome::Passed if !self.interactive => {
                         let text = format!("test script finished in {seconds:.2}s");

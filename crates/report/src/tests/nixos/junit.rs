@@ -23,7 +23,8 @@ fn without_subtests_it_is_one_case() {
     <testsuites name="NixOS integration test" tests="1" skipped="0" failures="0" errors="0" time="2.000">
         <testsuite name="NixOS integration test" tests="1" skipped="0" errors="0" failures="0" time="2.000">
             <testcase name="main" time="2.000">
-                <system-out>starting vm (tcg)
+                <system-out>run the VM test script
+    starting vm (tcg)
     machine # OK Started a.service
     connected to guest root shell
     (connecting took 0.90 seconds)
@@ -33,6 +34,7 @@ fn without_subtests_it_is_one_case() {
     printed
     of interest
     of the machine
+    (finished: run the VM test script, in 2.00 seconds)
     test script finished in 2.00s
     </system-out>
             </testcase>
@@ -63,7 +65,8 @@ fn subtests_are_cases() {
                 <system-err>Test &quot;fails&quot; failed with error: &quot;command `false` failed (exit code 1)&quot;
     </system-err>
             </testcase>
-            <system-out>starting vm (tcg)
+            <system-out>run the VM test script
+    starting vm (tcg)
     machine # OK Started a.service
     connected to guest root shell
     (connecting took 0.90 seconds)

@@ -8,6 +8,7 @@ fn a_passed_test() {
     events.push(over(Outcome::Passed, 1.234, None));
     let (log, out) = show(&events, Level::Info, false);
     insta::assert_snapshot!(log, @r#"
+    run the VM test script
     machine: starting vm (tcg)
     machine # OK Started a.service
     machine: connected to guest root shell
@@ -17,6 +18,7 @@ fn a_passed_test() {
     machine: (finished: must succeed: uname -r, in 0.03 seconds)
     of interest
     machine: of the machine
+    (finished: run the VM test script, in 1.23 seconds)
     test script finished in 1.23s
     "#);
     assert_eq!(out, "printed\n");

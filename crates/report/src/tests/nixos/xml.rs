@@ -85,6 +85,8 @@ fn a_failed_test() {
     insta::assert_snapshot!(end.replace("><", ">\n<"), @r#"
     <?xml version="1.0" encoding="utf-8"?>
     <logfile>
+    <nest>
+    <head>run the VM test script</head>
     <line machine="machine">starting vm (tcg)</line>
     <line machine="machine" type="serial">OK Started a.service</line>
     <line machine="machine">connected to guest root shell</line>
@@ -111,6 +113,7 @@ fn a_failed_test() {
     <line machine="machine">output: so sorry</line>
     </nest>
     <line>Test &quot;fails&quot; failed with error: &quot;command `false` failed (exit code 1)&quot;</line>
+    </nest>
     </nest>
     <line>Traceback (most recent call last):</line>
     <line>  File &quot;/t/script.py&quot;, line 3, in &lt;module&gt;</line>
