@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use flate2::Compression;
@@ -57,7 +58,7 @@ impl Nonce {
 
     /// Makes it the shell's variable `n`.
     pub(super) fn assignment(&self) -> String {
-        format!("n={}; n=$n{}", self.left, self.right)
+        format!("n={}; n=${{n}}{}", self.left, self.right)
     }
 
     pub(super) fn text(&self) -> &str {
@@ -150,9 +151,9 @@ impl<T: AsyncRead + AsyncWrite + Send + 'static> Shell<T> {
     async fn upload(&mut self, place: &str, gzip: bool) -> Result<Attempt, Break> {
         let agent = self.bring.agent;
         let (bytes, unpack) = if gzip {
-            (pack(agent), "gzip -dc")
+            (packed(agent), "gzip -dc")
         } else {
-            (agent.to_vec(), "cat")
+            (agent, "cat")
         };
         let nonce = Nonce::new();
         let run = self.run_of(&nonce, "\"$f\"");
@@ -168,7 +169,7 @@ impl<T: AsyncRead + AsyncWrite + Send + 'static> Shell<T> {
         if said != "send" {
             return Ok(Err(reason(&said)));
         }
-        self.send(&bytes).await?;
+        self.send(bytes).await?;
         self.outcome(&nonce).await
     }
 
@@ -226,9 +227,13 @@ fn put(path: &Path, agent: &[u8]) -> std::io::Result<()> {
     file.write_all(agent)
 }
 
-fn pack(bytes: &[u8]) -> Vec<u8> {
-    let mut packer = GzEncoder::new(Vec::new(), Compression::best());
-    // Writing to memory cannot fail.
-    drop(packer.write_all(bytes));
-    packer.finish().unwrap_or_default()
+/// The agent, packed once for all machines.
+fn packed(agent: &'static [u8]) -> &'static [u8] {
+    static PACKED: OnceLock<Vec<u8>> = OnceLock::new();
+    PACKED.get_or_init(|| {
+        let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+        // Writing to memory cannot fail.
+        drop(packer.write_all(agent));
+        packer.finish().unwrap_or_default()
+    })
 }

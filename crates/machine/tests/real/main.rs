@@ -15,6 +15,7 @@ mod ground;
 mod lab;
 mod leftovers;
 mod script_container;
+mod script_vm;
 mod vm;
 
 use std::process::ExitCode;
@@ -68,6 +69,13 @@ const VMS: &[(&str, Test)] = &[
     ("vm_kernel_panics", vm::panics),
     ("vm_qemu_is_killed", vm::killed),
     ("a_killed_owner_leaves_no_vm", leftovers::vm),
+    ("script_vm_full_life", script_vm::life),
+    (
+        "script_vm_without_a_shared_directory",
+        script_vm::through_the_shell,
+    ),
+    ("script_of_a_vm_is_wrong", script_vm::wrong),
+    ("script_of_a_vm_forks_and_is_killed", script_vm::killed),
 ];
 
 fn main() -> ExitCode {

@@ -64,7 +64,7 @@ impl ScriptVm {
             script,
             pid: None,
             doors: None,
-            agent: None,
+            agent: false,
             console_signs: signs,
             controlled,
             tell,

@@ -29,7 +29,7 @@ use crate::words::Words;
 const DRAIN: Duration = Duration::from_millis(500);
 /// How long QEMU may take to end in order, so that its disks are whole.
 const QUIT: Duration = Duration::from_secs(2);
-/// How long QEMU's control socket may take to be there, once its monitor has connected.
+/// How long QEMU's sockets may take to be there, once its monitor has connected.
 const CONTROL: Duration = Duration::from_secs(10);
 /// How long a kernel that has panicked may go on: many are told to restart after a moment.
 const PANIC: Duration = Duration::from_secs(15);
@@ -54,7 +54,7 @@ pub(super) struct Running {
     /// From when QEMU has opened them.
     pub(super) doors: Option<Doors>,
     /// Whether an agent has its port open.
-    pub(super) agent: Option<()>,
+    pub(super) agent: bool,
     /// A kernel's panic.
     pub(super) console_signs: mpsc::UnboundedReceiver<String>,
     pub(super) controlled: mpsc::UnboundedReceiver<Control>,
@@ -174,7 +174,7 @@ impl Running {
     }
 
     fn reset(&mut self) {
-        self.agent = None;
+        self.agent = false;
         self.panic = None;
         self.renew();
         self.order(Order::Restarted);
@@ -183,12 +183,19 @@ impl Running {
 
     fn port_changed(&mut self, open: bool) {
         if !open {
-            self.agent = None;
+            self.agent = false;
             self.renew();
             self.order(Order::Again);
             return;
         }
-        self.agent = Some(());
+        self.agent_up();
+    }
+
+    /// An agent has its port open.
+    fn agent_up(&mut self) {
+        if std::mem::replace(&mut self.agent, true) {
+            return;
+        }
         match self.doors.as_mut().map(|doors| doors.port.take()) {
             Some(Ok(Some(stream))) => self.channel(Box::pin(stream)),
             Some(Err(error)) => self.say(Happening::Broken(format!(
@@ -220,10 +227,10 @@ impl Running {
 
     fn brought(&mut self, brought: Brought) {
         match brought {
-            // Its port says so.
-            Brought::Agent => {}
+            // QEMU tells of its port, too, but not more than once in a second.
+            Brought::Agent => self.agent_up(),
             // A late agent is better than none.
-            Brought::Plain(..) if self.agent.is_some() => {}
+            Brought::Plain(..) if self.agent => {}
             Brought::Plain(channel, reason) => {
                 self.say(Happening::Note(format!(
                     "the agent cannot run in it ({reason}): its shell is asked for everything, which is slow"
@@ -298,8 +305,7 @@ impl Running {
     }
 }
 
-/// Takes QEMU's connections, and connects to it. It opens its sockets in the order of its arguments,
-/// so its control socket is there when the monitor has connected, or in a moment.
+/// Takes QEMU's connections, and connects to it.
 async fn open(
     this: &ScriptVm,
     monitor: UnixListener,
@@ -308,19 +314,11 @@ async fn open(
     let ((monitor, _), (shell, _)) = tokio::try_join!(monitor.accept(), shell.accept())?;
     let dir = &this.spec.state_dir;
     let short = ShortPath::new(dir)?;
-    let deadline = Instant::now() + CONTROL;
-    let mut pause = Duration::from_millis(1);
-    let control = loop {
-        match UnixStream::connect(short.join(argv::QMP)).await {
-            Ok(control) => break control,
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            // Nothing tells when it listens.
-            Err(_) => tokio::time::sleep(pause).await,
-        }
-        pause = (pause * 2).min(Duration::from_millis(50));
-    };
+    let control = there(|| std::os::unix::net::UnixStream::connect(short.join(argv::QMP))).await?;
+    control.set_nonblocking(true)?;
+    let control = UnixStream::from_std(control)?;
     let (qmp, events) = Qmp::start(control);
-    let port = AgentPort::connect(dir, argv::AGENT)?;
+    let port = there(|| AgentPort::connect(dir, argv::AGENT)).await?;
     let (orders, brought) = shell::attend(
         shell,
         Bring {
@@ -340,6 +338,19 @@ async fn open(
         brought,
     };
     Ok((doors, monitor))
+}
+
+/// Connects to a socket that QEMU is about to listen on. Nothing tells when it does.
+async fn there<T>(connect: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + CONTROL;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match connect() {
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(pause).await,
+            connected => return connected,
+        }
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
 }
 
 /// What comes through the doors.
