@@ -1,4 +1,4 @@
-"""The display of an X server in a machine, where there is no screen of the machine's own."""
+"""Sockets of a machine on the host, and among them that of its X display."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from machinist import _rfb
 from machinist._commands import Commands
 from machinist._errors import MachineError
-from machinist._pictures import png_of_xwd
 from machinist._process import Process
 
-_MISSING = 127
 _VNC = (
     "-shared -forever -nopw -quiet "
     # At the socket alone: no ports.
@@ -22,7 +19,7 @@ _VNC = (
 
 
 class Display(Commands):
-    """Pictures of it, and VNC."""
+    """Sockets, and VNC."""
 
     _vnc_server: Process | None = None
     _vnc_path: Path | None = None
@@ -62,28 +59,6 @@ class Display(Commands):
         self.forward_socket(inside, path)
         self._vnc_server, self._vnc_path = server, path
         return path
-
-    def _x_picture(self) -> bytes:
-        """A picture of the display: by ``xwd`` if it is there, else by ``x11vnc``."""
-        display, authority, _ = self._x11()
-        env = {"DISPLAY": display}
-        if self.run(["test", "-e", authority]).status == 0:
-            env["XAUTHORITY"] = authority
-        result = self.run("xwd -root -silent", env=env)
-        if result.status == 0:
-            return png_of_xwd(result.stdout_bytes)
-        if result.status != _MISSING:
-            raise MachineError(
-                f"there is no X server in {self.name} of which a picture can be taken: "
-                f"{result.stderr.strip()}"
-            )
-        try:
-            return _rfb.picture(str(self.vnc_socket()))
-        except MachineError as error:
-            raise MachineError(
-                f"a picture of {self.name} needs xwd or x11vnc in it (on Debian: x11-apps or "
-                f"x11vnc; on NixOS: xorg.xwd or x11vnc): {error}"
-            ) from error
 
     def _x11(self) -> tuple[str, str, str]:
         """The display, its authority file, and the program that serves it by VNC."""

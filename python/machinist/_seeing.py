@@ -134,8 +134,6 @@ class Seeing(Qmp, Display):
             _poll(appears, timeout)
 
     def _picture(self) -> bytes:
-        if self.kind == "container":
-            return self._x_picture()
         with tempfile.TemporaryDirectory(prefix="machinist-screen-") as directory:
             picture = Path(directory) / "screen.png"
             self._ask("screenshot", host=str(picture))

@@ -138,7 +138,8 @@ class AtTerminal(unittest.TestCase):
             "from machinist._interactive import plain\n"
             "import time\n"
             "def started_long(): print('begun', flush=True); time.sleep(1000)\n"
-            f"plain({{'started_long': started_long}}, {str(self.history)!r})\n"
+            f"names = {{'started_long': started_long, 'answer_of_all': 42}}\n"
+            f"plain(names, {str(self.history)!r})\n"
         )
         child, self.terminal = pty.fork()
         if child == 0:
@@ -163,9 +164,9 @@ class AtTerminal(unittest.TestCase):
 
     def test_completion_ctrl_c_and_history(self) -> None:
         self.begin()
-        os.write(self.terminal, b"started\t")
-        self.until(b"started_long(")
-        os.write(self.terminal, b")\n")
+        os.write(self.terminal, b"answer\t\n")
+        self.until(b"42")
+        os.write(self.terminal, b"started_long()\n")
         self.until(b"begun")
         os.write(self.terminal, b"\x03")
         self.until(b"KeyboardInterrupt")
