@@ -40,6 +40,25 @@ rec {
     };
   };
 
+  # Services in a container that ask for sandboxes of their own.
+  units = makeTest {
+    inherit pkgs;
+    name = "units";
+    lab = {
+      machine.m = {
+        image = "tar:/guest/root.tar";
+        kind = "container";
+        files."/etc/systemd/system/nginx.service.d/strict.conf" = builtins.readFile ./strict.conf;
+      };
+      test = [
+        {
+          name = "units";
+          script = ./units.py;
+        }
+      ];
+    };
+  };
+
   # A lab whose test fails: there is no output, and the log says why.
   failing = makeTest {
     inherit pkgs;

@@ -7,7 +7,7 @@ use std::fs;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use machinist_tests::nix::{Guest, NixHost};
+use machinist_tests::nix::NixHost;
 
 /// A derivation that runs the file `/rig/command`.
 const DERIVATION: &str = r#"
@@ -28,7 +28,7 @@ fn main() -> Result<ExitCode> {
         [script] => script.clone(),
         words => shell_words(words),
     };
-    let host = NixHost::new()?.with_guest(&Guest::SMALL)?;
+    let host = NixHost::new()?;
     let rig = host.rig();
     // A derivation has to have an output.
     let text = format!("{command}\nstatus=$?\ntouch $out\nexit $status\n");

@@ -1,30 +1,33 @@
 //! What machines in the sandbox boot.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 
-/// An image, as derivations see it in `/guest`. What is bound into the sandbox is owned by nobody
-/// there, so a root comes as an archive and is unpacked inside.
-#[derive(Debug, Clone, Copy)]
+use super::Image;
+use crate::images;
+use crate::start_script::VmSystem;
+
+/// Where derivations see their guests.
+const SEEN: &str = "/guest";
+
+/// The guests of derivations: `/guest/root.tar`, and what a VM boots beside it.
+///
+/// What is bound into the sandbox is owned by nobody there, so a root comes as an archive, and is
+/// unpacked inside.
+#[derive(Debug)]
 pub struct Guest {
-    /// A source of the image store.
-    pub image: &'static str,
-    /// Packages on top.
-    pub packages: &'static [&'static str],
+    directory: PathBuf,
+    image: Image,
 }
 
 impl Guest {
-    /// What the tests of machines boot, too.
-    pub const SMALL: Self = Self {
-        image: "debian:bookworm",
-        packages: &["curl", "nginx-light"],
-    };
-
-    /// Makes `root.tar` in `directory`.
-    pub(super) fn lay(&self, directory: &Path) -> Result<()> {
-        let root = crate::images::root(self.image, self.packages)?;
+    /// In a directory of the host.
+    pub(super) fn new(directory: PathBuf, image: Image) -> Result<Self> {
+        let root = images::root(image.0, image.1)?;
+        fs::create_dir_all(&directory).context("cannot make a directory")?;
         let status = std::process::Command::new("tar")
             .args([
                 "--create",
@@ -43,6 +46,42 @@ impl Guest {
             .status()
             .context("cannot run tar")?;
         ensure!(status.success(), "tar: {status}");
-        Ok(())
+        Ok(Self { directory, image })
+    }
+
+    /// What a VM boots, as files of the host. Start scripts that were written for these are made fit
+    /// for the sandbox by [`Self::fit`].
+    ///
+    /// # Errors
+    /// The image cannot be built, or not be copied.
+    pub fn system(&self) -> Result<VmSystem> {
+        let system = images::system(self.image.0, self.image.1)?;
+        let copy = |from: &Path, name: &str| -> Result<PathBuf> {
+            let to = self.directory.join(name);
+            fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+            Ok(to)
+        };
+        Ok(VmSystem {
+            kernel: copy(&system.kernel, "vmlinuz")?,
+            disk: copy(&system.disk, "root.erofs")?,
+            ..system
+        })
+    }
+
+    /// The directory for files that derivations see in `/guest`.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Exchanges the directory's path in the text of a file for the one that derivations see.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn fit(&self, file: &Path) -> Result<()> {
+        let failed = || format!("cannot change {}", file.display());
+        let text = fs::read_to_string(file).with_context(failed)?;
+        let own = self.directory.display().to_string();
+        fs::write(file, text.replace(&own, SEEN)).with_context(failed)
     }
 }

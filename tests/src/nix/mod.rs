@@ -10,6 +10,7 @@
 //!
 //! One call of the container takes 0.2 s, so each test has its own, with an empty store.
 
+mod cgroup;
 mod guest;
 
 use std::fs;
@@ -19,26 +20,34 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::{Command, Ran, machinist};
+use crate::{Command, Ran, images, machinist};
+use cgroup::Cgroup;
 pub use guest::Guest;
 
-/// What the Nix of this release can do is what the tests are about: `uid-range` without a daemon.
-const IMAGE: &str = "debian:forky";
+/// The first Debian whose Nix can give a build a range of user ids. Beside Nix it has what derivations
+/// find in the sandbox: what machinist needs of a host, the programs by which tests read a screen, and
+/// those of start scripts.
+const HOST: Image = (
+    "debian:forky",
+    &[
+        "e2fsprogs",
+        "erofs-utils",
+        "imagemagick",
+        "iproute2",
+        "nix-bin",
+        "python3",
+        "qemu-system-x86",
+        "systemd-container",
+        "tesseract-ocr",
+        "vde2",
+    ],
+);
 
-/// What derivations find in the sandbox, besides Nix itself: what machinist needs of a host, the
-/// programs by which tests read a screen, and NixOS's way of joining machines.
-const PACKAGES: [&str; 10] = [
-    "e2fsprogs",
-    "erofs-utils",
-    "imagemagick",
-    "iproute2",
-    "nix-bin",
-    "python3",
-    "qemu-system-x86",
-    "systemd-container",
-    "tesseract-ocr",
-    "vde2",
-];
+/// What the tests of machines boot, too.
+const GUEST: Image = ("debian:bookworm", &["curl", "nginx-light"]);
+
+/// A source of the image store, and packages.
+type Image = (&'static str, &'static [&'static str]);
 
 /// The settings that docs/nix.md tells users to make, and what makes programs of Debian visible in
 /// the sandbox. Never a directory and something in it: Nix would empty the file on the host.
@@ -53,6 +62,9 @@ substituters =
 flake-registry =
 sandbox-paths = /usr=/usr /lib=/usr/lib /lib64=/usr/lib64 /bin=/usr/bin /guest=/guest /machinist=/machinist
 ";
+
+/// What happens before the container is made, in namespaces of its own.
+const BEFORE: &str = r#"echo 0 > "$0"; mount -t tmpfs tmpfs /run; exec "$@""#;
 
 /// What happens in the container before anything else.
 const BEGIN: &str = "\
@@ -69,41 +81,42 @@ ln -s machinist /machinist/generate-driver-symbols
 pub struct NixHost {
     root: PathBuf,
     rig: TempDir,
+    cgroup: Option<Cgroup>,
+    guest: Guest,
 }
 
 impl NixHost {
-    /// Builds the root, unless the image store has it, and a directory with this repository's Nix
-    /// code, which the containers see as `/rig`.
+    /// Builds its root and its guests, unless the image store has them.
     ///
     /// # Errors
-    /// The image cannot be built.
+    /// An image cannot be built.
     pub fn new() -> Result<Self> {
-        let root = crate::images::root(IMAGE, &PACKAGES)?;
+        let root = images::root(HOST.0, HOST.1)?;
         let rig = tempfile::Builder::new()
             .prefix("mt-nix-")
             .tempdir_in("/tmp")
             .context("cannot make a directory in /tmp")?;
-        let host = Self { root, rig };
-        fs::write(host.rig().join("nix.conf"), SETTINGS).context("cannot write nix.conf")?;
-        for name in ["guest", "out"] {
-            fs::create_dir(host.rig().join(name)).context("cannot make a directory")?;
-        }
-        Ok(host)
+        let cgroup = Cgroup::new(&format!("mt-nix-{}", std::process::id()))?;
+        let guest = Guest::new(rig.path().join("guest"), GUEST)?;
+        fs::write(rig.path().join("nix.conf"), SETTINGS).context("cannot write nix.conf")?;
+        Ok(Self {
+            root,
+            rig,
+            cgroup,
+            guest,
+        })
     }
 
-    /// The directory that containers see as `/rig`. What they write to `/rig/out` is here.
+    /// The directory that containers see as `/rig`.
     #[must_use]
     pub fn rig(&self) -> &Path {
         self.rig.path()
     }
 
-    /// Lays the files of a guest into `/guest`, which derivations see, too.
-    ///
-    /// # Errors
-    /// They cannot be made.
-    pub fn with_guest(self, guest: &Guest) -> Result<Self> {
-        guest.lay(&self.rig().join("guest"))?;
-        Ok(self)
+    /// What machines of derivations boot.
+    #[must_use]
+    pub fn guest(&self) -> &Guest {
+        &self.guest
     }
 
     /// Runs `script` by bash in a container, with `/rig` as its directory.
@@ -125,7 +138,12 @@ impl NixHost {
         let mut nspawn = std::process::Command::new("unshare");
         nspawn
             .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
-            .args(["sh", "-c", "mount -t tmpfs tmpfs /run && exec \"$@\"", "sh"])
+            .args(["sh", "-ec", BEFORE])
+            .arg(
+                self.cgroup
+                    .as_ref()
+                    .map_or("/dev/null".into(), Cgroup::processes),
+            )
             .arg("systemd-nspawn")
             // Hosts with an older layout of cgroups have a cgroup2 beside it.
             .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
@@ -137,7 +155,7 @@ impl NixHost {
             .args(["--capability=all", "--system-call-filter=@keyring"])
             .arg(format!("--machine=mt-nix-{}", std::process::id()))
             .arg(bind("--bind", self.rig(), "/rig"))
-            .arg(bind("--bind-ro", &self.rig().join("guest"), "/guest"))
+            .arg(bind("--bind-ro", self.guest.directory(), "/guest"))
             .arg(bind("--bind-ro", machinist(), "/machinist/machinist"))
             .arg(bind("--bind-ro", &repository()?, "/repository"))
             .arg("--chdir=/rig")

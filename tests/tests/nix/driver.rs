@@ -5,14 +5,22 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use machinist_tests::Ran;
 use machinist_tests::nix::NixHost;
-use machinist_tests::start_script::ContainerScript;
+use machinist_tests::start_script::{ContainerScript, VmScript};
 
 use crate::Case;
 
 pub const CASES: &[Case] = &[
     Case {
-        name: "driver::outputs_of_two_containers",
-        run: outputs,
+        name: "driver::containers_and_a_vm_on_two_vlans",
+        run: two_vlans,
+    },
+    Case {
+        name: "driver::vms_need_no_user_ids",
+        run: vms_alone,
+    },
+    Case {
+        name: "driver::units_have_sandboxes_of_their_own",
+        run: units,
     },
     Case {
         name: "driver::a_failing_test_keeps_its_log",
@@ -40,10 +48,12 @@ const NO_TERMINALS: &str = "umount /dev/pts; [ ! -e /dev/pts/ptmx ]; [ ! -e /dev
 struct Test<'a> {
     name: &'a str,
     containers: &'a [ContainerScript],
+    vms: &'a [VmScript],
     vlans: &'a [u32],
     timeout: u32,
     before: &'a str,
     arguments: &'a str,
+    features: &'a [&'a str],
     script: &'a str,
 }
 
@@ -51,10 +61,12 @@ impl Test<'_> {
     const SOME: Self = Self {
         name: "test",
         containers: &[],
+        vms: &[],
         vlans: &[],
         timeout: 200,
         before: UNPACK,
         arguments: "",
+        features: &["uid-range"],
         script: "",
     };
 
@@ -70,10 +82,18 @@ impl Test<'_> {
                 .write(&scripts)
                 .context("cannot write a start script")?;
         }
-        let names: Vec<_> = self.containers.iter().map(|it| it.name.as_str()).collect();
+        for vm in self.vms {
+            // Beside what it boots, so that all paths in it are of one directory.
+            let script = vm.write(host.guest().directory())?;
+            host.guest().fit(&script)?;
+            let name = script.file_name().context("a script without a name")?;
+            fs::rename(&script, scripts.join(name)).context("cannot move a start script")?;
+        }
+        let containers: Vec<_> = self.containers.iter().map(|it| &it.name).collect();
+        let vms: Vec<_> = self.vms.iter().map(|it| &it.name).collect();
         let arguments = serde_json::json!({
-            "name": self.name, "containers": names, "vlans": self.vlans, "timeout": self.timeout,
-            "before": self.before, "arguments": self.arguments, "testScript": self.script,
+            "name": self.name, "containers": containers, "vms": vms, "vlans": self.vlans, "timeout": self.timeout,
+            "before": self.before, "arguments": self.arguments, "features": self.features, "testScript": self.script,
         });
         fs::write(host.rig().join("test.json"), arguments.to_string())
             .context("cannot write the arguments")?;
@@ -84,36 +104,106 @@ impl Test<'_> {
     }
 }
 
-fn outputs(host: &NixHost) -> Result<()> {
+/// Outputs of all sorts, too: one boot of a VM is enough.
+fn two_vlans(host: &NixHost) -> Result<()> {
+    let system = host.guest().system()?;
     let containers = [
-        ContainerScript::new("client", ROOT.as_ref()).on(1, &[1]),
-        ContainerScript::new("web", ROOT.as_ref()).on(2, &[1]),
+        ContainerScript::new("a", ROOT.as_ref()).on(1, &[1]),
+        ContainerScript::new("b", ROOT.as_ref()).on(2, &[2]),
     ];
+    let vms = [VmScript::new("v", &system).on(3, &[1, 2])];
+    let script = r#"
+start_all()
+for machine in machines:
+    machine.wait_for_unit("nginx.service")
+with subtest("the VM and the containers see each other"):
+    a.succeed("curl -fsS http://192.168.1.3/ > /tmp/page")
+    b.succeed("curl -fsS -g 'http://[2001:db8:2::3]/'")
+    v.succeed("curl -fsS http://192.168.1.1/", "curl -fsS http://192.168.2.2/")
+with subtest("VLANs are apart"):
+    a.succeed("ip addr add 192.168.2.77/24 dev eth1")
+    a.fail("ping -c 1 -W 1 192.168.2.2")
+    a.fail("ping -c 1 -W 1 192.168.2.3")
+with subtest("files and pictures come out"):
+    a.copy_from_machine("/tmp/page", "pages")
+    v.copy_from_machine("/etc/os-release")
+    v.screenshot("screen")
+"#;
     let ran = Test {
         containers: &containers,
-        vlans: &[1],
+        vms: &vms,
+        vlans: &[1, 2],
         before: &format!("{NO_TERMINALS} {UNPACK}"),
         arguments: "--junit-xml $out/junit.xml",
-        script: r#"
-start_all()
-with subtest("over the network"):
-    web.wait_for_unit("nginx.service")
-    web.wait_for_open_port(80)
-    page = client.succeed("curl -fsS http://192.168.1.2/")
-    t.assertIn("Welcome to nginx", page)
-with subtest("a file comes out"):
-    client.succeed("curl -fsS http://192.168.1.2/ > /tmp/page")
-    client.copy_from_machine("/tmp/page", "pages")
-"#,
+        script,
         ..Test::SOME
     }
-    .build(host, "cat /tmp/result/pages/page /tmp/result/junit.xml\n")?
+    .build(host, OUTPUTS)?
     .exits(0)?;
     ran.says("Welcome to nginx")?
-        .says("name=\"over the network\"")?
-        .says("name=\"a file comes out\"")?;
+        .says("ID=debian")?
+        .says("PNG image")?
+        .says("name=\"the VM and the containers see each other\"")?
+        .says("name=\"files and pictures come out\"")?;
     Ok(())
 }
+
+/// As nearly all tests of NixOS are built: by an ordinary user of the sandbox.
+fn vms_alone(host: &NixHost) -> Result<()> {
+    let system = host.guest().system()?;
+    let vms = [VmScript::new("v", &system).on(1, &[1])];
+    let script = r#"
+import os
+t.assertNotEqual(os.getuid(), 0)
+start_all()
+v.wait_for_unit("nginx.service")
+v.copy_from_host(os.environ["NIX_BUILD_TOP"] + "/sent", "/tmp/sent")
+v.succeed("grep 'from the build' /tmp/sent", "ip addr show eth1 | grep 192.168.1.1")
+v.copy_from_machine("/etc/os-release")
+"#;
+    let ran = Test {
+        name: "vm",
+        vms: &vms,
+        vlans: &[1],
+        before: "echo 'from the build' > $NIX_BUILD_TOP/sent",
+        features: &[],
+        script,
+        ..Test::SOME
+    }
+    .build(host, "cat /tmp/result/os-release\n")?
+    .exits(0)?;
+    ran.says("ID=debian")?;
+    Ok(())
+}
+
+/// Shows what a derivation has put out.
+const OUTPUTS: &str = r#"
+cd /tmp/result
+cat pages/page os-release
+grep '<test' junit.xml
+head -c 8 screen.png | grep -q PNG && echo PNG image
+"#;
+
+/// In a start script's container.
+fn units(host: &NixHost) -> Result<()> {
+    let mut container = ContainerScript::new("m", ROOT.as_ref());
+    container.files = vec![(
+        "/etc/systemd/system/nginx.service.d/strict.conf".to_owned(),
+        STRICT.to_owned(),
+    )];
+    Test {
+        name: "units",
+        containers: &[container],
+        script: include_str!("../../../nix/tests/units.py"),
+        ..Test::SOME
+    }
+    .build(host, "")?
+    .exits(0)?;
+    Ok(())
+}
+
+/// What careful services of Debian's say, and NixOS's.
+const STRICT: &str = include_str!("../../../nix/tests/strict.conf");
 
 fn failing(host: &NixHost) -> Result<()> {
     let containers = [ContainerScript::new("m", ROOT.as_ref())];

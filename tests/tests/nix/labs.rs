@@ -12,6 +12,10 @@ pub const CASES: &[Case] = &[
         run: lab,
     },
     Case {
+        name: "labs::units_have_sandboxes_of_their_own",
+        run: units,
+    },
+    Case {
         name: "labs::a_failing_lab_fails_the_build",
         run: failing,
     },
@@ -27,7 +31,14 @@ cd /tmp/result && find logs -type f
     ran.says("name=\"steps\"")?
         .says("name=\"script\"")?
         .says("failures=\"0\"")?
-        .says("web.console")?;
+        .says("logs/script/web-console.log")?;
+    Ok(())
+}
+
+/// In a container of machinist's own.
+fn units(host: &NixHost) -> Result<()> {
+    host.run("nix-build /repository/nix/tests --attr units --no-out-link\n")?
+        .exits(0)?;
     Ok(())
 }
 

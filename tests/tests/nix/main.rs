@@ -8,10 +8,10 @@ mod labs;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use machinist_tests::Need;
-use machinist_tests::nix::{Guest, NixHost};
+use machinist_tests::nix::NixHost;
 
 /// One test.
 struct Case {
@@ -31,7 +31,7 @@ fn main() -> Result<ExitCode> {
     let host = if arguments.list || lacking.is_some() {
         None
     } else {
-        Some(Arc::new(prepare()?))
+        Some(Arc::new(NixHost::new()?))
     };
     let cases = [code::CASES, labs::CASES, driver::CASES];
     let trials = cases
@@ -39,11 +39,6 @@ fn main() -> Result<ExitCode> {
         .flatten()
         .map(|case| trial(case, host.clone(), lacking.clone()));
     Ok(libtest_mimic::run(&arguments, trials.collect()).exit_code())
-}
-
-fn prepare() -> Result<NixHost> {
-    let host = NixHost::new().context("a Debian with Nix")?;
-    host.with_guest(&Guest::SMALL).context("its guests")
 }
 
 fn trial(case: &'static Case, host: Option<Arc<NixHost>>, lacking: Option<String>) -> Trial {
