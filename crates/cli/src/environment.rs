@@ -127,7 +127,7 @@ impl DriverEnvironment {
         Ok(Self {
             common: Environment::with(cache, runtime)?,
             state_root,
-            logfile: var("LOGFILE").map(PathBuf::from),
+            logfile: set("LOGFILE").map(PathBuf::from),
             display: set("DISPLAY").or_else(|| set("WAYLAND_DISPLAY")).is_some(),
             in_build: set("NIX_BUILD_TOP").is_some(),
         })

@@ -28,6 +28,7 @@ use std::process::ExitCode;
 use crate::environment::Environment;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::verbs::Verb;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -65,7 +66,11 @@ fn run(args: Vec<OsString>) -> Exit {
             return exit;
         }
     };
-    let outcome = Environment::read().and_then(|environment| cli.verb.run(&environment));
+    let outcome = match cli.verb {
+        // It has an environment of its own.
+        Verb::NixosTestDriver(verb) => verb.run(),
+        verb => Environment::read().and_then(|environment| verb.run(&environment)),
+    };
     match outcome {
         Ok(exit) => exit,
         Err(error) => {

@@ -21,8 +21,8 @@ use crate::environment::{self, DriverEnvironment};
 use crate::error::{CliError, Kind};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
-use crate::ui;
 use crate::verbs::block_on;
+use crate::{progress, ui};
 
 pub use call::PROGRAM;
 
@@ -111,6 +111,7 @@ fn test(call: call::Call, environment: &DriverEnvironment) -> Outcome {
         }
         let settings = environment.common.settings(Accel::Auto);
         let engine = Engine::open(settings, shown.sink()).await?;
+        progress::swept(engine.swept());
         let result = run_driver(&engine, job, &interrupt.cancel, &interrupt.kill).await;
         shown.finish()?;
         Ok(match result.outcome {

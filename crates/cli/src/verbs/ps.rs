@@ -68,6 +68,16 @@ async fn ask_all(environment: &Environment) -> Result<Vec<Session>, crate::CliEr
     Ok(answers)
 }
 
+/// Its published ports, as the lab file and the command line write them.
+fn published(machine: &MachineStatus) -> String {
+    let ports: Vec<_> = machine
+        .published
+        .iter()
+        .map(|port| format!("{}:{}", port.host, port.guest))
+        .collect();
+    ports.join(" ")
+}
+
 fn show(sessions: &[Session]) {
     let mut rows = Vec::new();
     for session in sessions {
@@ -83,6 +93,7 @@ fn show(sessions: &[Session]) {
                 machine.kind.clone(),
                 machine.state.clone(),
                 machine.addresses.first().cloned().unwrap_or_default(),
+                published(machine),
                 test.clone(),
             ]);
         }
@@ -94,10 +105,19 @@ fn show(sessions: &[Session]) {
                 empty(),
                 empty(),
                 empty(),
+                empty(),
                 test,
             ]);
         }
     }
-    let head = ["SESSION", "MACHINE", "KIND", "STATE", "ADDRESS", "TEST"];
+    let head = [
+        "SESSION",
+        "MACHINE",
+        "KIND",
+        "STATE",
+        "ADDRESS",
+        "PUBLISHED",
+        "TEST",
+    ];
     ui::data(table::table(head, &rows));
 }
