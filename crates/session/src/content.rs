@@ -36,11 +36,17 @@ impl Content {
         }
     }
 
-    /// The file that people know it by.
-    pub(crate) fn file(&self) -> &Path {
+    /// The file that people know it by. Absolute, where it is one: other processes run elsewhere.
+    pub(crate) fn file(&self) -> PathBuf {
         match self {
-            Self::Lab(brief) => &brief.file,
-            Self::Driver(job) => &job.test_script,
+            Self::Lab(brief) => {
+                let named = brief.file.file_name();
+                let absolute = named.map(|name| brief.base.join(name));
+                absolute
+                    .filter(|path| path.is_file())
+                    .unwrap_or_else(|| brief.file.clone())
+            }
+            Self::Driver(job) => job.test_script.clone(),
         }
     }
 

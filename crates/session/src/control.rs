@@ -10,7 +10,7 @@ use machinist_guest::Agent;
 use machinist_machine::Console;
 use serde_json::Value;
 
-use crate::protocol::Fault;
+use crate::protocol::{Fault, Published};
 
 /// Something that a machine does and that takes time.
 pub(crate) type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
@@ -80,8 +80,8 @@ pub(crate) trait Control: Send + Sync {
         Box::pin(async { Ok(()) })
     }
 
-    /// Where its published ports are reached.
-    fn published(&self) -> Vec<String> {
+    /// Its ports that this host publishes.
+    fn published(&self) -> Vec<Published> {
         Vec::new()
     }
 

@@ -45,7 +45,8 @@ pub struct DriverJob {
     pub keep_state: bool,
     /// After which everything is killed. Not with `interactive`.
     pub global_timeout: Option<Duration>,
-    /// What to do at a failure.
+    /// What to do at a failure. A script that stands still by itself (`debug`) is the better way: its
+    /// names are known there.
     pub on_failure: OnFailure,
     /// A person types: Python gets our standard streams and is asked for a prompt.
     pub interactive: bool,

@@ -185,6 +185,11 @@ impl MachinePlan {
             .collect()
     }
 
+    /// Its ports that are published, as they are numbered inside.
+    pub(crate) fn guest_ports(&self) -> impl Iterator<Item = u16> {
+        self.publish.iter().map(|publish| publish.guest)
+    }
+
     /// The whole machine.
     pub(crate) fn spec(
         &self,

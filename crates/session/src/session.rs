@@ -319,7 +319,7 @@ async fn make_directory(
     content: &Content,
 ) -> Result<(Directory, Guard), SessionError> {
     let settings = engine.0.settings.clone();
-    let (file, test) = (content.file().to_owned(), content.test());
+    let (file, test) = (content.file(), content.test());
     let made = tokio::task::spawn_blocking(move || {
         let path = directory::new_path(&settings.runtime)?;
         let guard = Guard::start(&settings.exe, &path)?;

@@ -95,8 +95,7 @@ impl Work {
     fn on_failure(&self) -> OnFailure {
         match self {
             Self::Lab(job) => job.on_failure,
-            // The script itself stands still, where that is wanted: it has the frames.
-            Self::Driver(_) => OnFailure::Report,
+            Self::Driver(job) => job.on_failure,
         }
     }
 
@@ -288,14 +287,15 @@ impl InTest<'_> {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let is_over = tokio::select! {
             ended = &mut body => return ended,
-            () = cancel.cancelled() => {}
-            () = over => {}
-        }
+            () = cancel.cancelled() => false,
+            () = self.session.down_asked() => false,
+            () = over => true,
+        };
         stop.cancel();
         let last = body.await;
-        if cancel.is_cancelled() {
+        if !is_over || cancel.is_cancelled() {
             return Ended::interrupted();
         }
         let limit = limit.map(hub::seconds).unwrap_or_default();

@@ -6,11 +6,48 @@ use machinist_tests::{Bench, Need};
 use crate::Case;
 use crate::labs::IMAGE;
 
-pub const CASES: &[Case] = &[Case {
-    name: "network::vlans_are_isolated_both_ways",
-    needs: &[Need::Container, Need::Vm, Need::Python],
-    run: isolated,
-}];
+pub const CASES: &[Case] = &[
+    Case {
+        name: "network::vlans_are_isolated_both_ways",
+        needs: &[Need::Container, Need::Vm, Need::Python],
+        run: isolated,
+    },
+    Case {
+        name: "network::cables_are_pulled_and_plugged_in",
+        needs: &[Need::Container, Need::Python],
+        run: pulled,
+    },
+];
+
+/// Cables of a machine, and of a VLAN.
+fn pulled(bench: &Bench) -> Result<()> {
+    let mut lab = String::from(IMAGE);
+    for name in ["a", "b", "c"] {
+        lab += &format!("[machine.{name}]\nkind = \"container\"\nimage = \"small\"\n");
+    }
+    lab += "[[test]]\nname = \"cables\"\nscript = \"t.py\"\n";
+    bench.write("lab.toml", &lab)?;
+    bench.write(
+        "t.py",
+        r#"
+start_all()
+def knock(name):
+    return f"(timeout 2 bash -c 'exec 3<>/dev/tcp/{name}/9' 2>&1 || true) | grep refused"
+a.succeed(knock("b"))
+b.block()
+a.fail(knock("b"))
+a.succeed(knock("c"))
+b.unblock()
+a.wait_until_succeeds(knock("b"), timeout=30)
+vlan1.block()
+a.fail(knock("c"))
+vlan1.unblock()
+a.wait_until_succeeds(knock("c"), timeout=30)
+"#,
+    )?;
+    bench.machinist(&["test"]).run()?.exits(0)?;
+    Ok(())
+}
 
 /// A VM and a container on each of two VLANs, and a container on both.
 fn isolated(bench: &Bench) -> Result<()> {

@@ -16,7 +16,7 @@ use super::{FOREVER, Recipe, SessionMachine, fault};
 use crate::chain;
 use crate::control::{Control, Doing, Places};
 use crate::hardware;
-use crate::protocol::Fault;
+use crate::protocol::{Fault, Published};
 use crate::readiness;
 
 /// How long a machine whose agent has gone may take to notice why.
@@ -302,13 +302,22 @@ impl Control for SessionMachine {
         })
     }
 
-    fn published(&self) -> Vec<String> {
+    fn published(&self) -> Vec<Published> {
         let Some(machine) = self.made() else {
             return Vec::new();
         };
         let status = machine.status();
         let published = status.borrow().published.clone();
-        published.iter().map(ToString::to_string).collect()
+        let Recipe::Lab { plan, .. } = &self.recipe else {
+            return Vec::new();
+        };
+        let ports = published.iter().zip(plan.guest_ports());
+        ports
+            .map(|(host, guest)| Published {
+                host: host.to_string(),
+                guest,
+            })
+            .collect()
     }
 
     fn places(&self) -> Places {

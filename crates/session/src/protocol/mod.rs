@@ -12,7 +12,8 @@ mod verb;
 
 pub use data::Data;
 pub use reply::{
-    ConsoleLines, Executed, Fault, FaultKind, Hello, MachineStatus, Part, Reply, Started, Status,
+    ConsoleLines, Executed, Fault, FaultKind, Hello, MachineStatus, Part, Published, Reply,
+    Started, Status,
 };
 pub use script::{Added, Description, DriverInfo, Forwarded, ScriptKind};
 pub use verb::{Command, Program, Pty, Request, ScriptReport, Until, Verb};

@@ -181,9 +181,18 @@ pub struct MachineStatus {
     pub state: String,
     /// Its addresses, as text with the prefix length.
     pub addresses: Vec<String>,
-    /// Where its published ports are reached on this host, as `ADDRESS:PORT`.
+    /// Its ports that this host publishes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub published: Vec<String>,
+    pub published: Vec<Published>,
+}
+
+/// A port of a machine that this host publishes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Where it is reached, as `ADDRESS:PORT`.
+    pub host: String,
+    /// The port inside.
+    pub guest: u16,
 }
 
 /// Whose failure it is.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Published;
+
 /// What a start script runs.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
@@ -117,9 +119,9 @@ pub struct Description {
     pub booted: bool,
     /// Its agent answers.
     pub connected: bool,
-    /// Where its published ports are reached, as `ADDRESS:PORT`.
+    /// Its ports that this host publishes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub published: Vec<String>,
+    pub published: Vec<Published>,
 }
 
 #[cfg(test)]

@@ -453,8 +453,13 @@ async fn a_machine_that_dies_ends_what_runs_in_it() {
     let here = Here::new().await;
     let mut client = here.client().await;
     let mut other = here.client().await;
+    let mut log = here.hub.log.follow(true).unwrap();
     let crash = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        while let Some(event) = log.next().await.unwrap() {
+            if matches!(event.what, What::CommandStarted { .. }) {
+                break;
+            }
+        }
         other
             .ask(Verb::Crash {
                 machine: "web".into(),
