@@ -40,6 +40,16 @@ pub const CASES: &[Case] = &[
         needs: &[Need::Container, Need::Python],
         run: kept,
     },
+    Case {
+        name: "a_vm_and_a_container_talk_and_are_cut_off",
+        needs: &[Need::Container, Need::Vm, Need::Python],
+        run: vm_and_container,
+    },
+    Case {
+        name: "vms_restart_and_are_made_by_the_script",
+        needs: &[Need::Vm, Need::Python],
+        run: made_by_the_script,
+    },
 ];
 
 fn containers_talk(bench: &Bench) -> Result<()> {
@@ -186,5 +196,84 @@ fn kept(bench: &Bench) -> Result<()> {
     let third = "one.fail('cat /var/word')\n";
     stage.driver(&[], third)?.run()?.exits(0)?;
     ensure!(precious.exists(), "the state's removal followed a link");
+    Ok(())
+}
+
+fn vm_and_container(bench: &Bench) -> Result<()> {
+    let stage = Stage::new(bench)?
+        .vlans(&[1, 300])
+        .container("box", 1, &[1])?
+        .vm("vm", 2, &[1])?;
+    let script = r#"
+def knock(number):
+    return f"(timeout 3 bash -c 'exec 3<>/dev/tcp/192.168.1.{number}/9' 2>&1 || true) | grep refused"
+
+vm.start()
+assert "running" in vm.send_monitor_command("info status")
+box.wait_until_succeeds(knock(2))
+vm.succeed(knock(1))
+carrier = "/sys/class/net/eth1/carrier"
+assert vm.succeed(f"cat {carrier}") == "1\n"
+vm.block()
+assert vm.succeed(f"cat {carrier}") == "0\n"
+box.fail(knock(2))
+vm.unblock()
+assert vm.succeed(f"cat {carrier}") == "1\n"
+box.wait_until_succeeds(knock(2))
+box.block()
+vm.fail(knock(1))
+box.unblock()
+vm.wait_until_succeeds(knock(1))
+vlan1.block()
+vm.fail(knock(1))
+vlan1.unblock()
+vm.wait_until_succeeds(knock(1))
+assert vm.qmp_client.send("query-status")["return"]["running"]
+vm.screenshot("screen")
+vm.succeed("echo word > /tmp/word")
+vm.copy_from_machine("/tmp/word", "deep")
+pid = vm.pid
+vm.shutdown()
+assert not vm.is_up() and not os.path.exists(f"/proc/{pid}")
+"#;
+    stage.driver(&[], script)?.run()?.exits(0)?;
+    ensure!(bench.read("out/deep/word")? == "word\n");
+    let picture = std::fs::read(bench.path().join("out/screen.png"))?;
+    ensure!(picture.starts_with(b"\x89PNG"), "that is no PNG");
+    Ok(())
+}
+
+fn made_by_the_script(bench: &Bench) -> Result<()> {
+    let stage = Stage::new(bench)?.vm("vm", 1, &[])?;
+    let script = r#"
+import pathlib
+
+script = os.path.join(os.getcwd(), "run-vm-vm")
+
+# The machine of the command line is never started.
+other = create_machine(f"env FOO=1 {script}", name="other")
+assert other.name == "other" and not other.is_up()
+other.start(allow_reboot=True)
+boot = other.succeed("cat /proc/sys/kernel/random/boot_id")
+other.reboot()
+assert other.wait_until_succeeds("cat /proc/sys/kernel/random/boot_id") != boot
+reset = other.wait_for_qmp_event(lambda event: event["event"] == "RESET", timeout=10)
+assert "timestamp" in reset
+pathlib.Path(other.state_dir, "disk").write_text("installed")
+other.crash()
+assert not other.is_up()
+
+# What one machine has installed, another boots.
+vm.state_dir = other.state_dir
+vm.start()
+vm.succeed("true")
+environment = pathlib.Path(f"/proc/{vm.pid}/environ").read_bytes()
+assert f"TMPDIR={other.state_dir}".encode() in environment.split(b"\0"), environment
+assert pathlib.Path(vm.state_dir, "disk").read_text() == "installed"
+# Without leave to restart, that is its end.
+vm.execute("systemctl reboot", check_return=False)
+vm.wait_for_shutdown()
+"#;
+    stage.driver(&[], script)?.run()?.exits(0)?;
     Ok(())
 }

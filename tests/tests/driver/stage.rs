@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use machinist_tests::start_script::ContainerScript;
+use anyhow::{Context, Result};
+use machinist_tests::start_script::{ContainerScript, VmScript, VmSystem};
 use machinist_tests::{Bench, Command, images};
 
 /// What containers are made from.
@@ -11,11 +11,33 @@ pub fn root() -> Result<PathBuf> {
     images::root("debian:bookworm", &[])
 }
 
+/// What VMs boot: an image's disk and kernel. The kernel has no 9p.
+pub fn system(bench: &Bench) -> Result<VmSystem> {
+    let image = "debian:bookworm";
+    let build = ["image", "build", "--kind", "vm", image];
+    bench.machinist(&build).run()?.exits(0)?;
+    let path = |what: &str| {
+        let name = format!("{what} of {image}");
+        let show = ["image", "show", "--format", "json", &name];
+        let shown = bench.machinist(&show).run()?.exits(0)?.json()?;
+        let path = shown[0]["path"].as_str().context("it has no path")?;
+        anyhow::Ok(PathBuf::from(path))
+    };
+    let kernel = path("kernel")?;
+    let version = std::fs::read_to_string(kernel.join("version"))?;
+    Ok(VmSystem {
+        modules: kernel.join("modules").join(version.trim()),
+        kernel: kernel.join("vmlinuz"),
+        disk: path("disk")?.join("root.erofs"),
+    })
+}
+
 /// A test in the making.
 pub struct Stage<'a> {
     bench: &'a Bench,
     root: PathBuf,
     containers: Vec<(String, PathBuf)>,
+    vms: Vec<(String, PathBuf)>,
     vlans: Vec<u32>,
 }
 
@@ -26,6 +48,7 @@ impl<'a> Stage<'a> {
             bench,
             root: root()?,
             containers: Vec::new(),
+            vms: Vec::new(),
             vlans: Vec::new(),
         })
     }
@@ -41,6 +64,15 @@ impl<'a> Stage<'a> {
         let script = ContainerScript::new(name, &self.root).on(number, vlans);
         let path = script.write(&self.bench.path())?;
         self.containers.push((name.to_owned(), path));
+        Ok(self)
+    }
+
+    /// With a VM that is machine `number` on `vlans`.
+    pub fn vm(mut self, name: &str, number: u8, vlans: &[u32]) -> Result<Self> {
+        let mut script = VmScript::new(name, &system(self.bench)?).on(number, vlans);
+        script.shares = false;
+        let path = script.write(&self.bench.path())?;
+        self.vms.push((name.to_owned(), path));
         Ok(self)
     }
 
@@ -66,10 +98,12 @@ impl<'a> Stage<'a> {
                 words.extend(values);
             }
         };
-        let names = self.containers.iter().map(|(name, _)| name.clone());
-        list("--container-names", names.collect());
-        let scripts = self.containers.iter().map(|(_, path)| text(path));
-        list("--container-start-scripts", scripts.collect());
+        for (kind, machines) in [("container", &self.containers), ("vm", &self.vms)] {
+            let names = machines.iter().map(|(name, _)| name.clone());
+            list(&format!("--{kind}-names"), names.collect());
+            let scripts = machines.iter().map(|(_, path)| text(path));
+            list(&format!("--{kind}-start-scripts"), scripts.collect());
+        }
         list("--vlans", self.vlans.iter().map(u32::to_string).collect());
         words.extend(["-o".to_owned(), text(&self.bench.path().join("out"))]);
         words.push(text(&script));
