@@ -4,6 +4,7 @@
 mod local;
 mod protocol;
 mod python;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
