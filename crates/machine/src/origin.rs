@@ -55,6 +55,10 @@ impl Origin {
         }
     }
 
+    pub(crate) fn is_container_of_script(&self) -> bool {
+        matches!(self, Self::Script(spec) if spec.kind == ScriptKind::Container)
+    }
+
     /// Whether its system is asked for the end of its start. A container of our own tells of it
     /// unasked.
     pub(crate) fn ready_by_asking(&self) -> bool {

@@ -18,8 +18,8 @@ use crate::origin::Origin;
 use crate::publish::Published;
 use crate::qemu::Qemu;
 use crate::reach::Reach;
-use crate::script::container::ScriptContainer;
 use crate::script::vm::ScriptVm;
+use crate::script::{self, container::ScriptContainer};
 use crate::script::{ScriptKind, ScriptSpec};
 use crate::spec::{Kind, MachineSpec};
 use crate::words::Words;
@@ -381,6 +381,7 @@ impl Task {
         let number = self.channel;
         let tell = self.tell.clone();
         let origin = Arc::clone(&self.origin);
+        let console = self.console.clone();
         let task = tokio::spawn(async move {
             let agent = match agent::connect(channel, &origin).await {
                 Ok(agent) => agent,
@@ -401,9 +402,16 @@ impl Task {
                 }
                 std::future::pending::<()>().await;
             };
+            let journal = async {
+                if origin.is_container_of_script() {
+                    script::journal::follow(&agent, &console, origin.start_within()).await;
+                }
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
                 () = agent::closed(&agent) => {}
                 () = readiness => {}
+                () = journal => {}
             }
             drop(tell.send(Inner::AgentLost(number)));
         });

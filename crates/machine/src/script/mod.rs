@@ -6,6 +6,7 @@
 //! have in common, the process that watches over a script, is in `supervise`.
 
 pub(crate) mod container;
+pub(crate) mod journal;
 mod kin;
 pub(crate) mod stage;
 pub(crate) mod supervise;

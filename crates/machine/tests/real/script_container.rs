@@ -150,6 +150,18 @@ pub fn life() -> Result<(), Failed> {
         check(host_things()? == before, "the host shows something of them")?;
 
         joined(&stage, &one, &two).await?;
+        sh(&one, "logger --tag=greeter 'hello, console'").await?;
+        let mut lines = one.console().lines();
+        let told = async {
+            while let Some(line) = lines.next().await {
+                if line.contains("greeter") && line.ends_with("hello, console") {
+                    return true;
+                }
+            }
+            false
+        };
+        let told = tokio::time::timeout(Duration::from_secs(20), told).await;
+        check(told == Ok(true), "the journal is on the console")?;
 
         let asked = Instant::now();
         one.shutdown(Duration::from_secs(30)).await?;
