@@ -32,6 +32,16 @@ with subtest("each alone"):
     t.assertIn("1", unit(["NoNewPrivileges=yes"], "grep NoNewPrivs /proc/self/status"))
     t.assertNotIn("eth", unit(["PrivateNetwork=yes"], "cat /proc/net/dev"))
 
+with subtest("what wants new instances of the kernel's file systems"):
+    # A root with nothing in it but programs.
+    bare = [f"BindReadOnlyPaths={it}" for it in ("/usr", "/bin", "/lib", "/lib64")]
+    bare += ["TemporaryFileSystem=/:ro", "MountAPIVFS=yes"]
+    unit(bare, "test ! -e /etc && test -r /proc/self/status && test -d /sys/class/net")
+    hidden = ["PrivateUsers=yes", "ProtectProc=invisible", "ProcSubset=pid"]
+    unit(hidden, "test ! -e /proc/meminfo && test -e /proc/self/status")
+    m.succeed("ip netns add inner")
+    t.assertEqual(m.succeed("ip netns exec inner ls /sys/class/net").split(), ["lo"])
+
 with subtest("all at once"):
     t.assertGreater(int(unit(every, "! touch /tmp/../etc/x && id -u")), 60000)
 
