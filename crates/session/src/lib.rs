@@ -45,6 +45,7 @@ mod state;
 mod steps;
 pub mod stream;
 mod sweep;
+mod systemctl;
 mod test;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::chain;
 use crate::protocol::Fault;
+use crate::systemctl;
 
 /// Until here in a system's start the sockets and directories that commands take for granted come
 /// into being. NixOS tests, too, begin their shell after it.
@@ -48,6 +49,9 @@ pub(crate) async fn unit(
     user: Option<&str>,
     progress: &mut (dyn FnMut(String) + Send),
 ) -> Result<(), Fault> {
+    if agent.info().plain {
+        return systemctl::unit(agent, name, user, progress).await;
+    }
     let deadline = Instant::now() + FOREVER;
     let manager = Manager::connect(agent, user, deadline)
         .await
@@ -81,6 +85,10 @@ fn fault(error: &SystemdError) -> Fault {
 
 /// The names of failed units.
 pub(crate) async fn failed_units(agent: &Agent, within: Duration) -> Vec<String> {
+    if agent.info().plain {
+        let asked = tokio::time::timeout(within, systemctl::failed_units(agent));
+        return asked.await.unwrap_or_default();
+    }
     let deadline = Instant::now() + within;
     let asked = async {
         let manager = Manager::connect(agent, None, deadline).await?;
