@@ -5,6 +5,7 @@
 //! | `MACHINIST_CACHE` | the cache; else `$XDG_CACHE_HOME/machinist`, else `~/.cache/machinist` |
 //! | `MACHINIST_RUNTIME` | live sessions; else `$XDG_RUNTIME_DIR/machinist`, else `/run/machinist` for root, else `/tmp/machinist-UID` |
 //! | `PATH` | where QEMU, systemd-nspawn, Python and the tools that build images are found |
+//! | `LOGNAME`, else `USER` | whose subordinate ids to use, where `/etc/passwd` does not tell |
 //! | `NO_COLOR`, `CLICOLOR_FORCE` | colours |
 //!
 //! And as `nixos-test-driver`:
@@ -21,9 +22,11 @@ use std::env;
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use machinist_session::{Accel, Settings};
 
+use crate::containers::Containers;
 use crate::error::CliError;
 
 /// The environment, read once.
@@ -39,6 +42,10 @@ pub struct Environment {
     pub search: OsString,
     /// The directory that we were called in.
     pub here: PathBuf,
+    /// What the user is called.
+    pub login: Option<String>,
+    /// Whether containers can run here, once somebody has asked.
+    pub containers: OnceLock<Containers>,
 }
 
 impl Environment {
@@ -64,6 +71,10 @@ impl Environment {
             exe,
             search: set("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()),
             here,
+            login: set("LOGNAME")
+                .or_else(|| set("USER"))
+                .and_then(|name| name.into_string().ok()),
+            containers: OnceLock::new(),
         })
     }
 
@@ -75,6 +86,7 @@ impl Environment {
             images: self.images.clone(),
             search: self.search.clone(),
             accel,
+            containers: self.known_containers().limits.clone(),
         }
     }
 
@@ -147,9 +159,28 @@ fn state_root(set: impl Fn(&str) -> Option<OsString>, here: &Path) -> Result<Pat
     })
 }
 
+/// The number of our user on the host. Root of a user namespace like those that we make (see
+/// `machinist_machine::rootless`) is the user whose namespace it is.
+fn user() -> u32 {
+    let user = rustix::process::geteuid().as_raw();
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    mapped_alone(&map, user).unwrap_or(user)
+}
+
+/// Who `user` is outside, where no id but that one is mapped so.
+fn mapped_alone(map: &str, user: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let numbers: Vec<u32> = line
+            .split_whitespace()
+            .map_while(|word| word.parse().ok())
+            .collect();
+        (numbers[..] == [user, *numbers.get(1)?, 1]).then_some(numbers[1])
+    })
+}
+
 /// The directory of live sessions, where it can be written to; else one that can.
 fn writable_runtime(state_root: &Path) -> PathBuf {
-    let user = rustix::process::geteuid().as_raw();
+    let user = user();
     let usual = [runtime(set), format!("/tmp/machinist-{user}").into()];
     let usual = usual.into_iter().find(|place| can_write(place));
     usual.unwrap_or_else(|| state_root.join("machinist"))
@@ -194,11 +225,9 @@ fn runtime(var: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     if let Some(runtime) = var("XDG_RUNTIME_DIR") {
         return PathBuf::from(runtime).join("machinist");
     }
-    let user = rustix::process::geteuid();
-    if user.is_root() {
-        PathBuf::from("/run/machinist")
-    } else {
-        PathBuf::from(format!("/tmp/machinist-{}", user.as_raw()))
+    match user() {
+        0 => PathBuf::from("/run/machinist"),
+        user => PathBuf::from(format!("/tmp/machinist-{user}")),
     }
 }
 
@@ -226,6 +255,15 @@ mod tests {
         assert_eq!(path(&all[2..], false), Some("/c/.cache/machinist".into()));
         assert_eq!(path(&[], true), Some("/var/cache/machinist".into()));
         assert_eq!(path(&[], false), None);
+    }
+
+    #[test]
+    fn root_of_a_users_namespace_is_that_user() {
+        assert_eq!(mapped_alone("0 1000 1\n1 100000 65535\n", 0), Some(1000));
+        assert_eq!(mapped_alone("         0          0 4294967295\n", 0), None);
+        // The sandbox of a Nix build.
+        assert_eq!(mapped_alone("0 872415232 65536\n", 0), None);
+        assert_eq!(mapped_alone("", 0), None);
     }
 
     #[test]

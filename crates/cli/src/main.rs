@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod containers;
 mod driver;
 mod environment;
 mod error;

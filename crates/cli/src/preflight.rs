@@ -12,8 +12,8 @@ use crate::error::CliError;
 /// Something that a lab needs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
-    /// The rights to make namespaces and mounts.
-    Root,
+    /// That containers can run, which they cannot, for this reason.
+    Containers(String),
     /// The VMM.
     Qemu,
     /// What runs containers.
@@ -35,12 +35,12 @@ struct Program {
 
 impl Need {
     /// What is missing and what helps, if the host lacks it.
-    fn missing(&self, environment: &Environment) -> Option<(String, String)> {
-        let Some(program) = self.program() else {
-            let root = rustix::process::geteuid().is_root();
-            let message = "containers need root".to_owned();
-            return (!root).then(|| (message, "run it again with sudo".to_owned()));
-        };
+    fn missing(&self, environment: &Environment) -> Option<(String, Vec<String>)> {
+        if let Self::Containers(why) = self {
+            let remedies = environment.known_containers().remedies.clone();
+            return Some((why.clone(), remedies));
+        }
+        let program = self.program()?;
         if environment.find_program(program.name).is_some() || self.is_cached(environment) {
             return None;
         }
@@ -50,12 +50,12 @@ impl Need {
             package,
         } = program;
         let message = format!("{name}, which {purpose}, is not in PATH");
-        Some((message, format!("install the package {package}")))
+        Some((message, vec![format!("install the package {package}")]))
     }
 
     fn program(&self) -> Option<Program> {
         let (name, purpose, package) = match self {
-            Self::Root => return None,
+            Self::Containers(_) => return None,
             Self::Qemu => (
                 "qemu-system-x86_64",
                 "runs VMs",
@@ -85,28 +85,45 @@ impl Need {
 }
 
 /// What a test needs.
-pub fn of_test<'a>(machines: impl Iterator<Item = &'a Machine>, test: &Test) -> BTreeSet<Need> {
-    let mut needs = of_machines(machines);
+pub fn of_test<'a>(
+    machines: impl Iterator<Item = &'a Machine>,
+    test: &Test,
+    environment: &Environment,
+) -> BTreeSet<Need> {
+    let mut needs = of_machines(machines, environment);
     if matches!(test.body, Body::Script(_)) {
         needs.insert(Need::Python);
     }
     needs
 }
 
-/// What machines need.
-pub fn of_machines<'a>(machines: impl Iterator<Item = &'a Machine>) -> BTreeSet<Need> {
+/// What machines need here. The first call has to come before this process makes threads: see
+/// [`crate::containers`].
+pub fn of_machines<'a>(
+    machines: impl Iterator<Item = &'a Machine>,
+    environment: &Environment,
+) -> BTreeSet<Need> {
+    let machines: Vec<&Machine> = machines.collect();
+    let limits = &environment.containers(machines.iter().copied()).limits;
     let mut needs = BTreeSet::new();
     for machine in machines {
         let image = image_name(&machine.image);
         if let Some(name) = &image {
             needs.insert(Need::Debian(name.clone()));
         }
-        match machine.resolve().0 {
+        match machine.resolve_here(limits).0 {
             RunsAs::Vm => {
                 needs.insert(Need::Qemu);
                 needs.extend(image.map(|name| Need::Disk(format!("disk of {name}"))));
             }
-            RunsAs::Container => needs.extend([Need::Nspawn, Need::Root]),
+            RunsAs::Container => {
+                needs.insert(Need::Nspawn);
+                needs.extend(
+                    limits
+                        .against(machine)
+                        .map(|why| Need::Containers(why.into())),
+                );
+            }
         }
     }
     needs
@@ -136,7 +153,7 @@ fn empty(path: &str) -> AddedFile {
 pub fn reasons(needs: &BTreeSet<Need>, environment: &Environment) -> Vec<String> {
     let missing = needs.iter().filter_map(|need| need.missing(environment));
     missing
-        .map(|(message, hint)| format!("{message}: {hint}"))
+        .map(|(message, hints)| format!("{message}: {}", hints.join("; ")))
         .collect()
 }
 
@@ -156,22 +173,45 @@ pub fn check(needs: &BTreeSet<Need>, environment: &Environment) -> Result<(), Cl
     let error = CliError::host(messages.join("; "));
     Err(missing
         .into_iter()
-        .fold(error, |error, (_, hint)| error.hint(hint)))
+        .flat_map(|(_, hints)| hints)
+        .fold(error, CliError::hint))
 }
 
 #[cfg(test)]
 mod tests {
+    use machinist_lab::ContainerLimits;
+
     use super::*;
+    use crate::containers::Containers;
 
     #[test]
-    fn only_containers_need_root() {
-        let text = "[machine.c]\nimage = 'host'\n[machine.v]\nkind = 'vm'\nimage = 'host'\n";
+    fn what_may_be_either_needs_what_its_kind_here_needs() {
+        let text = "[machine.c]\nkind = 'container'\nimage = 'host'\n\
+                    [machine.a]\nimage = 'host'\n[machine.v]\nkind = 'vm'\nimage = 'host'\n";
         let lab = machinist_lab::Lab::parse_toml(text, "lab.toml").unwrap();
-        let needs = |name: &str| {
+        let needs = |name: &str, any: Option<&str>| {
+            let environment = Environment::read().unwrap();
+            let found = Containers {
+                limits: ContainerLimits {
+                    any: any.map(str::to_owned),
+                    host_image: None,
+                },
+                remedies: vec!["mend it".into()],
+            };
+            environment.containers.set(found).unwrap();
             let named = |machine: &&Machine| machine.name.to_string() == name;
-            of_machines(lab.machines.iter().filter(named))
+            let needs = of_machines(lab.machines.iter().filter(named), &environment);
+            let told = needs.iter().filter_map(|need| need.missing(&environment));
+            let told: Vec<_> = told.filter(|(why, _)| Some(why.as_str()) == any).collect();
+            (needs, told.len())
         };
-        assert_eq!(needs("c"), BTreeSet::from([Need::Root, Need::Nspawn]));
-        assert_eq!(needs("v"), BTreeSet::from([Need::Qemu]));
+        let (nspawn, qemu) = (Need::Nspawn, Need::Qemu);
+        assert_eq!(needs("c", None), (BTreeSet::from([nspawn.clone()]), 0));
+        assert_eq!(needs("a", None), (BTreeSet::from([nspawn.clone()]), 0));
+        assert_eq!(needs("v", None), (BTreeSet::from([qemu.clone()]), 0));
+        assert_eq!(needs("a", Some("no")), (BTreeSet::from([qemu.clone()]), 0));
+        let both = BTreeSet::from([Need::Containers("no".into()), nspawn]);
+        assert_eq!(needs("c", Some("no")), (both, 1));
+        assert_eq!(needs("v", Some("no")), (BTreeSet::from([qemu]), 0));
     }
 }

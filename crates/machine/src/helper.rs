@@ -13,6 +13,7 @@ pub fn dispatch(arguments: &[String]) -> Option<ExitCode> {
         "__launch" => Some(crate::nspawn::launch::main()),
         "__script" => Some(crate::script::stage::main()),
         "__ground" => Some(crate::ground::lay::main(rest)),
+        "__rootless" => Some(crate::rootless::main(rest)),
         "__watch" => Some(crate::script::supervise::main(rest)),
         "__enter" => Some(crate::nspawn::enter::main(rest)),
         _ => None,

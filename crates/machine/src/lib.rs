@@ -29,6 +29,7 @@ pub mod probe;
 mod publish;
 mod qemu;
 mod reach;
+pub mod rootless;
 mod script;
 mod seeing;
 mod spec;

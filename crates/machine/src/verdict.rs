@@ -223,13 +223,18 @@ fn open_kvm() -> io::Result<()> {
         .map(drop)
 }
 
+/// The number that the kernel shows for an id that our user namespace does not have.
+const OVERFLOW: u32 = 65_534;
+
 /// Why VMs are emulated, where [`KVM`] belongs to `group` and opening it fails.
 fn shut_sentence(error: &io::Error, group: u32) -> String {
     let mut text = format!("VMs are emulated, which is slow: {KVM} cannot be opened: {error}");
     // Of root's group nobody becomes a member for this.
     if error.kind() == io::ErrorKind::PermissionDenied && group != 0 {
         let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-        let name = group_name(&groups, group).unwrap_or("kvm");
+        // In a user namespace the host's groups have no names.
+        let named = (group != OVERFLOW).then(|| group_name(&groups, group));
+        let name = named.flatten().unwrap_or("kvm");
         // Writing to a string cannot fail.
         _ = write!(text, "; members of the group {name} can");
     }

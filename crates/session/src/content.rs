@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use machinist_events::What;
 use machinist_machine::Boot;
 
 use crate::control::Control;
@@ -84,8 +85,15 @@ fn lab(
         session: directory.id(),
         base: &brief.base,
         timeout_factor: brief.timeout_factor,
+        containers: &engine.0.settings.containers,
     };
     let plans = plan::plan(&brief.lab, &wanted(brief), circumstances)?;
+    for plan in &plans {
+        if let Some(reason) = &plan.moved {
+            let text = format!("it is a VM: {reason}");
+            log.emit_of(&plan.name, What::Warning { text });
+        }
+    }
     let vlans: BTreeSet<u32> = plans
         .iter()
         .flat_map(|plan| &plan.nics)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use machinist_events::Event;
+use machinist_lab::ContainerLimits;
 use machinist_machine::{AgentBinary, QEMU, Verdicts};
 use thiserror::Error;
 
@@ -26,6 +27,8 @@ pub struct Settings {
     pub search: OsString,
     /// What runs the processors of VMs.
     pub accel: Accel,
+    /// What keeps containers from running here; machines that may be either are then VMs.
+    pub containers: ContainerLimits,
 }
 
 /// What runs the processors of VMs.

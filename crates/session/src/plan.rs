@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use machinist_image as image;
-use machinist_lab::{self as lab, DiskContents, Lab, RunsAs};
+use machinist_lab::{self as lab, ContainerLimits, DiskContents, Lab, RunsAs};
 use machinist_machine as machine;
 use machinist_network::addresses::{self, MachineNumber, MachineNumberError};
 
@@ -20,6 +20,8 @@ const CONTAINER_START: Duration = Duration::from_secs(60);
 pub(crate) struct MachinePlan {
     pub(crate) name: String,
     pub(crate) runs_as: RunsAs,
+    /// Why it is a VM and not the container that it would be elsewhere.
+    pub(crate) moved: Option<String>,
     /// The image as the lab names it.
     pub(crate) image: lab::Image,
     pub(crate) want: image::Want,
@@ -44,6 +46,8 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) base: &'a Path,
     /// All timeouts are multiplied by it.
     pub(crate) timeout_factor: f64,
+    /// What keeps containers from running here.
+    pub(crate) containers: &'a ContainerLimits,
 }
 
 /// Plans those machines of a lab that `wanted` names; all where it is empty. Sorted by name.
@@ -65,7 +69,9 @@ fn plan_machine(
     circumstances: Circumstances<'_>,
 ) -> Result<MachinePlan, MachineNumberError> {
     let base = circumstances.base;
-    let (runs_as, _) = machine.resolve();
+    let (runs_as, because) = machine.resolve_here(circumstances.containers);
+    // Of itself it would have been something else.
+    let moved = (machine.resolve().0 != runs_as).then_some(because);
     let within = match runs_as {
         RunsAs::Vm => VM_START,
         RunsAs::Container => CONTAINER_START,
@@ -73,6 +79,7 @@ fn plan_machine(
     Ok(MachinePlan {
         name: machine.name.as_str().to_owned(),
         runs_as,
+        moved,
         image: machine.image.clone(),
         want: match runs_as {
             RunsAs::Container => image::Want::Container,
@@ -252,6 +259,7 @@ vlans = []
             session: "abcdefgh",
             base: Path::new("/lab"),
             timeout_factor: 2.0,
+            containers: &ContainerLimits::default(),
         };
         plan(&lab, wanted, circumstances).unwrap()
     }
@@ -317,6 +325,30 @@ vlans = []
         assert_eq!(app.start_within, CONTAINER_START * 2);
         // A machine that is left out keeps its place: addresses do not depend on the test.
         assert_eq!(planned(&["db"])[0].addresses()[0], "192.168.2.3/24");
+    }
+
+    #[test]
+    fn a_machine_that_may_be_either_goes_where_it_can() {
+        let lab = Lab::parse_toml("machine.a.image = 'host'", "lab.toml").unwrap();
+        let planned = |limits: &ContainerLimits| {
+            let circumstances = Circumstances {
+                session: "abcdefgh",
+                base: Path::new("/lab"),
+                timeout_factor: 1.0,
+                containers: limits,
+            };
+            plan(&lab, &[], circumstances).unwrap().remove(0)
+        };
+        let here = planned(&ContainerLimits::default());
+        assert_eq!((here.runs_as, here.moved), (RunsAs::Container, None));
+        let any = Some("no ids".to_owned());
+        let limits = ContainerLimits {
+            any: any.clone(),
+            host_image: None,
+        };
+        let elsewhere = planned(&limits);
+        assert_eq!((elsewhere.runs_as, elsewhere.moved), (RunsAs::Vm, any));
+        assert!(matches!(elsewhere.want, image::Want::Vm { .. }));
     }
 
     #[test]

@@ -7,4 +7,5 @@ pub mod netlink;
 pub mod packet;
 pub mod power;
 pub mod process;
+pub mod user_namespace;
 pub mod vfork;

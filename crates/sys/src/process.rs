@@ -202,7 +202,9 @@ fn spawn_in_new_pid_namespace(mut command: Command) -> io::Result<std::process::
         let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         Ok((child, pidfd))
     };
-    let thread = thread::Builder::new().name("first".into()).stack_size(64 << 10);
+    let thread = thread::Builder::new()
+        .name("first".into())
+        .stack_size(64 << 10);
     // It ends by itself.
     drop(thread.spawn(move || match fork() {
         Ok((child, pidfd)) => {

@@ -144,6 +144,8 @@ mod tests {
             exe: here.into(),
             search: "/usr/bin:/bin".into(),
             here: here.into(),
+            login: None,
+            containers: std::sync::OnceLock::new(),
         }
     }
 

@@ -9,6 +9,7 @@ use machinist_lab::{Bytes, Image, Lab, Machine, MachineName, Publish, Ready, Sou
 use machinist_session::protocol::{Command, Program};
 use machinist_session::{Brief, Cancel, Client, Engine, Session};
 
+use super::block_on;
 use super::test::AccelArgs;
 use crate::Outcome;
 use crate::environment::Environment;
@@ -81,9 +82,14 @@ pub struct Job {
 
 impl MachineArgs {
     /// Boots the machine, runs the job there, and leaves nothing behind.
-    pub async fn run(&self, environment: &Environment, job: Job) -> Outcome {
+    pub fn run(&self, environment: &Environment, job: Job) -> Outcome {
         let lab = self.lab()?;
-        preflight::check(&preflight::of_machines(lab.machines.iter()), environment)?;
+        let needs = preflight::of_machines(lab.machines.iter(), environment);
+        preflight::check(&needs, environment)?;
+        block_on(self.run_lab(environment, lab, job))
+    }
+
+    async fn run_lab(&self, environment: &Environment, lab: Lab, job: Job) -> Outcome {
         let boot = Boot::begin();
         let engine = Engine::open(environment.settings(self.accel.engine()), boot.sink()).await?;
         let brief = Brief {

@@ -2,7 +2,6 @@
 
 use clap::Args;
 
-use super::block_on;
 use super::one_machine::{Job, MachineArgs};
 use crate::Outcome;
 use crate::environment::Environment;
@@ -31,6 +30,6 @@ impl Run {
             words: Some(self.command),
             workdir: self.workdir,
         };
-        block_on(self.machine.run(environment, job))
+        self.machine.run(environment, job)
     }
 }

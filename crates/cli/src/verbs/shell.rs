@@ -2,7 +2,6 @@
 
 use clap::Args;
 
-use super::block_on;
 use super::one_machine::{Job, MachineArgs};
 use crate::Outcome;
 use crate::environment::Environment;
@@ -23,6 +22,6 @@ impl Shell {
             words: None,
             workdir: None,
         };
-        block_on(self.machine.run(environment, job))
+        self.machine.run(environment, job)
     }
 }

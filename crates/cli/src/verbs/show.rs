@@ -1,7 +1,7 @@
 //! `machinist show`
 
 use clap::Args;
-use machinist_lab::{Body, Lab, Machine, Test};
+use machinist_lab::{Body, ContainerLimits, Lab, Machine, Test};
 use serde::Serialize;
 
 use super::{Format, FormatArgs};
@@ -78,7 +78,8 @@ fn shown(lab: &Lab, test: &Test, environment: &Environment) -> Shown {
             .iter()
             .filter_map(|name| lab.machine(name.as_str()))
     };
-    let needs = preflight::of_test(machines(), test);
+    let needs = preflight::of_test(machines(), test, environment);
+    let limits = &environment.known_containers().limits;
     Shown {
         test: test.name.clone(),
         tags: test.tags.clone(),
@@ -87,17 +88,17 @@ fn shown(lab: &Lab, test: &Test, environment: &Environment) -> Shown {
             Body::Steps(steps) => ui::count(steps.len(), "step"),
             Body::Script(path) => format!("script {}", path.display()),
         },
-        machines: machines().map(machine).collect(),
+        machines: machines().map(|it| machine(it, limits)).collect(),
         lacking: preflight::reasons(&needs, environment),
     }
 }
 
-fn machine(machine: &Machine) -> ShownMachine {
-    let (kind, because) = machine.resolve();
+fn machine(machine: &Machine, limits: &ContainerLimits) -> ShownMachine {
+    let (kind, because) = machine.resolve_here(limits);
     ShownMachine {
         name: machine.name.to_string(),
         kind: kind.to_string(),
-        because: because.to_owned(),
+        because,
         image: machine.image.name.clone(),
         packages: machine.image.packages.clone(),
         memory: machine.memory.0,

@@ -119,6 +119,13 @@ impl Test {
             return Err(CliError::new(Kind::Lab, missing.join("\n"))
                 .hint("a script's path is relative to the lab file"));
         }
+        // Before there are threads.
+        let machines = lab.lab.machines.iter();
+        environment.containers(machines.filter(|machine| {
+            tests
+                .iter()
+                .any(|test| test.machines.contains(&machine.name))
+        }));
         let plan = runner::Plan {
             tests,
             jobs: usize::from(self.jobs),

@@ -39,7 +39,7 @@ impl Up {
         // Mistakes are told here, not by the process in the background.
         let file = self.lab.load(environment)?;
         preflight::check(
-            &preflight::of_machines(file.lab.machines.iter()),
+            &preflight::of_machines(file.lab.machines.iter(), environment),
             environment,
         )?;
         if self.foreground {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::EVERYTHING;
-use crate::{Action, Body, Bytes, Lab, RunsAs};
+use crate::{Action, Body, Bytes, ContainerLimits, Lab, RunsAs};
 
 #[test]
 fn everything_is_understood() {
@@ -60,7 +60,6 @@ fn json_is_the_same_lab() {
 fn one_machine_is_a_lab() {
     let lab = Lab::parse_toml("machine.web.image = 'host'", "lab.toml").unwrap();
     assert_eq!(lab.machines[0].vlans, [crate::VlanId::DEFAULT]);
-    assert_eq!(lab.machines[0].kind.resolve(1).0, RunsAs::Vm);
     assert!(lab.tests.is_empty());
 }
 
@@ -70,9 +69,48 @@ fn auto_becomes_a_vm_for_disks() {
     let lab = Lab::parse_toml(text, "lab.toml").unwrap();
     let (kind, reason) = lab.machines[0].resolve();
     assert_eq!(
-        (kind, reason),
+        (kind, reason.as_str()),
         (RunsAs::Vm, "it has disks, which only a VM has")
     );
+}
+
+#[test]
+fn auto_becomes_a_vm_for_a_kernel_of_its_own() {
+    let text = "[machine.a]\nimage = 'debian:bookworm'\npackages = ['linux-image-amd64']";
+    let lab = Lab::parse_toml(text, "lab.toml").unwrap();
+    let (kind, reason) = lab.machines[0].resolve();
+    assert_eq!(kind, RunsAs::Vm);
+    assert!(reason.contains("linux-image-amd64"), "{reason}");
+}
+
+#[test]
+fn what_may_be_either_is_a_vm_where_containers_cannot_run() {
+    let text = "[machine.auto]\nimage = 'tar:x'\n[machine.host]\nimage = 'host'\n\
+                [machine.fixed]\nkind = 'container'\nimage = 'host'\n\
+                [machine.device]\ndevices = ['/dev/fuse']\nimage = 'host'\n";
+    let lab = Lab::parse_toml(text, "lab.toml").unwrap();
+    let kinds = |limits: &ContainerLimits| -> Vec<(String, RunsAs)> {
+        lab.machines
+            .iter()
+            .map(|machine| (machine.name.to_string(), machine.resolve_here(limits).0))
+            .filter(|(_, kind)| *kind == RunsAs::Vm)
+            .collect()
+    };
+    assert_eq!(kinds(&ContainerLimits::default()), []);
+    let none = ContainerLimits {
+        any: Some("no ids".into()),
+        host_image: None,
+    };
+    assert_eq!(
+        kinds(&none),
+        [("auto".into(), RunsAs::Vm), ("host".into(), RunsAs::Vm)]
+    );
+    assert_eq!(lab.machine("auto").unwrap().resolve_here(&none).1, "no ids");
+    let no_host = ContainerLimits {
+        any: None,
+        host_image: Some("its root is root's".into()),
+    };
+    assert_eq!(kinds(&no_host), [("host".into(), RunsAs::Vm)]);
 }
 
 proptest! {

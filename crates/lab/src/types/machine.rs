@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Device, Disk, Image, MachineName, Publish, Ready, VlanId, Volume};
+use super::{ContainerLimits, Device, Disk, Image, MachineName, Publish, Ready, VlanId, Volume};
 use crate::Bytes;
 
 /// The memory of a machine that asks for none.
@@ -36,19 +36,6 @@ impl fmt::Display for RunsAs {
             Self::Vm => "vm",
             Self::Container => "container",
         })
-    }
-}
-
-impl Kind {
-    /// What it comes to for a machine with so many disks, and why, as half a sentence.
-    #[must_use]
-    pub fn resolve(self, disks: usize) -> (RunsAs, &'static str) {
-        match self {
-            Self::Vm => (RunsAs::Vm, "the lab file says so"),
-            Self::Container => (RunsAs::Container, "the lab file says so"),
-            Self::Auto if disks > 0 => (RunsAs::Vm, "it has disks, which only a VM has"),
-            Self::Auto => (RunsAs::Container, "it asks for nothing that only a VM has"),
-        }
     }
 }
 
@@ -88,7 +75,54 @@ pub struct Machine {
 impl Machine {
     /// Whether it is a VM or a container, and why, as half a sentence.
     #[must_use]
-    pub fn resolve(&self) -> (RunsAs, &'static str) {
-        self.kind.resolve(self.disks.len())
+    pub fn resolve(&self) -> (RunsAs, String) {
+        let as_asked = || "the lab file says so".to_owned();
+        match self.kind {
+            Kind::Vm => (RunsAs::Vm, as_asked()),
+            Kind::Container => (RunsAs::Container, as_asked()),
+            Kind::Auto => match (self.only_container(), self.only_vm()) {
+                (Some(reason), _) => (RunsAs::Container, reason),
+                (None, Some(reason)) => (RunsAs::Vm, reason),
+                (None, None) => {
+                    let reason = "it asks for nothing that only a VM has".to_owned();
+                    (RunsAs::Container, reason)
+                }
+            },
+        }
+    }
+
+    /// The same on a host that has limits: what may be either is a VM where it cannot be a container.
+    #[must_use]
+    pub fn resolve_here(&self, limits: &ContainerLimits) -> (RunsAs, String) {
+        let (runs_as, reason) = self.resolve();
+        match limits.against(self) {
+            Some(limit) if runs_as == RunsAs::Container && self.may_move() => {
+                (RunsAs::Vm, limit.to_owned())
+            }
+            _ => (runs_as, reason),
+        }
+    }
+
+    /// Whether it may be either kind, so that a host's limits decide.
+    fn may_move(&self) -> bool {
+        self.kind == Kind::Auto && self.only_container().is_none()
+    }
+
+    /// Why no VM will do.
+    fn only_container(&self) -> Option<String> {
+        let devices = !self.devices.is_empty();
+        devices.then(|| "it has device nodes of the host, which only a container has".to_owned())
+    }
+
+    /// Why no container will do.
+    fn only_vm(&self) -> Option<String> {
+        if !self.disks.is_empty() {
+            return Some("it has disks, which only a VM has".to_owned());
+        }
+        let mut packages = self.image.packages.iter();
+        let kernel = packages.find(|package| package.starts_with("linux-image-"))?;
+        Some(format!(
+            "it brings a kernel of its own, {kernel}, which only a VM boots"
+        ))
     }
 }

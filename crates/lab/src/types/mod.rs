@@ -2,6 +2,7 @@
 
 mod image;
 mod lab;
+mod limits;
 mod machine;
 mod name;
 mod ready;
@@ -12,6 +13,7 @@ mod vlan;
 
 pub use image::{AddedFile, FileContents, Image, Source};
 pub use lab::{Lab, MAX_MACHINES};
+pub use limits::ContainerLimits;
 pub use machine::{DEFAULT_MEMORY, Kind, Machine, RunsAs};
 pub use name::MachineName;
 pub use ready::Ready;

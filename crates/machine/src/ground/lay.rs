@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
@@ -57,7 +57,7 @@ fn serve(mut engine: &UnixStream) -> io::Result<()> {
 }
 
 /// Lays the ground; returns what is lacking.
-fn lay() -> Vec<Lack> {
+pub(crate) fn lay() -> Vec<Lack> {
     let user = rustix::process::geteuid();
     if !user.is_root() {
         let why = format!("this is user {}", user.as_raw());
@@ -76,8 +76,11 @@ fn lay() -> Vec<Lack> {
     need(Need::Ids, ids());
     if need(Need::Namespaces, namespaces()) {
         need(Need::Run, run().map_err(|error| chain(&error)));
+        // Found before the new sysfs hides it.
+        let mounted = cgroup::mount_point().and_then(|place| handle(place).ok());
         if need(Need::Sysfs, sysfs().map_err(|error| chain(&error))) {
-            need(Need::Cgroup, cgroups().map_err(|error| chain(&error)));
+            let done = cgroups(mounted.as_ref());
+            need(Need::Cgroup, done.map_err(|error| chain(&error)));
         }
         need(Need::Etc, etc().map_err(|error| chain(&error)));
         need(Need::Terminals, terminals().map_err(|error| chain(&error)));
@@ -149,10 +152,14 @@ fn sysfs() -> Result<(), PathError> {
     mount("sysfs", sys, "sysfs", "")
 }
 
-/// cgroup2, and the right to make a cgroup below our own.
-fn cgroups() -> Result<(), PathError> {
+/// cgroup2, and the right to make a cgroup below our own. In a user namespace only what is mounted
+/// already can be had, by binding it.
+fn cgroups(mounted: Option<&OwnedFd>) -> Result<(), PathError> {
     let place = Path::new(CGROUPS);
-    mount("cgroup2", place, "cgroup2", "")?;
+    match (mount("cgroup2", place, "cgroup2", ""), mounted) {
+        (Err(_), Some(mounted)) => bind(mounted, place)?,
+        (done, _) => done?,
+    }
     let own = cgroup::own(place).unwrap_or_else(|| place.to_owned());
     let tried = own.join(format!("machinist-tried-{}", std::process::id()));
     fs::create_dir(&tried).path(&tried)?;

@@ -210,20 +210,61 @@ fn lay_over(lower: &OwnedFd, plan: &Plan) -> Result<(), PathError> {
     // The merged root shows the mode of the upper one.
     let mode = rustix::fs::fstat(lower).path(&plan.lower)?.st_mode;
     rustix::fs::chmod(&upper, Mode::from_raw_mode(mode)).path(&upper)?;
+    let marks = Marks::of(&upper);
     for hidden in &plan.hidden {
-        hide(&upper, hidden)?;
+        hide(&upper, hidden, marks)?;
     }
     let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
+        "lowerdir={},upperdir={},workdir={}{}",
         magic(lower).display(),
         upper.display(),
-        work.display()
+        work.display(),
+        marks.option()
     );
     mount("overlay", &root, "overlay", &options)
 }
 
+/// The extended attributes by which overlayfs notes that a directory has nothing of the lower one.
+/// Without them a directory that is removed and made again is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marks {
+    /// Those of the host's root.
+    Trusted,
+    /// Those that root of a user namespace may set. (In memory only since Linux 6.6.)
+    User,
+}
+
+impl Marks {
+    /// Which of them may be set on `dir`.
+    fn of(dir: &Path) -> Self {
+        let name = "trusted.machinist";
+        match rustix::fs::setxattr(dir, name, b"", XattrFlags::empty()) {
+            Ok(()) => {
+                // It was ours.
+                _ = rustix::fs::removexattr(dir, name);
+                Self::Trusted
+            }
+            Err(_) => Self::User,
+        }
+    }
+
+    fn opaque(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted.overlay.opaque",
+            Self::User => "user.overlay.opaque",
+        }
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            Self::Trusted => "",
+            Self::User => ",userxattr",
+        }
+    }
+}
+
 /// Makes `path` of the lower root look like an empty directory.
-fn hide(upper: &Path, path: &Path) -> Result<(), PathError> {
+fn hide(upper: &Path, path: &Path, marks: Marks) -> Result<(), PathError> {
     let Ok(inside) = path.strip_prefix("/") else {
         return Ok(());
     };
@@ -232,7 +273,7 @@ fn hide(upper: &Path, path: &Path) -> Result<(), PathError> {
     }
     let cover = upper.join(inside);
     fs::create_dir_all(&cover).path(&cover)?;
-    rustix::fs::setxattr(&cover, "trusted.overlay.opaque", b"y", XattrFlags::empty()).path(&cover)
+    rustix::fs::setxattr(&cover, marks.opaque(), b"y", XattrFlags::empty()).path(&cover)
 }
 
 /// Writes who the machine is. An image may have links in these places that lead anywhere: nothing

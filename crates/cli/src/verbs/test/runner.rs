@@ -163,7 +163,10 @@ fn lacking(environment: &Environment, file: &LabFile, test: &Test) -> Option<Str
         .machines
         .iter()
         .filter_map(|name| file.lab.machine(name.as_str()));
-    let reasons = preflight::reasons(&preflight::of_test(machines, test), environment);
+    let reasons = preflight::reasons(
+        &preflight::of_test(machines, test, environment),
+        environment,
+    );
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
