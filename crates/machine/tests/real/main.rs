@@ -55,6 +55,10 @@ const CONTAINERS: &[(&str, Test)] = &[
         script_container::two_sessions,
     ),
     (
+        "script_containers_of_all_generations",
+        script_container::generations,
+    ),
+    (
         "script_container_leaves_a_marked_directory",
         script_container::immutable,
     ),

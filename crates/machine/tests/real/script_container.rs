@@ -274,6 +274,34 @@ pub fn two_sessions() -> Result<(), Failed> {
     })
 }
 
+/// The options of NixOS 26.05, and a script that tells the notification socket nothing.
+pub fn generations() -> Result<(), Failed> {
+    run(async {
+        let stage = Stage::new()?;
+        let mut older = script("older")?.on(1, &[1]);
+        older.options = [
+            "--private-users=no",
+            "--bind=/proc:/run/host/proc",
+            "--bind=/sys:/run/host/sys",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let older = stage.scripted(&older)?;
+        let quiet = script("quiet")?.write(stage.path())?;
+        let command = format!("env --unset=NOTIFY_SOCKET {}", quiet.display());
+        let quiet = stage.machine("quiet", &command)?;
+        let options = StartOptions::default();
+        tokio::try_join!(older.start(options), quiet.start(options))?;
+        tokio::try_join!(older.ready(LONG), quiet.ready(LONG))?;
+        for machine in [&older, &quiet] {
+            let found = sh(machine, "hostname; systemctl is-system-running").await?;
+            check(found == format!("{}\nrunning", machine.name()), found)?;
+            machine.shutdown(Duration::from_secs(30)).await?;
+        }
+        Ok(())
+    })
+}
+
 /// What a killed container leaves is not in the way of the next run, nor of whoever cleans up.
 pub fn immutable() -> Result<(), Failed> {
     run(async {
