@@ -9,6 +9,7 @@ mod crowd;
 mod hand_made;
 mod images;
 mod memory;
+mod nixos;
 mod nspawn;
 mod program;
 mod row;
@@ -52,6 +53,8 @@ fn all(program: &Program) -> Vec<Box<dyn Bench>> {
         Box::new(switch::Switch),
         Box::new(switch_to_vm::SwitchToVm::new(program.clone())),
         Box::new(crowd::Crowd::new(program.clone())),
+        Box::new(nixos::Whole::new(program.clone())),
+        Box::new(nixos::Commands::new(program.clone())),
     ]
 }
 

@@ -1,0 +1,75 @@
+//! A whole test, from the call of the driver until it has ended.
+
+use anyhow::{Context, Result};
+
+use super::super::program::Program;
+use super::super::{Bench, Limit, Question, Sample, Unit};
+use super::{Guests, Kind, PEER};
+
+const SCRIPT: &str = include_str!("../scripts/nixos_quickstart.py");
+
+/// A server and its client.
+pub struct Whole {
+    program: Program,
+    mixed: Option<Guests>,
+    containers: Option<Guests>,
+}
+
+impl Whole {
+    pub const fn new(program: Program) -> Self {
+        Self {
+            program,
+            mixed: None,
+            containers: None,
+        }
+    }
+}
+
+impl Bench for Whole {
+    fn questions(&self) -> Vec<Question> {
+        let question = |name, limits, how| Question {
+            name,
+            peer: Some(PEER),
+            unit: Unit::Seconds,
+            limits,
+            how,
+        };
+        vec![
+            question(
+                "NixOS test: containers",
+                vec![Limit::AtMost(1.0 / 3.0)],
+                "a server with nginx and its client on one VLAN, eleven waits and as many commands, the whole call of \
+                 `nixos-test-driver`; against a model of NixOS' own driver (`xtask/src/bench/scripts/todays_driver.py`: \
+                 it asks once a second, and enters a container by nsenter and a login's profile for each command), with \
+                 the same start scripts, over the same image, and with the same test script.",
+            ),
+            question(
+                "NixOS test: VM under emulation, and container",
+                vec![Limit::AtMost(1.0 / 3.0)],
+                "the same with the server in a VM, whose boot is the same on both sides; the model has `vde_switch` and \
+                 `vde_plug2tap` for the VLAN.",
+            ),
+        ]
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        let prepare = |server| {
+            let machines = [("client", Kind::Container), ("server", server)];
+            Guests::prepare(&self.program, &machines)
+        };
+        self.containers = Some(prepare(Kind::Container)?);
+        self.mixed = Some(prepare(Kind::Vm)?);
+        Ok(())
+    }
+
+    fn measure(&mut self) -> Result<Vec<Sample>> {
+        [&self.containers, &self.mixed]
+            .into_iter()
+            .map(|guests| {
+                let guests = guests.as_ref().context("nothing is prepared")?;
+                let ours = guests.ours(SCRIPT)?.seconds;
+                Ok(Sample::pair(ours, guests.theirs(SCRIPT)?.seconds))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,11 @@
+import json
+import time
+
+machine, = machines
+machine.wait_for_unit("multi-user.target")
+begun = time.perf_counter()
+for _ in range(1000):
+    machine.succeed("true")
+took = time.perf_counter() - begun
+with open("result.json", "w") as file:
+    json.dump({"seconds": took}, file)
