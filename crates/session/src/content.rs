@@ -16,7 +16,7 @@ use crate::log::Log;
 use crate::machines::{Ground, Recipe, SessionMachine};
 use crate::network::Network;
 use crate::plan::{self, Circumstances, MachinePlan};
-use crate::scripted::ScriptFarm;
+use crate::scripted::{self, ScriptFarm};
 use crate::session::{Brief, SessionError};
 use crate::{Engine, protocol};
 
@@ -48,6 +48,14 @@ impl Content {
                     .unwrap_or_else(|| brief.file.clone())
             }
             Self::Driver(job) => job.test_script.clone(),
+        }
+    }
+
+    /// Where the session's directory is to be, if `wanted` is where sessions are.
+    pub(crate) fn runtime(&self, wanted: &Path) -> PathBuf {
+        match self {
+            Self::Lab(_) => wanted.to_owned(),
+            Self::Driver(job) => scripted::short_runtime(wanted, job),
         }
     }
 

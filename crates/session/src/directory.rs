@@ -320,7 +320,8 @@ pub(crate) fn new_path(runtime: &Path) -> Result<PathBuf, PathError> {
     }
 }
 
-const ID_LENGTH: usize = 8;
+/// Letters of a session's id.
+pub(crate) const ID_LENGTH: usize = 8;
 /// Without what looks alike, so that an id can be read out.
 const ID_LETTERS: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
 

@@ -8,11 +8,13 @@ use std::time::Duration;
 use machinist_lab::RunsAs;
 use machinist_machine::{self as machine, Environment, Machine, ScriptSpec};
 use machinist_network::AttachError;
+use machinist_network::vde::LONGEST_DIRECTORY;
 use thiserror::Error;
 
 use crate::chain;
 use crate::client::LONGEST_SOCKET_PATH;
 use crate::control::Control;
+use crate::directory;
 use crate::driver::DriverJob;
 use crate::hub::Adder;
 use crate::machines::{Ground, Recipe, SessionMachine};
@@ -176,6 +178,22 @@ impl ScriptFarm {
             })
         })
     }
+}
+
+/// Where the session of `job` can be: `wanted`, or a place whose path leaves room for sockets. The
+/// temporary directories of builds and the runtime directories of users may be deep.
+pub(crate) fn short_runtime(wanted: &Path, job: &DriverJob) -> PathBuf {
+    let scripts = job.vms.iter().chain(&job.containers);
+    let name = scripts.map(|script| script.name.len()).max().unwrap_or(0);
+    let id = directory::ID_LENGTH;
+    let sockets = "/".len() + id + "/machines/".len() + name + SOCKET_NAMES;
+    let doors = "/".len() + id + "/v999".len() + LONGEST_SOCKET_PATH - LONGEST_DIRECTORY;
+    if wanted.as_os_str().len() + sockets.max(doors) <= LONGEST_SOCKET_PATH {
+        return wanted.to_owned();
+    }
+    // That others cannot have made it, is seen to when it is used.
+    let user = rustix::process::geteuid().as_raw();
+    PathBuf::from(format!("/tmp/machinist-{user}"))
 }
 
 /// Whether a name can be one of a directory, and of a host.

@@ -319,9 +319,10 @@ async fn make_directory(
     content: &Content,
 ) -> Result<(Directory, Guard), SessionError> {
     let settings = engine.0.settings.clone();
+    let runtime = content.runtime(&settings.runtime);
     let (file, test) = (content.file(), content.test());
     let made = tokio::task::spawn_blocking(move || {
-        let path = directory::new_path(&settings.runtime)?;
+        let path = directory::new_path(&runtime)?;
         let guard = Guard::start(&settings.exe, &path)?;
         // Where this fails half way, the guard, which is dropped, removes what there is.
         let directory = Directory::create(&path, &file, test.as_deref())?;
