@@ -11,12 +11,13 @@ mod bench;
 mod command;
 mod demo;
 mod generate;
+mod nix_sandbox;
 mod setup;
 mod test;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 
 /// What a developer or CI runs.
@@ -73,15 +74,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo => demo::run(),
         Task::Test { stages } => test::run(&stages),
         Task::Bench { filters, runs } => bench::run(&filters, runs),
-        Task::NixSandbox { command } => nix_sandbox(&command),
+        Task::NixSandbox { command } => nix_sandbox::run(&command),
         Task::Generate => generate::write().map(|()| ExitCode::SUCCESS),
     }
-}
-
-fn nix_sandbox(words: &[String]) -> Result<ExitCode> {
-    let mut run = command::cargo(["run", "--quiet", "--package", "machinist-tests"]);
-    run.args(["--bin", "nix-sandbox", "--"]).args(words);
-    let code = run.status().context("cannot run cargo")?.code();
-    let code = code.and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }

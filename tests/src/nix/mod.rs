@@ -80,6 +80,7 @@ ln -s machinist /machinist/generate-driver-symbols
 #[derive(Debug)]
 pub struct NixHost {
     root: PathBuf,
+    program: PathBuf,
     rig: TempDir,
     cgroup: Option<Cgroup>,
     guest: Guest,
@@ -101,10 +102,18 @@ impl NixHost {
         fs::write(rig.path().join("nix.conf"), SETTINGS).context("cannot write nix.conf")?;
         Ok(Self {
             root,
+            program: machinist().to_owned(),
             rig,
             cgroup,
             guest,
         })
+    }
+
+    /// With this `machinist` in the place of the one that the tests build.
+    #[must_use]
+    pub fn with_program(self, program: &Path) -> Self {
+        let program = program.to_owned();
+        Self { program, ..self }
     }
 
     /// The directory that containers see as `/rig`.
@@ -156,7 +165,7 @@ impl NixHost {
             .arg(format!("--machine=mt-nix-{}", std::process::id()))
             .arg(bind("--bind", self.rig(), "/rig"))
             .arg(bind("--bind-ro", self.guest.directory(), "/guest"))
-            .arg(bind("--bind-ro", machinist(), "/machinist/machinist"))
+            .arg(bind("--bind-ro", &self.program, "/machinist/machinist"))
             .arg(bind("--bind-ro", &repository()?, "/repository"))
             .arg("--chdir=/rig")
             .arg("--directory")

@@ -9,6 +9,7 @@ mod crowd;
 mod hand_made;
 mod images;
 mod memory;
+mod nix_sandbox;
 mod nixos;
 mod nspawn;
 mod program;
@@ -55,6 +56,7 @@ fn all(program: &Program) -> Vec<Box<dyn Bench>> {
         Box::new(crowd::Crowd::new(program.clone())),
         Box::new(nixos::Whole::new(program.clone())),
         Box::new(nixos::Commands::new(program.clone())),
+        Box::new(nix_sandbox::NixSandbox::new(program.clone())),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! The program that is measured: a release build, called as a user calls it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -31,6 +31,11 @@ impl Program {
                 .context("no target directory")?
                 .join("release/machinist"),
         })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// It with these arguments.
