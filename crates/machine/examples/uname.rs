@@ -45,6 +45,7 @@ async fn once(image: &Image, dir: &Path) -> Result<(), Error> {
         attach: Arc::new(NoNetwork),
         report: Arc::new(|_| {}),
         verdicts: Verdicts::forgetful(),
+        search: std::env::var_os("PATH").unwrap_or_default(),
         hidden: Vec::new(),
     };
     let began = Instant::now();

@@ -1,5 +1,6 @@
 //! Where a machine runs, and whom it tells.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -122,6 +123,8 @@ pub struct Environment {
     pub report: Reporter,
     /// What is known of this host's accelerators.
     pub verdicts: Verdicts,
+    /// Where programs are looked for, as in `PATH`.
+    pub search: OsString,
     /// Absolute paths that a machine whose root is the host's sees as empty directories: the
     /// cache, and the sessions' directories.
     pub hidden: Vec<PathBuf>,

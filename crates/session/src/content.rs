@@ -216,6 +216,7 @@ fn ground(
         exe: settings.exe.clone(),
         agent: engine.0.agent.clone(),
         verdicts: engine.0.verdicts.clone(),
+        search: settings.search.clone(),
         accel: settings.accel.into(),
         boot: shared.boot,
         directory: directory.machines(),

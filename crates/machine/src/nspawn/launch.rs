@@ -118,7 +118,7 @@ fn supervise(
         .command()
         .args(&argv[1..])
         .env_clear()
-        .envs(Plan::environment())
+        .envs(plan.environment())
         .current_dir("/")
         .stdout(Stdio::inherit())
         .stderr(Stdio::inherit());

@@ -23,7 +23,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
-use crate::backend::{Mode, Run};
+use crate::backend::{Happening, Mode, Run};
 use crate::console::Console;
 use crate::environment::{Attached, Environment};
 use crate::error::LaunchError;
@@ -34,7 +34,7 @@ use crate::words::{self, Words};
 
 use cgroup::Cgroup;
 use notify::Notifications;
-pub(crate) use plan::{Bind, PATH, Plan, Said, order};
+pub(crate) use plan::{Bind, Plan, Said, order, search_path};
 
 /// One machine's backend.
 pub(crate) struct Nspawn {
@@ -82,9 +82,9 @@ impl Nspawn {
 
         let (control, controlled) = mpsc::unbounded_channel();
         let (tell, happenings) = mpsc::unbounded_channel();
-        if let Some(note) = inotify::ensure() {
+        for note in inotify::ensure().into_iter().chain(self.without_setuid()) {
             // The receiver is in our hand.
-            drop(tell.send(crate::backend::Happening::Note(note)));
+            drop(tell.send(Happening::Note(note)));
         }
         let running = run::Running {
             child,
@@ -155,6 +155,16 @@ impl Nspawn {
         LaunchError::Helper(format!("the container's launcher died: {words}"))
     }
 
+    /// One sentence to be told to the user, where programs in the container do not get the rights
+    /// that they would have by their mode.
+    fn without_setuid(&self) -> Option<String> {
+        let error = crate::probe::setuid(&self.environment.dir).err()?;
+        Some(format!(
+            "programs that are setuid, such as sudo, work in a VM but not in a container here: {}",
+            crate::error::chain(&error)
+        ))
+    }
+
     fn make_cgroup(&self) -> Result<Option<Cgroup>, LaunchError> {
         let cgroup = Cgroup::of_machine(&self.environment.dir, &self.spec.name)?;
         if let Some(cgroup) = &cgroup {
@@ -194,6 +204,7 @@ impl Nspawn {
             devices,
             cgroup: cgroup.map(|cgroup| cgroup.dir().to_owned()),
             may_restart: mode.may_restart,
+            search: self.environment.search.clone().into(),
         }
     }
 }

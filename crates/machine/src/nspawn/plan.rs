@@ -1,6 +1,6 @@
 //! What `__launch` is told: all that makes one container.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -10,8 +10,20 @@ use serde::{Deserialize, Serialize};
 /// nothing of systemd-nspawn's own (locks, sockets, propagation directories) reaches the host's.
 pub const STAGE: &str = "/run/machinist";
 
-/// Where programs are looked for.
-pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where programs are looked for in any case. Not everybody's `PATH` has those of the system.
+const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// `search` as a container's supervisor gets it.
+#[must_use]
+pub fn search_path(search: &OsStr) -> OsString {
+    if search.is_empty() {
+        return USUAL.into();
+    }
+    let mut path = search.to_owned();
+    path.push(":");
+    path.push(USUAL);
+    path
+}
 
 /// All that makes one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +49,8 @@ pub struct Plan {
     pub cgroup: Option<PathBuf>,
     /// Whether a restart from inside is one. Otherwise it is the end.
     pub may_restart: bool,
+    /// Where programs are looked for, as in `PATH`.
+    pub search: PathBuf,
 }
 
 /// A directory or file of the host, inside the container.
@@ -94,13 +108,13 @@ impl Plan {
 
     /// The environment of systemd-nspawn, all of it.
     #[must_use]
-    pub fn environment() -> Vec<(&'static str, String)> {
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         vec![
-            ("PATH", PATH.into()),
+            ("PATH", search_path(self.search.as_os_str())),
             ("LANG", "C".into()),
             // Handed on to the container's init: a console log wants no colours.
             ("TERM", "dumb".into()),
-            ("NOTIFY_SOCKET", format!("{STAGE}/dir/notify")),
+            ("NOTIFY_SOCKET", format!("{STAGE}/dir/notify").into()),
             // As the first process of its namespace it would take itself for a system's init, and
             // log to the kernel.
             ("SYSTEMD_LOG_TARGET", "console".into()),
@@ -216,6 +230,7 @@ mod tests {
             devices: vec!["/dev/fuse".into()],
             cgroup: None,
             may_restart: true,
+            search: "/usr/bin".into(),
         }
     }
 
@@ -242,6 +257,16 @@ mod tests {
         --bind-ro=/run/machinist/volumes/1:/a\:b
         --bind=/dev/fuse:/dev/fuse
         ");
+    }
+
+    #[test]
+    fn the_systems_programs_are_found_in_any_case() {
+        assert_eq!(search_path(OsStr::new("")), USUAL);
+        let path = search_path(OsStr::new("/nix/store/systemd/bin"));
+        assert!(
+            path.to_string_lossy()
+                .starts_with("/nix/store/systemd/bin:/usr/local/sbin:")
+        );
     }
 
     #[test]

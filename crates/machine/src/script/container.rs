@@ -21,7 +21,7 @@ use crate::error::LaunchError;
 use crate::ground::{Ground, Laid};
 use crate::nspawn::cgroup::Cgroup;
 use crate::nspawn::notify::Notifications;
-use crate::nspawn::{Launcher, inotify};
+use crate::nspawn::{Launcher, inotify, search_path};
 use crate::path_error::PathContext;
 use crate::supervised::Supervised;
 use crate::words::{self, Words};
@@ -108,7 +108,10 @@ impl ScriptContainer {
             ("RUN_NSPAWN_ROOT_DIR", text(&self.spec.state_dir)?),
             ("RUN_NSPAWN_SHARED_DIR", text(&self.spec.shared_dir)?),
             // For scripts that do not name each of their tools by its whole path.
-            ("PATH", crate::nspawn::PATH.to_owned()),
+            (
+                "PATH",
+                text(Path::new(&search_path(&self.environment.search)))?,
+            ),
             (
                 "NOTIFY_SOCKET",
                 format!("{}/notify", notify_directory(&self.spec.name)),

@@ -127,6 +127,7 @@ pub fn environment(dir: &Path, verdicts: Verdicts) -> std::io::Result<Environmen
         attach: Arc::new(NoNetwork),
         report: Arc::new(|_| {}),
         verdicts,
+        search: std::env::var_os("PATH").unwrap_or_default(),
         hidden: vec![cache()],
     })
 }

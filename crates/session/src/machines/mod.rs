@@ -7,6 +7,7 @@ pub(crate) use tell::fault;
 use tell::reporter;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +41,8 @@ pub(crate) struct Ground {
     pub(crate) exe: PathBuf,
     pub(crate) agent: AgentBinary,
     pub(crate) verdicts: Verdicts,
+    /// Where programs are looked for.
+    pub(crate) search: OsString,
     pub(crate) accel: Accel,
     pub(crate) boot: Boot,
     /// The directory of the machines' directories.
@@ -145,6 +148,7 @@ impl SessionMachine {
             attach: Arc::clone(&ground.network) as Arc<dyn Attach>,
             report: reporter(Arc::clone(&ground.log), self.name().to_owned()),
             verdicts: ground.verdicts.clone(),
+            search: ground.search.clone(),
             hidden: ground.hidden.clone(),
         };
         match &self.recipe {
