@@ -80,6 +80,15 @@ rec {
     ];
   };
 
+  # What the framework does with the driver's package before any test runs: names for a linter, and
+  # modules for a type checker.
+  checks = pkgs.runCommand "checks" { } ''
+    ${nixos-test-driver}/bin/generate-driver-symbols
+    export PYTHONPATH=${nixos-test-driver}/${pkgs.python3.sitePackages} PYTHONDONTWRITEBYTECODE=1
+    python3 -c 'from test_driver.driver import Driver; from test_driver.machine import QemuMachine'
+    cp driver-symbols $out
+  '';
+
   # The driver of a NixOS test of an older nixpkgs, as its framework makes it, and what the module for
   # such tests makes of it.
   older = pkgs.runCommand "nixos-test-driver-older" { } ''

@@ -23,6 +23,10 @@ pub const CASES: &[Case] = &[
         run: exchanged,
     },
     Case {
+        name: "code::the_package_has_what_scripts_are_checked_with",
+        run: checks,
+    },
+    Case {
         name: "code::the_hosts_settings_are_known_to_nix",
         run: settings,
     },
@@ -67,6 +71,16 @@ cat /tmp/result/written
 ";
     let ran = host.run(script)?.exits(0)?;
     ran.says("by machinist")?;
+    Ok(())
+}
+
+fn checks(host: &NixHost) -> Result<()> {
+    let script = "\
+nix-build /repository/nix/tests --attr checks --out-link /tmp/result
+cat /tmp/result
+";
+    let ran = host.run(script)?.exits(0)?;
+    ran.says("start_all")?.says("polling_condition")?;
     Ok(())
 }
 
