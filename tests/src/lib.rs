@@ -4,6 +4,7 @@
 //! Bench         a place to work in: a directory for the lab, sessions and temporary files of its own
 //!   Command     the program, about to run there
 //!     Ran       how it ended, and what it said
+//! OrdinaryUser  somebody who is not root, to run the program as
 //! Need          what a test needs of the host; without it the test is skipped, visibly
 //! nix::NixHost  a container with a real Nix, and its sandbox
 //! Before        what the host looked like; afterwards nothing may be left
@@ -16,6 +17,7 @@ pub mod images;
 mod leftovers;
 mod need;
 pub mod nix;
+mod ordinary_user;
 mod processes;
 mod program;
 mod ran;
@@ -25,6 +27,7 @@ pub mod start_script;
 pub use bench::Bench;
 pub use leftovers::Before;
 pub use need::Need;
+pub use ordinary_user::OrdinaryUser;
 pub use processes::{Process, processes, wait_until};
 pub use program::{Command, Running, machinist};
 pub use ran::Ran;

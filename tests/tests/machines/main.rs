@@ -8,6 +8,7 @@ mod interrupted;
 mod killed;
 mod labs;
 mod network;
+mod rootless;
 mod run;
 mod scripts;
 mod sessions;
@@ -48,6 +49,7 @@ fn main() -> Result<ExitCode> {
         displays::CASES,
         trouble::CASES,
         killed::CASES,
+        rootless::CASES,
     ];
     let trials = cases.into_iter().flatten().map(trial).collect();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())

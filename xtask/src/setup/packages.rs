@@ -11,9 +11,11 @@ pub const QEMU: &str = "qemu-system-x86";
 const QEMU_AT_LEAST: &str = "1:9.2";
 
 /// What every lab needs, besides QEMU.
-const NEEDED: [&str; 4] = [
+const NEEDED: [&str; 5] = [
     // containers
     "systemd-container",
+    // containers without root
+    "uidmap",
     // images
     "mmdebstrap",
     "erofs-utils",
@@ -22,7 +24,9 @@ const NEEDED: [&str; 4] = [
 ];
 
 /// What only tests need.
-const TESTS: [&str; 4] = [
+const TESTS: [&str; 5] = [
+    // logging in to machines
+    "openssh-client",
     // reading screens
     "tesseract-ocr",
     "imagemagick",
@@ -122,9 +126,10 @@ fn by_programs() -> Missing {
     };
     let programs = [
         ("systemd-nspawn", NEEDED[0]),
-        ("mmdebstrap", NEEDED[1]),
-        ("mkfs.erofs", NEEDED[2]),
-        ("python3", NEEDED[3]),
+        ("newuidmap", NEEDED[1]),
+        ("mmdebstrap", NEEDED[2]),
+        ("mkfs.erofs", NEEDED[3]),
+        ("python3", NEEDED[4]),
     ];
     Missing {
         qemu: !is_there("qemu-system-x86_64"),

@@ -17,6 +17,9 @@ use crate::progress::{Cancel, Job};
 /// Lines of a builder's output that an error shows.
 const TAIL: usize = 15;
 
+/// An ordinary user's search path may lack the places of programs that administrate.
+const SYSTEM_PROGRAMS: &str = "PATH=\"$PATH:/usr/local/sbin:/usr/sbin:/sbin\"";
+
 /// A program to run.
 #[derive(Debug)]
 pub(crate) struct Tool {
@@ -158,9 +161,10 @@ pub(crate) fn run(
     let line = command_line(tool, is_root());
     tracing::debug!(?line, "running");
     let (reader, writer) = io::pipe().map_err(start)?;
-    let mut command = Command::new(&line[0]);
+    let mut command = Command::new("sh");
     command
-        .args(&line[1..])
+        .args(["-c", &format!("{SYSTEM_PROGRAMS}; exec \"$@\""), "sh"])
+        .args(&line)
         .stdin(Stdio::null())
         .stdout(writer.try_clone().map_err(start)?)
         .stderr(writer)
@@ -273,7 +277,11 @@ fn missing(tool: &Tool) -> ToolError {
 /// of its own.
 fn installed(program: &str) -> bool {
     Command::new("sh")
-        .args(["-c", "command -v -- \"$1\" >/dev/null", "sh", program])
+        .args([
+            "-c",
+            &format!("{SYSTEM_PROGRAMS}; command -v -- \"$1\" >/dev/null"),
+        ])
+        .args(["sh", program])
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .status()

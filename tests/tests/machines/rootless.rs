@@ -1,0 +1,139 @@
+//! Labs of an ordinary user: containers in a user namespace, and what is said where there is none.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use machinist_tests::{Bench, Need, OrdinaryUser, wait_until};
+use rustix::process::Signal;
+
+use crate::Case;
+
+pub const CASES: &[Case] = &[Case {
+    name: "rootless::an_ordinary_user",
+    needs: &[Need::Container, Need::Vm],
+    run: ordinary_user,
+}];
+
+const QUICKSTART: &str = include_str!("../../../examples/quickstart/lab.toml");
+
+/// The quickstart's image, so that no other has to be built.
+const EITHER: &str = r#"
+[image.small]
+source = "debian:bookworm"
+packages = ["nginx-light", "curl"]
+[machine.fixed]
+kind = "container"
+image = "small"
+[machine.free]
+image = "small"
+memory = "512M"
+[[test]]
+name = "fixed"
+machines = ["fixed"]
+steps = [{ machine = "fixed", run = "true" }]
+[[test]]
+name = "free"
+machines = ["free"]
+steps = [{ machine = "free", run = "systemd-detect-virt", status = 0, stdout = { matches = "qemu|kvm" } }]
+"#;
+
+/// One user for all of it: their images are built once, which takes half a minute.
+fn ordinary_user(bench: &Bench) -> Result<()> {
+    let user = OrdinaryUser::new()?;
+    quickstart(&user).context("the quickstart")?;
+    user.nothing_left(bench).context("after the quickstart")?;
+    inside(&user).context("inside of a container")?;
+    user.nothing_left(bench).context("after a container")?;
+    killed(&user).context("a killed engine")?;
+    user.nothing_left(bench).context("after a killed engine")?;
+    without(&user).context("without ids")?;
+    user.nothing_left(bench).context("without ids")
+}
+
+fn quickstart(user: &OrdinaryUser) -> Result<()> {
+    user.write_lab(QUICKSTART)?;
+    user.machinist(&["test"])
+        .run()?
+        .exits(0)?
+        .complains("web: starting by nspawn")?
+        .complains("1 passed")?;
+    Ok(())
+}
+
+/// Root there is the user here: files in a volume are the user's, in both directions.
+fn inside(user: &OrdinaryUser) -> Result<()> {
+    let script = "id -u && rm -r /etc/apt && mkdir /etc/apt && ls -A /etc/apt \
+                  && chown www-data /srv && stat -c %U /srv \
+                  && stat -c %u /lab && touch /lab/made && cat /proc/self/uid_map";
+    let image = ["--package", "nginx-light", "--package", "curl"];
+    let mut args = vec!["run", "--volume", ".:/lab:rw"];
+    args.extend(image);
+    args.extend(["--", "sh", "-c", script]);
+    let ran = user.machinist(&args).run()?.exits(0)?;
+    ensure!(ran.stdout.starts_with("0\nwww-data\n0\n"), "{ran}");
+    let made = user.path().join("lab/made").metadata()?;
+    let lab = user.path().join("lab").metadata()?;
+    use std::os::unix::fs::MetadataExt;
+    ensure!(made.uid() == lab.uid(), "{} {}", made.uid(), lab.uid());
+    // The host's own root would show as nobody's.
+    let args = ["run", "--image", "host", "--", "true"];
+    user.machinist(&args)
+        .run()?
+        .exits(96)?
+        .complains("image `host`")?;
+    Ok(())
+}
+
+/// SIGKILL, while the containers run.
+fn killed(user: &OrdinaryUser) -> Result<()> {
+    user.write_lab(EITHER)?;
+    for _ in 0..3 {
+        let up = user.machinist(&["up", "--foreground"]).start()?;
+        let sessions = || {
+            let ps = user.machinist(&["ps", "--format", "json"]).run().ok()?;
+            ps.stdout.contains("\"ready\"").then_some(())
+        };
+        wait_until(Duration::from_secs(60), sessions).context("no machine was ready")?;
+        up.signal(Signal::KILL);
+        up.wait()?;
+        wait_until(Duration::from_secs(8), || {
+            let mut entries = std::fs::read_dir(user.path().join("run")).ok()?;
+            entries
+                .all(|it| it.is_ok_and(|it| it.file_name() == ".gate"))
+                .then_some(())
+        })
+        .context("the session's directory stays")?;
+    }
+    Ok(())
+}
+
+/// What the user lacks is said before anything boots; a machine that may be a VM is one.
+fn without(user: &OrdinaryUser) -> Result<()> {
+    user.write_lab(EITHER)?;
+    user.machinist_without_cgroup(&["test", "fixed"])
+        .run()?
+        .exits(96)?
+        .complains("cgroup2")?
+        .complains("systemd-run --user --scope")?;
+    user.give_ids(false)?;
+    let run = ["run", "--", "true"];
+    user.machinist(&run)
+        .run()?
+        .exits(96)?
+        .complains("add the line machinist-tester:100000:65536 to /etc/subuid")?
+        .complains("add the line machinist-tester:100000:65536 to /etc/subgid")?;
+    user.machinist(&["show", "free"])
+        .run()?
+        .exits(0)?
+        .says("vm ")?
+        .says("in /etc/subuid")?;
+    user.machinist(&["test", "free"])
+        .run()?
+        .exits(0)?
+        .complains("free: it is a VM: containers need root, or a user namespace")?;
+    user.machinist(&["test", "fixed"])
+        .run()?
+        .exits(96)?
+        .complains("to /etc/subuid")?;
+    Ok(())
+}
