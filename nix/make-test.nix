@@ -57,6 +57,6 @@ pkgs.runCommand "machinist-test-${name}"
     export HOME=$TMPDIR MACHINIST_CACHE=$TMPDIR/cache MACHINIST_RUNTIME=$TMPDIR/run
     mkdir -p $out
     cp "$labPath" lab.json
-    machinist test --file lab.json --progress plain --accel ${if kvm then "kvm" else "auto"} \
+    machinist test --file lab.json --accel ${if kvm then "kvm" else "auto"} \
       --junit $out/junit.xml --logs $out/logs ${pkgs.lib.escapeShellArgs arguments}
   ''

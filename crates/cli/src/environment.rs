@@ -7,6 +7,7 @@
 //! | `PATH` | where QEMU, systemd-nspawn, Python and the tools that build images are found |
 //! | `LOGNAME`, else `USER` | whose subordinate ids to use, where `/etc/passwd` does not tell |
 //! | `NO_COLOR`, `CLICOLOR_FORCE` | colours |
+//! | `NIX_LOG_FD` | whether this is a Nix build, whose terminal is a log |
 //!
 //! And as `nixos-test-driver`:
 //!
@@ -144,6 +145,11 @@ impl DriverEnvironment {
             in_build: set("NIX_BUILD_TOP").is_some(),
         })
     }
+}
+
+/// Whether what looks like a terminal is the log of a Nix build.
+pub fn is_build_log() -> bool {
+    env::var_os("NIX_LOG_FD").is_some()
 }
 
 /// Where state directories go, made where it is missing.

@@ -13,6 +13,7 @@ use machinist_events::{Event, What};
 use machinist_report::{Hint, Junit, Options, Progress as Style, Summary, Terminal};
 use machinist_session::{EventSink, Swept};
 
+use crate::environment::is_build_log;
 use crate::error::CliError;
 use crate::ui;
 
@@ -33,7 +34,7 @@ pub struct ProgressArgs {
 /// `--progress`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum ProgressArg {
-    /// Bars on a terminal, lines elsewhere
+    /// Bars on a terminal, lines elsewhere and in Nix builds
     #[default]
     Auto,
     /// A bar for each running test
@@ -47,7 +48,7 @@ enum ProgressArg {
 impl ProgressArg {
     fn style(self) -> Style {
         match self {
-            Self::Auto if io::stderr().is_terminal() => Style::Bar,
+            Self::Auto if io::stderr().is_terminal() && !is_build_log() => Style::Bar,
             Self::Auto | Self::Plain => Style::Plain,
             Self::Bar => Style::Bar,
             Self::None => Style::None,
