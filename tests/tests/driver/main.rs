@@ -1,7 +1,8 @@
-//! The program as `nixos-test-driver`, with machines that start scripts run. Tests run one after another: each has the
-//! host for itself, and after each nothing may be left.
+//! The program as `nixos-test-driver`, with machines that start scripts run. Tests run one after
+//! another: each has the host for itself, and after each nothing may be left.
 
 mod login;
+mod scenarios;
 mod seeing;
 mod session;
 mod shown;
@@ -29,7 +30,13 @@ fn main() -> Result<ExitCode> {
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let cases = [session::CASES, shown::CASES, login::CASES, seeing::CASES];
+    let cases = [
+        session::CASES,
+        scenarios::CASES,
+        shown::CASES,
+        login::CASES,
+        seeing::CASES,
+    ];
     let trials = cases.into_iter().flatten().map(trial).collect();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }

@@ -53,7 +53,7 @@ pub const CASES: &[Case] = &[
 ];
 
 fn containers_talk(bench: &Bench) -> Result<()> {
-    let stage = Stage::new(bench)?
+    let stage = Stage::new(bench)
         .vlans(&[1, 2])
         .container("one", 1, &[1, 2])?
         .container("two", 2, &[1, 2])?;
@@ -79,7 +79,7 @@ one.copy_from_machine("/var/kept")
 }
 
 fn forwarded(bench: &Bench) -> Result<()> {
-    let stage = Stage::new(bench)?.container("one", 1, &[])?;
+    let stage = Stage::new(bench).container("one", 1, &[])?;
     let script = r#"
 import shlex, socket, subprocess
 
@@ -109,7 +109,7 @@ assert said.stdout == b"x" * 200_000, said
 }
 
 fn attached(bench: &Bench) -> Result<()> {
-    let stage = Stage::new(bench)?.container("one", 1, &[])?;
+    let stage = Stage::new(bench).container("one", 1, &[])?;
     let script = r#"
 one.start()
 def deep(wanted):
@@ -146,7 +146,7 @@ deep("two")
 }
 
 fn timed_out(bench: &Bench) -> Result<()> {
-    let stage = Stage::new(bench)?.container("one", 1, &[])?;
+    let stage = Stage::new(bench).container("one", 1, &[])?;
     let script = r#"
 one.start()
 while True:
@@ -166,7 +166,7 @@ while True:
 }
 
 fn killed(bench: &Bench) -> Result<()> {
-    let stage = Stage::new(bench)?.vlans(&[3]).container("one", 1, &[3])?;
+    let stage = Stage::new(bench).vlans(&[3]).container("one", 1, &[3])?;
     let script = r#"
 import pathlib, time
 one.succeed("true")
@@ -185,7 +185,7 @@ time.sleep(1000)
 }
 
 fn kept(bench: &Bench) -> Result<()> {
-    let stage = Stage::new(bench)?.container("one", 1, &[])?;
+    let stage = Stage::new(bench).container("one", 1, &[])?;
     let first = "one.succeed('echo 1 > /var/word')\none.shutdown()\n";
     stage.driver(&[], first)?.run()?.exits(0)?;
     // A guest's link leads nowhere on the host.
@@ -200,7 +200,7 @@ fn kept(bench: &Bench) -> Result<()> {
 }
 
 fn vm_and_container(bench: &Bench) -> Result<()> {
-    let stage = Stage::new(bench)?
+    let stage = Stage::new(bench)
         .vlans(&[1, 300])
         .container("box", 1, &[1])?
         .vm("vm", 2, &[1])?;
@@ -244,7 +244,7 @@ assert not vm.is_up() and not os.path.exists(f"/proc/{pid}")
 }
 
 fn made_by_the_script(bench: &Bench) -> Result<()> {
-    let stage = Stage::new(bench)?.vm("vm", 1, &[])?;
+    let stage = Stage::new(bench).vm("vm", 1, &[])?;
     let script = r#"
 import pathlib
 

@@ -69,7 +69,7 @@ const LINES: &[&str] = &[
 ];
 
 fn known(bench: &Bench) -> Result<()> {
-    let stage = Stage::new(bench)?.container("one", 1, &[])?;
+    let stage = Stage::new(bench).container("one", 1, &[])?;
     let log = bench.path().join("log.xml");
     let driver = stage.driver(&["--junit-xml", "junit.xml"], SCRIPT)?;
     let ran = driver.env("LOGFILE", &log).run()?.exits(1)?;

@@ -2,40 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use machinist_tests::start_script::{ContainerScript, VmScript, VmSystem};
+use anyhow::Result;
+use machinist_tests::start_script::{ContainerScript, VmScript};
 use machinist_tests::{Bench, Command, images};
 
-/// What containers are made from.
-pub fn root() -> Result<PathBuf> {
-    images::root("debian:bookworm", &[])
-}
-
-/// What VMs boot: an image's disk and kernel. The kernel has no 9p.
-pub fn system(bench: &Bench) -> Result<VmSystem> {
-    let image = "debian:bookworm";
-    let build = ["image", "build", "--kind", "vm", image];
-    bench.machinist(&build).run()?.exits(0)?;
-    let path = |what: &str| {
-        let name = format!("{what} of {image}");
-        let show = ["image", "show", "--format", "json", &name];
-        let shown = bench.machinist(&show).run()?.exits(0)?.json()?;
-        let path = shown[0]["path"].as_str().context("it has no path")?;
-        anyhow::Ok(PathBuf::from(path))
-    };
-    let kernel = path("kernel")?;
-    let version = std::fs::read_to_string(kernel.join("version"))?;
-    Ok(VmSystem {
-        modules: kernel.join("modules").join(version.trim()),
-        kernel: kernel.join("vmlinuz"),
-        disk: path("disk")?.join("root.erofs"),
-    })
-}
+/// What machines are made from.
+pub const IMAGE: &str = "debian:bookworm";
 
 /// A test in the making.
 pub struct Stage<'a> {
     bench: &'a Bench,
-    root: PathBuf,
+    packages: &'a [&'a str],
     containers: Vec<(String, PathBuf)>,
     vms: Vec<(String, PathBuf)>,
     vlans: Vec<u32>,
@@ -43,14 +20,19 @@ pub struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     /// One without machines.
-    pub fn new(bench: &'a Bench) -> Result<Self> {
-        Ok(Self {
+    pub fn new(bench: &'a Bench) -> Self {
+        Self::with(bench, &[])
+    }
+
+    /// One without machines, which will have these packages.
+    pub fn with(bench: &'a Bench, packages: &'a [&'a str]) -> Self {
+        Self {
             bench,
-            root: root()?,
+            packages,
             containers: Vec::new(),
             vms: Vec::new(),
             vlans: Vec::new(),
-        })
+        }
     }
 
     /// With VLANs of these numbers.
@@ -61,16 +43,28 @@ impl<'a> Stage<'a> {
 
     /// With a container that is machine `number` on `vlans`.
     pub fn container(mut self, name: &str, number: u8, vlans: &[u32]) -> Result<Self> {
-        let script = ContainerScript::new(name, &self.root).on(number, vlans);
+        let root = images::root(IMAGE, self.packages)?;
+        let script = ContainerScript::new(name, &root).on(number, vlans);
         let path = script.write(&self.bench.path())?;
         self.containers.push((name.to_owned(), path));
         Ok(self)
     }
 
     /// With a VM that is machine `number` on `vlans`.
-    pub fn vm(mut self, name: &str, number: u8, vlans: &[u32]) -> Result<Self> {
-        let mut script = VmScript::new(name, &system(self.bench)?).on(number, vlans);
-        script.shares = false;
+    pub fn vm(self, name: &str, number: u8, vlans: &[u32]) -> Result<Self> {
+        self.vm_with(name, number, vlans, |script| script)
+    }
+
+    /// With a VM that is machine `number` on `vlans`, and has something of its own.
+    pub fn vm_with(
+        mut self,
+        name: &str,
+        number: u8,
+        vlans: &[u32],
+        change: impl FnOnce(VmScript) -> VmScript,
+    ) -> Result<Self> {
+        let system = images::system(IMAGE, self.packages)?;
+        let script = change(VmScript::new(name, &system).on(number, vlans));
         let path = script.write(&self.bench.path())?;
         self.vms.push((name.to_owned(), path));
         Ok(self)

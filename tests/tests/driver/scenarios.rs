@@ -1,0 +1,212 @@
+//! What people test: routers, isolation, shares, projects, many machines at once.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+
+use anyhow::{Result, ensure};
+use machinist_tests::{Bench, Need};
+
+use crate::Case;
+use crate::stage::Stage;
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "a_router_translates_addresses_for_two_clients",
+        needs: &[Need::Container, Need::Python],
+        run: router,
+    },
+    Case {
+        name: "vlans_are_isolated_both_ways",
+        needs: &[Need::Container, Need::Vm, Need::Python],
+        run: isolated,
+    },
+    Case {
+        name: "eight_containers_at_once",
+        needs: &[Need::Container, Need::Python],
+        run: eight,
+    },
+    Case {
+        name: "a_workplace_with_shares_users_and_projects",
+        needs: &[Need::Vm, Need::Container, Need::Python],
+        run: workplace,
+    },
+];
+
+/// A server on the outer network, two clients on the inner one, and a router between them.
+fn router(bench: &Bench) -> Result<()> {
+    let stage = Stage::with(bench, &["curl", "nftables", "nginx-light"])
+        .vlans(&[1, 2])
+        .container("client1", 1, &[2])?
+        .container("client2", 2, &[2])?
+        .container("router", 3, &[1, 2])?
+        .container("server", 4, &[1])?;
+    let script = r#"
+start_all()
+router.succeed(
+    "sysctl -w net.ipv4.ip_forward=1",
+    "nft add table ip nat",
+    "nft 'add chain ip nat out { type nat hook postrouting priority 100 ; }'",
+    "nft add rule ip nat out oifname eth1 masquerade",
+)
+server.wait_for_unit("nginx.service")
+server.wait_for_open_port(80)
+server.succeed("head -c 20000000 /dev/urandom > /var/www/html/big")
+wanted = server.succeed("sha256sum < /var/www/html/big")
+for client in client1, client2:
+    client.fail("curl -fsS --max-time 2 http://192.168.1.4/")
+    client.succeed("ip route add default via 192.168.2.3")
+    got = client.succeed("curl -fsS --max-time 60 http://192.168.1.4/big | sha256sum")
+    assert got == wanted, got
+# Both were seen as the router.
+seen = set(server.succeed("cut -d ' ' -f 1 /var/log/nginx/access.log").split())
+assert seen == {"192.168.1.3"}, seen
+# Nobody gets in from outside.
+server.fail("timeout 2 bash -c 'exec 3<>/dev/tcp/192.168.2.1/80'")
+with subtest("without the router there is nothing"):
+    router.shutdown()
+    client1.fail("curl -fsS --max-time 2 http://192.168.1.4/")
+"#;
+    stage.driver(&[], script)?.run()?.exits(0)?;
+    Ok(())
+}
+
+/// A VM and a container on each of two VLANs, and a container on both.
+fn isolated(bench: &Bench) -> Result<()> {
+    let stage = Stage::new(bench)
+        .vlans(&[1, 2])
+        .container("both", 1, &[1, 2])?
+        .container("c1", 2, &[1])?
+        .container("c2", 3, &[2])?
+        .vm("v1", 4, &[1])?
+        .vm("v2", 5, &[2])?;
+    let script = r#"
+def knock(address):
+    return f"(timeout 3 bash -c 'exec 3<>/dev/tcp/{address}/9' 2>&1 || true) | grep refused"
+
+start_all()
+for machine in machines:
+    machine.wait_for_unit("multi-user.target")
+pairs = [
+    (c1, "192.168.1.4"), (v1, "192.168.1.2"), (c2, "192.168.2.5"), (v2, "192.168.2.3"),
+    (both, "192.168.1.4"), (both, "192.168.2.5"), (v1, "2001:db8:1::2"), (c2, "2001:db8:2::5"),
+]
+for machine, address in pairs:
+    machine.wait_until_succeeds(knock(address), timeout=30)
+strangers = [
+    (c1, "192.168.2.5"), (c1, "192.168.2.3"), (v1, "192.168.2.3"), (v1, "192.168.2.5"),
+    (c2, "192.168.1.4"), (v2, "192.168.1.2"), (c1, "192.168.2.1"),
+]
+for machine, address in strangers:
+    machine.fail(knock(address))
+# Not by claiming to be there, either: it is another wire.
+c1.succeed("ip addr add 192.168.2.77/24 dev eth1")
+c1.fail(knock("192.168.2.3"))
+"#;
+    stage.driver(&[], script)?.run()?.exits(0)?;
+    Ok(())
+}
+
+fn eight(bench: &Bench) -> Result<()> {
+    let mut stage = Stage::new(bench).vlans(&[1]);
+    for number in 1..=8 {
+        stage = stage.container(&format!("m{number}"), number, &[1])?;
+    }
+    let script = r#"
+start_all()
+assert len(machines) == 8
+for machine in machines:
+    machine.wait_for_unit("multi-user.target")
+for machine in machines:
+    for number in range(1, 9):
+        machine.succeed(f"(timeout 5 bash -c 'exec 3<>/dev/tcp/192.168.1.{number}/9' 2>&1 || true) | grep refused")
+# Side by side: none waits for another.
+import threading, time
+began = time.monotonic()
+threads = [threading.Thread(target=machine.succeed, args=("sleep 2",)) for machine in machines]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert time.monotonic() - began < 6
+"#;
+    stage.driver(&[], script)?.run()?.exits(0)?;
+    Ok(())
+}
+
+/// A VM that people work in, as the checks of agentbox have it: directories of the host by 9p with
+/// their modes and owners, services, users, and projects by a mount, as a copy, and by git over SSH.
+fn workplace(bench: &Bench) -> Result<()> {
+    let project = bench.path().join("project");
+    fs::create_dir(&project)?;
+    for (name, mode, owner) in [
+        ("public", 0o644, 1000),
+        ("secret", 0o600, 0),
+        ("tool", 0o755, 1000),
+    ] {
+        let path = project.join(name);
+        fs::write(&path, format!("{name}\n"))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        chown(&path, Some(owner), Some(owner))?;
+    }
+    let share = format!(
+        "-virtfs local,path={},security_model=none,mount_tag=project",
+        project.display()
+    );
+    let stage = Stage::with(bench, &["git", "openssh-server"])
+        .vlans(&[1])
+        .vm_with("box", 1, &[1], |mut script| {
+            script.options = share;
+            script
+        })?
+        .container("host", 2, &[1])?;
+    let script = r#"
+box.start()
+with subtest("it boots, and its services run"):
+    box.wait_for_unit("multi-user.target")
+    box.wait_for_unit("ssh.service")
+    box.wait_for_open_port(22)
+    assert box.get_unit_property("ssh.service", "SubState") == "running"
+    box.require_unit_state("dbus.socket")
+    assert not box.succeed("systemctl --failed --no-legend").strip()
+
+with subtest("users"):
+    box.succeed("useradd -m -u 1000 -s /bin/bash agent")
+    assert box.succeed("su - agent -c 'id -un; pwd; echo $HOME'").split() == ["agent", "/home/agent", "/home/agent"]
+    box.fail("su - agent -c 'cat /etc/shadow'")
+
+with subtest("a project by mount, with modes and owners"):
+    box.succeed("mkdir /project", "mount -t 9p -o trans=virtio,version=9p2000.L,msize=131072 project /project")
+    told = box.succeed("cd /project && stat -c '%n %a %u:%g' *").splitlines()
+    assert told == ["public 644 1000:1000", "secret 600 0:0", "tool 755 1000:1000"], told
+    box.succeed("su - agent -c 'cat /project/public && echo more >> /project/public'")
+    box.fail("su - agent -c 'cat /project/secret'")
+    box.succeed("install -o agent -m 640 /dev/null /project/made")
+
+with subtest("what all machines share"):
+    box.succeed("echo word > /tmp/shared/word")
+    assert host.succeed("cat /tmp/shared/word") == "word\n"
+
+with subtest("a project as a copy"):
+    box.copy_from_host(os.path.join(os.getcwd(), "project"), "/home/agent/copy")
+    assert box.succeed("cat /home/agent/copy/tool") == "tool\n"
+    assert box.succeed("stat -c %a /home/agent/copy/secret") == "600\n"
+
+with subtest("a project by git over SSH"):
+    box.succeed("su - agent -c 'git init -q -b main repo && cd repo && git config user.email a@b && git config user.name a && echo 1 > file && git add file && git commit -qm first && git config receive.denyCurrentBranch updateInstead'")
+    key = host.succeed("mkdir -p -m 700 /root/.ssh && ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519 && cat /root/.ssh/id_ed25519.pub")
+    box.succeed(f"install -d -m 700 -o agent /home/agent/.ssh && echo '{key.strip()}' > /home/agent/.ssh/authorized_keys && chown agent /home/agent/.ssh/authorized_keys")
+    host.succeed("printf 'StrictHostKeyChecking no\n' > /root/.ssh/config")
+    host.succeed("git clone -q ssh://agent@192.168.1.1/home/agent/repo /root/repo 2>&1")
+    host.succeed("cd /root/repo && git config user.email b@b && git config user.name b && echo 2 > file && git commit -qam second && git push -q 2>&1")
+    assert box.succeed("su - agent -c 'git -C repo log --format=%s'").split() == ["second", "first"]
+
+box.copy_from_machine("/home/agent/repo", "results")
+box.shutdown()
+"#;
+    stage.driver(&[], script)?.run()?.exits(0)?;
+    ensure!(bench.read("out/results/repo/file")? == "2\n");
+    ensure!(bench.read("project/public")? == "public\nmore\n");
+    let made = fs::metadata(project.join("made"))?;
+    ensure!(made.permissions().mode() & 0o777 == 0o640, "{made:?}");
+    Ok(())
+}
