@@ -40,7 +40,9 @@ cd /tmp/result && find logs -type f
 /// In a container of machinist's own.
 fn units(host: &NixHost) -> Result<()> {
     host.run("nix-build /repository/nix/tests --attr units --no-out-link\n")?
-        .exits(0)?;
+        .exits(0)?
+        // What the sandbox forbids in spite of all is told when the container starts.
+        .complains("programs that are setuid, such as sudo, work in a VM but not in a container")?;
     Ok(())
 }
 
