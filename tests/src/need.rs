@@ -13,6 +13,8 @@ pub enum Need {
     Debian,
     /// Python scripts.
     Python,
+    /// Logging in by SSH.
+    Ssh,
     /// Reading screens: tesseract and ImageMagick.
     Ocr,
 }
@@ -26,6 +28,7 @@ impl Need {
             Self::Vm => &["qemu-system-x86_64"],
             Self::Debian => &["mmdebstrap", "mkfs.erofs"],
             Self::Python => &["python3"],
+            Self::Ssh => &["ssh"],
             Self::Ocr => &["tesseract", "convert"],
         };
         if let Some(program) = programs.iter().find(|program| !is_there(program)) {

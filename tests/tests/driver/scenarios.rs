@@ -159,7 +159,15 @@ fn workplace(bench: &Bench) -> Result<()> {
             script
         })?
         .container("host", 2, &[1])?;
-    let script = r#"
+    stage.driver(&[], WORKPLACE)?.run()?.exits(0)?;
+    ensure!(bench.read("out/results/repo/file")? == "2\n");
+    ensure!(bench.read("project/public")? == "public\nmore\n");
+    let made = fs::metadata(project.join("made"))?;
+    ensure!(made.permissions().mode() & 0o777 == 0o640, "{made:?}");
+    Ok(())
+}
+
+const WORKPLACE: &str = r#"
 box.start()
 with subtest("it boots, and its services run"):
     box.wait_for_unit("multi-user.target")
@@ -203,10 +211,3 @@ with subtest("a project by git over SSH"):
 box.copy_from_machine("/home/agent/repo", "results")
 box.shutdown()
 "#;
-    stage.driver(&[], script)?.run()?.exits(0)?;
-    ensure!(bench.read("out/results/repo/file")? == "2\n");
-    ensure!(bench.read("project/public")? == "public\nmore\n");
-    let made = fs::metadata(project.join("made"))?;
-    ensure!(made.permissions().mode() & 0o777 == 0o640, "{made:?}");
-    Ok(())
-}

@@ -50,7 +50,7 @@ m.wait_for_console_text("typed at the console", timeout=30)
 "#;
 
 fn typed(bench: &Bench) -> Result<()> {
-    let stage = Stage::new(bench)?.vm("m", 1, &[])?;
+    let stage = Stage::new(bench).vm("m", 1, &[])?;
     let ran = stage.driver(&[], TYPED)?.run()?.exits(0)?;
     ensure!(
         ran.stderr.contains("m: sendkey no-such-key: "),
@@ -102,7 +102,7 @@ assert m.process.poll() is None
 "#;
 
 fn asked(bench: &Bench) -> Result<()> {
-    let stage = Stage::new(bench)?.vm("m", 1, &[])?;
+    let stage = Stage::new(bench).vm("m", 1, &[])?;
     stage.driver(&[], ASKED)?.run()?.exits(0)?;
     Ok(())
 }
