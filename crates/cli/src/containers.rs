@@ -4,7 +4,7 @@
 use machinist_lab::{ContainerLimits, Machine, RunsAs};
 use machinist_machine::rootless::{self, Caller, Rights};
 
-use crate::environment::Environment;
+use crate::environment::{Environment, is_build_log};
 
 /// What was found.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +36,11 @@ impl Containers {
             Err(lack) => {
                 limits.any = Some(lack.why);
                 remedies = lack.remedies;
+                if is_build_log() {
+                    // A build's user can be given nothing else.
+                    let features = "requiredSystemFeatures = [ \"uid-range\" ]";
+                    remedies = vec![format!("ask for {features}")];
+                }
             }
         }
         Self { limits, remedies }

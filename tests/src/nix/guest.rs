@@ -58,7 +58,9 @@ impl Guest {
         let system = images::system(self.image.0, self.image.1)?;
         let copy = |from: &Path, name: &str| -> Result<PathBuf> {
             let to = self.directory.join(name);
-            fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+            if !to.exists() {
+                fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+            }
             Ok(to)
         };
         Ok(VmSystem {
