@@ -42,7 +42,8 @@ class Display(Commands):
                 return self._vnc_path
         inside = f"/tmp/.machinist-vnc-{os.getpid()}-{id(self)}"
         display, authority, program = self._x11()
-        command = [program, "-display", display, "-unixsock", inside, *_VNC]
+        title = f"{self.name} ({'nspawn' if self.kind == 'container' else 'qemu'})"
+        command = [program, "-display", display, "-unixsock", inside, "-desktop", title, *_VNC]
         if self.run(["test", "-e", authority]).status == 0:
             command += ["-auth", authority]
         self.run(["rm", "-f", inside])
@@ -60,9 +61,21 @@ class Display(Commands):
         self._vnc_server, self._vnc_path = server, path
         return path
 
+    def end_vnc(self) -> None:
+        """End what serves the display by VNC, if it was started."""
+        if self._vnc_server is not None:
+            self._vnc_server.kill()
+            self._vnc_server = None
+
+    @property
+    def display_configuration(self) -> dict[str, Any]:
+        """What the driver's configuration says of the machine's displays, if anything."""
+        displays: dict[str, Any] = self._driver.job.get("displays") or {}
+        return displays.get(self.name) or {}
+
     def _x11(self) -> tuple[str, str, str]:
         """The display, its authority file, and the program that serves it by VNC."""
-        told: dict[str, Any] = self._driver.job.get("displays", {}).get(self.name) or {}
+        told = self.display_configuration
         target: dict[str, Any] = (told.get("display_targets") or [{}])[0]
         exporter: dict[str, Any] = (told.get("display_exporters") or {}).get("x11") or {}
         return (

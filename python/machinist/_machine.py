@@ -10,6 +10,7 @@ from machinist._life import Life
 from machinist._network import Network
 from machinist._seeing import Seeing
 from machinist._units import Units
+from machinist._viewer import show
 from machinist._waits import Waits
 
 if TYPE_CHECKING:
@@ -30,6 +31,16 @@ class QemuMachine(Machine):
 
 class NspawnMachine(Machine):
     """A container."""
+
+    def start(self, allow_reboot: bool = False) -> None:
+        """Begin to start the container. Does not wait until it has.
+
+        In an interactive session, its X display is shown if the configuration has a viewer.
+        """
+        is_new = bool(self._driver.job.get("interactive")) and not self.booted
+        super().start(allow_reboot)
+        if is_new:
+            show(self)
 
 
 def machine_of(driver: Driver, name: str, kind: str | None) -> Machine:

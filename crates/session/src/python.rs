@@ -43,6 +43,7 @@ const FILES: &[(&str, &str)] = files![
     "machinist/_seeing.py"
     "machinist/_terminal.py"
     "machinist/_units.py"
+    "machinist/_viewer.py"
     "machinist/_vlan.py"
     "machinist/_waits.py"
     "machinist/py.typed"

@@ -23,7 +23,7 @@ name = "t"
 script = "t.py"
 "#;
 
-const SCRIPT: &str = r#"
+const SCRIPT: &str = r##"
 m.spawn("Xvfb :0 -screen 0 800x600x24")
 m.wait_for_x(timeout=60)
 with t.assertRaises(RequestedAssertionFailed):
@@ -38,7 +38,21 @@ import socket
 with socket.socket(socket.AF_UNIX) as viewer:
     viewer.connect(str(m.vnc_socket()))
     assert viewer.recv(4) == b"RFB "
-"#;
+
+# As an interactive session of the NixOS driver does it, with a viewer that only looks who is there.
+from machinist._viewer import show
+program = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); open('seen', 'wb').write(s.recv(4))"
+with open("viewer", "w") as file:
+    file.write(f"#!/usr/bin/env python3\n{program}\n")
+os.chmod("viewer", 0o755)
+os.environ["DISPLAY"] = ":99"
+viewers = {"vnc": {"kind": "vnc", "executable": os.path.abspath("viewer")}}
+assert show(m) is None
+driver.job["displays"] = {"m": {"display_targets": [{"backend": "x11"}], "display_viewers": viewers}}
+show(m).join(60)
+assert open("seen", "rb").read() == b"RFB "
+m.wait_until_fails("grep -q x11vnc /proc/[0-9]*/comm", timeout=30)
+"##;
 
 fn x_server(bench: &Bench) -> Result<()> {
     bench.write("lab.toml", LAB)?;
