@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from math import isfinite
 from typing import TYPE_CHECKING, Any, Optional
 
 from machinist._retry import repeat, seconds
@@ -48,9 +47,6 @@ class PollingCondition:
         if (self.entered or not self.overdue) and not force:
             return True
         with self, self.logger.nested(self.nested_message):
-            since = time.monotonic() - self.last_called
-            ago = f"{since:.2f} s after the last time" if isfinite(since) else "for the first time"
-            self.logger.debug(f"Looked at {ago}")
             try:
                 result = self.condition()
             except Exception as error:
