@@ -67,8 +67,8 @@ impl Machine {
         }
     }
 
-    /// What is on its first screen, as PNG: that of QEMU, or else that of the X server on display
-    /// `:0`, which is asked through the agent.
+    /// What is on its first screen, as PNG: that of QEMU, or else that of the X server with
+    /// the lowest display, which is asked through the agent.
     ///
     /// # Errors
     /// It has no screen; or it does not run.
@@ -77,7 +77,7 @@ impl Machine {
             Some(ppm) => ppm,
             None => {
                 let agent = self.agent()?;
-                let picture = crate::x11::picture(&agent, 0).await;
+                let picture = crate::x11::picture(&agent).await;
                 let picture = picture.map_err(|error| self.unable(chain(&error)))?;
                 picture.ppm()
             }

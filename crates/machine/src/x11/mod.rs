@@ -12,6 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use cookie::Cookie;
 use wire::{Screen, Setup};
 
+/// Where X servers listen.
+const SOCKETS: &str = "/tmp/.X11-unix";
+
 /// Lists the files in which a display's key may lie.
 const COOKIES: &str = "for file in /root/.Xauthority \"${XAUTHORITY:-}\" /run/user/*/*[xX]auth* \
     /run/user/*/gdm/Xauthority /var/run/lightdm/root/* /run/sddm/* /home/*/.Xauthority; do \
@@ -20,6 +23,9 @@ const COOKIES: &str = "for file in /root/.Xauthority \"${XAUTHORITY:-}\" /run/us
 /// No picture can be had of a display.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum X11Error {
+    /// Nobody listens anywhere.
+    #[error("it has no screen, and no X server runs in it")]
+    NoServer,
     /// Nobody listens.
     #[error("there is no X server for display :{display}")]
     Absent {
@@ -58,8 +64,11 @@ impl Picture {
     }
 }
 
-/// Takes a picture of all of `display`.
-pub(crate) async fn picture(agent: &Agent, display: u32) -> Result<Picture, X11Error> {
+/// Takes a picture of all of the first display, which usually is `:0`.
+pub(crate) async fn picture(agent: &Agent) -> Result<Picture, X11Error> {
+    let listed = agent.output(&Command::argv(["ls", SOCKETS])).await;
+    let names = listed.map(|output| output.stdout).unwrap_or_default();
+    let display = first_display(&String::from_utf8_lossy(&names)).ok_or(X11Error::NoServer)?;
     let (mut stream, setup) = connect(agent, display).await?;
     let screen = setup.screens.first().ok_or(X11Error::Nonsense)?;
     stream.write_all(&wire::get_image(screen)).await?;
@@ -87,6 +96,12 @@ fn picture_of(setup: &Setup, screen: &Screen, pixels: &[u8]) -> Option<Picture> 
     })
 }
 
+/// The lowest display of which there is a socket, by the sockets' names.
+fn first_display(names: &str) -> Option<u32> {
+    let numbers = names.lines().filter_map(|name| name.strip_prefix('X'));
+    numbers.filter_map(|number| number.parse().ok()).min()
+}
+
 /// Connects as root, whom most servers let in, and then with each key that lies around.
 async fn connect(agent: &Agent, display: u32) -> Result<(Stream, Setup), X11Error> {
     let refused = match try_connect(agent, display, None).await {
@@ -109,7 +124,7 @@ async fn try_connect(
     display: u32,
     cookie: Option<&Cookie>,
 ) -> Result<(Stream, Setup), X11Error> {
-    let socket = format!("/tmp/.X11-unix/X{display}");
+    let socket = format!("{SOCKETS}/X{display}");
     let opened = agent.open_unix(socket).await;
     let mut stream = opened.map_err(|source| X11Error::Absent { display, source })?;
     stream.write_all(&wire::hello(cookie)).await?;
@@ -124,4 +139,15 @@ async fn try_connect(
     }
     let setup = wire::setup(&body).ok_or(X11Error::Nonsense)?;
     Ok((stream, setup))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_display_is_the_lowest() {
+        assert_eq!(first_display("X10\nX7\nX\nlock\n"), Some(7));
+        assert_eq!(first_display(""), None);
+    }
 }
