@@ -16,6 +16,7 @@ from machinist._retry import seconds
 if TYPE_CHECKING:
     from machinist._connection import Request
     from machinist._driver import Driver
+    from machinist._logger import Logger
 
 Timeout = Union[float, timedelta, None]
 """Seconds, or a ``timedelta``; ``None`` is no limit."""
@@ -46,6 +47,11 @@ class Handle:
     ) -> AbstractContextManager[None]:
         """A part of the log under a heading, for ``with``."""
         return self._driver.section(str(msg), {"machine": self.name, **(attrs or {})})
+
+    @property
+    def logger(self) -> Logger:
+        """The log of the test."""
+        return self._driver.logger
 
     @property
     def out_dir(self) -> Path:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from machinist._errors import UsageError
+
 if TYPE_CHECKING:
     from machinist._driver import Driver
 
@@ -31,5 +33,10 @@ class VLan:
 
     @property
     def socket_dir(self) -> Path:
-        """The directory of its socket, for programs that speak VDE."""
-        return Path(os.environ[f"QEMU_VDE_SOCKET_{self.nr}"])
+        """The directory of its socket, for programs that speak VDE, where it has one for all."""
+        directory = os.environ.get(f"QEMU_VDE_SOCKET_{self.nr}")
+        if directory is None:
+            raise UsageError(
+                f"VLAN {self.nr} has no socket for all: each machine of a start script has its own"
+            )
+        return Path(directory)
