@@ -5,18 +5,20 @@
 //! and one end ([`Reply`]), in whatever order things finish. `docs/session-protocol.md` tells it
 //! without Rust.
 
+mod command;
 mod data;
 mod reply;
 mod script;
 mod verb;
 
+pub use command::{Command, Program, Pty, ScriptReport, Until};
 pub use data::Data;
 pub use reply::{
     ConsoleLines, Executed, Fault, FaultKind, Hello, MachineStatus, Part, Published, Reply,
     Started, Status,
 };
 pub use script::{Added, Description, DriverInfo, Forwarded, ScriptKind};
-pub use verb::{Command, Program, Pty, Request, ScriptReport, Until, Verb};
+pub use verb::{Request, Verb};
 
 use serde::de::DeserializeOwned;
 
