@@ -43,11 +43,24 @@ let
           substituteInPlace $out/bin/nixos-test-driver \
             --replace-fail ${theirs}/bin/.nixos-test-driver-wrapped $wrapped
         '';
+
+  # For a test with VMs and containers the framework asks for /dev/net in the sandbox, which its own
+  # driver needs.
+  withoutDevnet =
+    attributes:
+    attributes
+    // lib.optionalAttrs (attributes ? requiredSystemFeatures) {
+      requiredSystemFeatures = builtins.filter (it: it != "devnet") attributes.requiredSystemFeatures;
+    };
 in
 {
-  # The same option once more: what the framework puts into it goes through here.
+  # The same options once more: what the framework puts into them goes through here.
   options.driver = lib.mkOption {
     type = lib.types.package;
     apply = exchanged;
+  };
+  options.rawTestDerivationArg = lib.mkOption {
+    type = lib.types.functionTo lib.types.raw;
+    apply = argument: final: withoutDevnet (argument final);
   };
 }

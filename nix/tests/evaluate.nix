@@ -43,6 +43,20 @@ let
   };
   settings = (host true).config.nix.settings;
 
+  # What a test's derivation is made from, once the module for tests has seen it.
+  testModule = flake.lib.nixosTestModule {
+    config = { };
+    hostPkgs = pkgs;
+    inherit (pkgs) lib;
+  };
+  derivationArgument = testModule.options.rawTestDerivationArg.apply (final: {
+    inherit (final) name;
+    requiredSystemFeatures = [
+      "devnet"
+      "uid-range"
+    ];
+  }) { name = "t"; };
+
   driver = pkgs.nixos-test-driver;
   asFrameworksAsk = driver.override {
     enableOCR = true;
@@ -96,6 +110,12 @@ in
       && !settings.sandbox-fallback
     ))
 
+    (check "no test asks for /dev/net" (
+      derivationArgument == {
+        name = "t";
+        requiredSystemFeatures = [ "uid-range" ];
+      }
+    ))
     (check "the driver is exchanged" (driver.isMachinist && driver.original.name == "nixos-test-driver"))
     (check "a test's wishes change its wrapper, and build no program" (
       asFrameworksAsk.drvPath != driver.drvPath && asFrameworksAsk.unwrapped == driver.unwrapped

@@ -14,7 +14,11 @@ rec {
   mkIf = condition: content: if condition then content else { };
   mkOption = option: option // { _type = "option"; };
   mkEnableOption = description: mkOption { inherit description; };
-  types.package = "package";
+  types = {
+    package = "package";
+    raw = "raw";
+    functionTo = result: "function to ${result}";
+  };
 
   licenses = genAttrs [ "asl20" "mit" ] (name: name);
   platforms.linux = [
