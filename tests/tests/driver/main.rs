@@ -1,6 +1,7 @@
 //! The program as `nixos-test-driver`, with machines that start scripts run. Tests run one after
 //! another: each has the host for itself, and after each nothing may be left.
 
+mod agentbox;
 mod login;
 mod scenarios;
 mod seeing;
@@ -33,6 +34,7 @@ fn main() -> Result<ExitCode> {
     let cases = [
         session::CASES,
         scenarios::CASES,
+        agentbox::CASES,
         shown::CASES,
         login::CASES,
         seeing::CASES,

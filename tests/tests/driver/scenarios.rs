@@ -1,9 +1,6 @@
 //! What people test: routers, isolation, shares, projects, many machines at once.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
-
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use machinist_tests::{Bench, Need};
 
 use crate::Case;
@@ -24,11 +21,6 @@ pub const CASES: &[Case] = &[
         name: "eight_containers_at_once",
         needs: &[Need::Container, Need::Python],
         run: eight,
-    },
-    Case {
-        name: "a_workplace_with_shares_users_and_projects",
-        needs: &[Need::Vm, Need::Container, Need::Python],
-        run: workplace,
     },
 ];
 
@@ -132,82 +124,3 @@ assert time.monotonic() - began < 6
     stage.driver(&[], script)?.run()?.exits(0)?;
     Ok(())
 }
-
-/// A VM that people work in, as the checks of agentbox have it: directories of the host by 9p with
-/// their modes and owners, services, users, and projects by a mount, as a copy, and by git over SSH.
-fn workplace(bench: &Bench) -> Result<()> {
-    let project = bench.path().join("project");
-    fs::create_dir(&project)?;
-    for (name, mode, owner) in [
-        ("public", 0o644, 1000),
-        ("secret", 0o600, 0),
-        ("tool", 0o755, 1000),
-    ] {
-        let path = project.join(name);
-        fs::write(&path, format!("{name}\n"))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-        chown(&path, Some(owner), Some(owner))?;
-    }
-    let share = format!(
-        "-virtfs local,path={},security_model=none,mount_tag=project",
-        project.display()
-    );
-    let stage = Stage::with(bench, &["git", "openssh-server"])
-        .vlans(&[1])
-        .vm_with("box", 1, &[1], |mut script| {
-            script.options = share;
-            script
-        })?
-        .container("host", 2, &[1])?;
-    stage.driver(&[], WORKPLACE)?.run()?.exits(0)?;
-    ensure!(bench.read("out/results/repo/file")? == "2\n");
-    ensure!(bench.read("project/public")? == "public\nmore\n");
-    let made = fs::metadata(project.join("made"))?;
-    ensure!(made.permissions().mode() & 0o777 == 0o640, "{made:?}");
-    Ok(())
-}
-
-const WORKPLACE: &str = r#"
-box.start()
-with subtest("it boots, and its services run"):
-    box.wait_for_unit("multi-user.target")
-    box.wait_for_unit("ssh.service")
-    box.wait_for_open_port(22)
-    assert box.get_unit_property("ssh.service", "SubState") == "running"
-    box.require_unit_state("dbus.socket")
-    assert not box.succeed("systemctl --failed --no-legend").strip()
-
-with subtest("users"):
-    box.succeed("useradd -m -u 1000 -s /bin/bash agent")
-    assert box.succeed("su - agent -c 'id -un; pwd; echo $HOME'").split() == ["agent", "/home/agent", "/home/agent"]
-    box.fail("su - agent -c 'cat /etc/shadow'")
-
-with subtest("a project by mount, with modes and owners"):
-    box.succeed("mkdir /project", "mount -t 9p -o trans=virtio,version=9p2000.L,msize=131072 project /project")
-    told = box.succeed("cd /project && stat -c '%n %a %u:%g' *").splitlines()
-    assert told == ["public 644 1000:1000", "secret 600 0:0", "tool 755 1000:1000"], told
-    box.succeed("su - agent -c 'cat /project/public && echo more >> /project/public'")
-    box.fail("su - agent -c 'cat /project/secret'")
-    box.succeed("install -o agent -m 640 /dev/null /project/made")
-
-with subtest("what all machines share"):
-    box.succeed("echo word > /tmp/shared/word")
-    assert host.succeed("cat /tmp/shared/word") == "word\n"
-
-with subtest("a project as a copy"):
-    box.copy_from_host(os.path.join(os.getcwd(), "project"), "/home/agent/copy")
-    assert box.succeed("cat /home/agent/copy/tool") == "tool\n"
-    assert box.succeed("stat -c %a /home/agent/copy/secret") == "600\n"
-
-with subtest("a project by git over SSH"):
-    box.succeed("su - agent -c 'git init -q -b main repo && cd repo && git config user.email a@b && git config user.name a && echo 1 > file && git add file && git commit -qm first && git config receive.denyCurrentBranch updateInstead'")
-    key = host.succeed("mkdir -p -m 700 /root/.ssh && ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519 && cat /root/.ssh/id_ed25519.pub")
-    box.succeed(f"install -d -m 700 -o agent /home/agent/.ssh && echo '{key.strip()}' > /home/agent/.ssh/authorized_keys && chown agent /home/agent/.ssh/authorized_keys")
-    host.succeed("printf 'StrictHostKeyChecking no\n' > /root/.ssh/config")
-    host.succeed("git clone -q ssh://agent@192.168.1.1/home/agent/repo /root/repo 2>&1")
-    host.succeed("cd /root/repo && git config user.email b@b && git config user.name b && echo 2 > file && git commit -qam second && git push -q 2>&1")
-    assert box.succeed("su - agent -c 'git -C repo log --format=%s'").split() == ["second", "first"]
-
-box.copy_from_machine("/home/agent/repo", "results")
-box.shutdown()
-"#;
