@@ -29,7 +29,7 @@ const MODEL: &str = include_str!("../scripts/todays_driver.py");
 const VLAN: u32 = 1;
 
 /// The other side has a host for itself: its interfaces, and all that it leaves running.
-const APART: [&str; 7] = [
+const APART: [&str; 9] = [
     "--net",
     "--mount",
     "--pid",
@@ -37,7 +37,21 @@ const APART: [&str; 7] = [
     "--kill-child",
     "--mount-proc",
     "--propagation=private",
+    "sh",
+    "-c",
 ];
+
+/// There, `/sys` is to show these interfaces, and yet all control groups.
+const ENTER: &str = r#"set -e
+mount --rbind /sys/fs/cgroup /mnt
+mount -t sysfs sys /sys
+mount --rbind /mnt /sys/fs/cgroup
+umount -l /mnt
+exec python3 -c "$@"
+"#;
+
+/// The system's own programs: a version manager's `python3` can take longer than a container's start.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -102,7 +116,7 @@ impl Guests {
     /// Runs it by the model.
     fn theirs(&self, script: &str) -> Result<Ran> {
         let mut driver = command("unshare", APART);
-        driver.args(["python3", "-c", MODEL]);
+        driver.args([ENTER, "sh", MODEL]);
         driver.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
         self.run(driver, script)
     }
@@ -128,7 +142,7 @@ impl Guests {
         }
         driver.args(["--vlans", &VLAN.to_string(), "-o"]);
         driver.arg(&out).arg(&path).current_dir(&out);
-        driver.env("XDG_RUNTIME_DIR", &state);
+        driver.env("XDG_RUNTIME_DIR", &state).env("PATH", PATH);
         let begun = Instant::now();
         command::stdout(&mut driver)?;
         let seconds = begun.elapsed().as_secs_f64();

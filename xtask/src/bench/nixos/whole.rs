@@ -37,7 +37,7 @@ impl Bench for Whole {
         vec![
             question(
                 "NixOS test: containers",
-                vec![Limit::AtMost(1.0 / 3.0)],
+                vec![Limit::AtMost(0.33)],
                 "a server with nginx and its client on one VLAN, eleven waits and as many commands, the whole call of \
                  `nixos-test-driver`; against a model of NixOS' own driver (`xtask/src/bench/scripts/todays_driver.py`: \
                  it asks once a second, and enters a container by nsenter and a login's profile for each command), with \
@@ -45,7 +45,7 @@ impl Bench for Whole {
             ),
             question(
                 "NixOS test: VM under emulation, and container",
-                vec![Limit::AtMost(1.0 / 3.0)],
+                vec![Limit::AtMost(0.33)],
                 "the same with the server in a VM, whose boot is the same on both sides; the model has `vde_switch` and \
                  `vde_plug2tap` for the VLAN.",
             ),
