@@ -142,6 +142,12 @@ impl Control for SessionMachine {
         Box::pin(async {
             match self.made() {
                 None => Ok(()),
+                Some(machine) if matches!(self.recipe, Recipe::Script(_)) => {
+                    // As NixOS' driver sees it, however the script's process ended.
+                    let mut status = machine.status();
+                    drop(status.wait_for(|status| status.state.is_over()).await);
+                    Ok(())
+                }
                 Some(machine) => {
                     let off = machine.wait_for_shutdown(FOREVER).await;
                     off.map_err(|error| fault(&error))

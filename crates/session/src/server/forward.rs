@@ -1,6 +1,6 @@
 //! Sockets of this host that lead into machines, through their agents.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,8 +49,8 @@ pub(super) async fn perform(hub: &Arc<Hub>, verb: Verb) -> Result<Forwarded, Fau
             address.to_string()
         }
         Some(path) => {
-            let listener = listen_unix(&path)?;
-            let accept = async move || Ok(listener.accept().await?.0);
+            let socket = Socket::listen(&path)?;
+            let accept = async move || Ok(socket.listener.accept().await?.0);
             hub.detach(serve(accept, control, guest));
             path.display().to_string()
         }
@@ -58,15 +58,35 @@ pub(super) async fn perform(hub: &Arc<Hub>, verb: Verb) -> Result<Forwarded, Fau
     Ok(Forwarded { address })
 }
 
-fn listen_unix(path: &Path) -> Result<UnixListener, Fault> {
-    if !path.is_absolute() {
-        let path = path.display();
-        return Err(Fault::usage(format!(
-            "{path}: paths of the host must be absolute"
-        )));
+/// A socket in the file system, which is removed when nobody listens there any more.
+struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Where it is gone already, somebody else has seen to it.
+        drop(std::fs::remove_file(&self.path));
     }
-    UnixListener::bind(path)
-        .map_err(|error| Fault::usage(format!("cannot listen at {}: {error}", path.display())))
+}
+
+impl Socket {
+    fn listen(path: &Path) -> Result<Self, Fault> {
+        if !path.is_absolute() {
+            let path = path.display();
+            return Err(Fault::usage(format!(
+                "{path}: paths of the host must be absolute"
+            )));
+        }
+        let listener = UnixListener::bind(path).map_err(|error| {
+            Fault::usage(format!("cannot listen at {}: {error}", path.display()))
+        })?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
+    }
 }
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(

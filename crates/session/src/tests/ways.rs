@@ -64,6 +64,7 @@ async fn sockets_of_machines_are_reached_from_here() {
     let socket = forward(Some(path.clone()), Some(inside.clone()), None);
     assert_eq!(socket.await.unwrap().address, path.display().to_string());
     speaks(&mut UnixStream::connect(&path).await.unwrap()).await;
+    let left = path.clone();
     for (host, socket, port) in [
         (None, None, None),
         (None, Some(inside.clone()), Some(80)),
@@ -76,6 +77,16 @@ async fn sockets_of_machines_are_reached_from_here() {
             "{refused}"
         );
     }
+    // The session's end takes it away.
+    here.hub.over.cancel();
+    let gone = async {
+        while left.exists() {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
