@@ -27,8 +27,10 @@ pub struct Job {
 
 /// systemd in the guest, as manager of the system or of one user's session.
 pub struct Manager {
-    agent: Agent,
+    pub(super) agent: Agent,
     socket: PathBuf,
+    /// The user whose manager it is, and that one's number.
+    pub(super) user: Option<(String, String)>,
     pub(super) bus: Mutex<Option<Arc<Bus>>>,
 }
 
@@ -42,20 +44,31 @@ impl Manager {
         user: Option<&str>,
         deadline: Instant,
     ) -> Result<Self, SystemdError> {
-        let socket = match user {
+        let user = match user {
+            None => None,
+            Some(user) => Some((user.to_owned(), uid(agent, user).await?)),
+        };
+        let socket = match &user {
             None => "/run/systemd/private".into(),
-            Some(user) => {
-                let uid = uid(agent, user).await?;
-                format!("/run/user/{uid}/systemd/private").into()
-            }
+            Some((_, uid)) => format!("/run/user/{uid}/systemd/private").into(),
         };
         let manager = Self {
             agent: agent.clone(),
             socket,
+            user,
             bus: Mutex::new(None),
         };
-        manager.reconnect(deadline).await?;
+        if manager.is_plain() {
+            manager.until_it_answers(deadline).await?;
+        } else {
+            manager.reconnect(deadline).await?;
+        }
         Ok(manager)
+    }
+
+    /// Whether `systemctl` is asked: a shell in the agent's place has no connections to give.
+    pub(super) fn is_plain(&self) -> bool {
+        self.agent.info().plain
     }
 
     /// The conversation; begun anew where the last one broke off.
@@ -109,6 +122,9 @@ impl Manager {
             OwnedObjectPath,
             OwnedObjectPath,
         );
+        if self.is_plain() {
+            return self.plain_jobs().await;
+        }
         let bus = self.bus(deadline).await?;
         let reply = bus
             .call(MANAGER, MANAGER_INTERFACE, "ListJobs", &())
@@ -137,6 +153,9 @@ impl Manager {
             String,
             OwnedObjectPath,
         );
+        if self.is_plain() {
+            return self.plain_failed_units().await;
+        }
         let bus = self.bus(deadline).await?;
         let states = (vec!["failed"],);
         let reply = bus

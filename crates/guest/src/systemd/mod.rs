@@ -6,6 +6,7 @@
 mod bus;
 mod error;
 mod manager;
+mod plain;
 mod ready;
 mod sender;
 mod unit;

@@ -60,6 +60,10 @@ impl Manager {
     /// # Errors
     /// systemd cannot be asked.
     pub async fn system_state(&self, deadline: Instant) -> Result<SystemState, SystemdError> {
+        if self.is_plain() {
+            let said = self.systemctl(&["is-system-running"]).await?;
+            return Ok(SystemState::parse(said.trim()));
+        }
         let bus = self.bus(deadline).await?;
         let text = bus.manager_property("SystemState").await?;
         Ok(SystemState::parse(&text))
@@ -91,14 +95,22 @@ impl Manager {
         deadline: Instant,
         last: &mut SystemState,
     ) -> Result<SystemState, SystemdError> {
+        let over = |state: &SystemState| {
+            use SystemState::{Degraded, Maintenance, Running};
+            matches!(state, Running | Degraded | Maintenance)
+        };
+        while self.is_plain() {
+            *last = self.system_state(deadline).await?;
+            if over(last) {
+                return Ok(*last);
+            }
+            sleep(LOOK).await;
+        }
         let bus = self.bus(deadline).await?;
         let mut signals = bus.signals();
         loop {
             *last = self.system_state(deadline).await?;
-            if matches!(
-                last,
-                SystemState::Running | SystemState::Degraded | SystemState::Maintenance
-            ) {
+            if over(last) {
                 return Ok(*last);
             }
             let finished = async {

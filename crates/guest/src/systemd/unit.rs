@@ -8,7 +8,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, timeout_at};
 
 use super::bus::{Bus, Signal, text};
-use super::{Manager, SystemdError};
+use super::{Manager, SystemdError, plain};
 
 /// How often a unit's state is looked at although no signal came: a signal may be lost with the
 /// conversation that carried it.
@@ -105,6 +105,9 @@ impl Manager {
         unit: &str,
         deadline: Instant,
     ) -> Result<UnitState, SystemdError> {
+        if self.is_plain() {
+            return self.plain_unit_state(unit).await;
+        }
         let bus = self.bus(deadline).await?;
         let path = bus.load_unit(&unit_name(unit)).await?;
         look(&bus, &path).await
@@ -150,6 +153,19 @@ impl Manager {
         deadline: Instant,
         note: &mut (dyn FnMut(&UnitState) + Send),
     ) -> Result<(), SystemdError> {
+        while self.is_plain() {
+            let state = self.plain_unit_state(unit).await?;
+            note(&state);
+            let unit = || unit.to_owned();
+            match judge(&state) {
+                Verdict::Active => return Ok(()),
+                Verdict::Failed => return Err(SystemdError::Failed { unit: unit() }),
+                Verdict::Idle if self.plain_jobs().await?.is_empty() => {
+                    return Err(SystemdError::Inactive { unit: unit() });
+                }
+                Verdict::Idle | Verdict::Underway => tokio::time::sleep(plain::LOOK).await,
+            }
+        }
         let bus = self.bus(deadline).await?;
         // First listen, then look: what happens in between is not lost.
         let mut signals = bus.signals();

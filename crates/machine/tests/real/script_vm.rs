@@ -222,6 +222,53 @@ pub fn through_the_shell() -> Result<(), Failed> {
     })
 }
 
+/// Nothing can be written and executed in the guest: its shell serves, slowly.
+pub fn read_only() -> Result<(), Failed> {
+    run(async {
+        let mut script = VmScript::new("stone", &system()?);
+        script.shares = false;
+        script.before_shell = "for dir in /run /dev/shm /tmp; do \
+            mount -o remount,noexec $dir || mount -t tmpfs -o noexec none $dir; done; \
+            mount -o remount,ro /"
+            .to_owned();
+        let stage = Stage::new(&script)?;
+        let machine = &stage.machine;
+        machine.start(StartOptions::default()).await?;
+        let agent = machine.agent()?;
+        check(agent.info().plain, agent.info())?;
+        let told = stage.warnings();
+        check(
+            told.len() == 1 && told[0].contains("written and executed"),
+            told,
+        )?;
+        machine.ready(LONG).await?;
+        let output = agent
+            .output(&Command::shell("echo out; echo err >&2; exit 3"))
+            .await?;
+        check(
+            output.stdout == b"out\n" && output.stderr == b"err\n" && output.status() == 3,
+            output,
+        )?;
+        let deadline = tokio::time::Instant::now() + LONG;
+        let host = tempfile::tempdir()?;
+        let file = host.path().join("file");
+        std::fs::write(&file, [b'x'; 100_000])?;
+        let inside = Path::new("/tmp/dir/copy");
+        agent.copy_in(&file, inside).await?;
+        agent.wait_file(inside, deadline).await?;
+        let back = host.path().join("back");
+        agent.copy_out(inside, &back).await?;
+        check(std::fs::read(&back)? == [b'x'; 100_000], "another file")?;
+        let manager = machinist_guest::systemd::Manager::connect(&agent, None, deadline).await?;
+        let unit = "multi-user.target";
+        manager.wait_for_unit(unit, deadline, &mut |_| {}).await?;
+        let inactive = manager.wait_for_unit("rescue", deadline, &mut |_| {}).await;
+        check(inactive.is_err(), inactive)?;
+        machine.shutdown(LONG).await?;
+        check(machine.status().borrow().state == State::Off, "it is on")
+    })
+}
+
 /// Scripts that cannot be run, or end at once.
 pub fn wrong() -> Result<(), Failed> {
     run(async {
