@@ -1,6 +1,12 @@
 //! A real shell of this host in the place of a guest's. The agent never finds its port here, so what
 //! is tested is its way in, and the shell in its place.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what fails here fails the test"
+)]
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;

@@ -91,7 +91,7 @@ impl<T: AsyncRead + AsyncWrite + Send + 'static> Shell<T> {
             let (agent, file) = (self.bring.agent, host.clone());
             let put = tokio::task::spawn_blocking(move || put(&file, agent)).await;
             let attempt = match put {
-                Ok(Ok(())) => self.from_shared(&shared.guest.join(&name)).await,
+                Ok(Ok(())) => self.by_shared(&shared.guest.join(&name)).await,
                 // Then the other way.
                 _ => Ok(Err(String::new())),
             };
@@ -104,7 +104,7 @@ impl<T: AsyncRead + AsyncWrite + Send + 'static> Shell<T> {
         self.through_shell().await
     }
 
-    async fn from_shared(&mut self, program: &Path) -> Result<Attempt, Break> {
+    async fn by_shared(&mut self, program: &Path) -> Result<Attempt, Break> {
         let nonce = Nonce::new();
         let run = self.run_of(&nonce, &program.display().to_string());
         self.say(&format!("{}; {run}\n", nonce.assignment()))

@@ -158,16 +158,8 @@ impl Qemu {
             drop(tell.send(Happening::Note(note)));
         }
         let (qmp, events) = qmp::Qmp::start(control_socket);
-        let console = child.stdin.take().map(OwnedFd::from);
-        let console = console.map(pipe::Sender::from_owned_fd).transpose()?;
         // The receiver is in our hand.
-        drop(tell.send(Happening::Reach(Reach {
-            running: true,
-            pid: Some(child.pid()),
-            qmp: Some(qmp.clone()),
-            console: console.map(ConsoleInput::new),
-            ..Reach::default()
-        })));
+        drop(tell.send(Happening::Reach(reach(&mut child, &qmp)?)));
         let trial = (accelerator == Accelerator::Kvm).then(|| run::Trial {
             verdicts: self.environment.verdicts.clone(),
             strict: self.wish() == Accel::Kvm,
@@ -280,6 +272,19 @@ impl Qemu {
         let ports: Result<_, _> = self.spec.nics.iter().map(port).collect();
         ports.map_err(LaunchError::Network)
     }
+}
+
+/// What of a QEMU that has just begun handles can get at.
+fn reach(child: &mut Child, qmp: &qmp::Qmp) -> std::io::Result<Reach> {
+    let console = child.stdin.take().map(OwnedFd::from);
+    let console = console.map(pipe::Sender::from_owned_fd).transpose()?;
+    Ok(Reach {
+        running: true,
+        pid: Some(child.pid()),
+        qmp: Some(qmp.clone()),
+        console: console.map(ConsoleInput::new),
+        ..Reach::default()
+    })
 }
 
 fn spawn_failed(source: std::io::Error) -> LaunchError {
