@@ -2,7 +2,7 @@
 //! (`ProxyCommand`), from whatever terminal.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -19,6 +19,8 @@ use crate::quote::quote;
 use crate::{Client, ClientError};
 
 const VERB: &str = "__dial";
+/// Bytes that are carried at once.
+const CHUNK: usize = 64 * 1024;
 /// Where systemd makes a container's sshd listen beside its port, in the container.
 const CONTAINER_SSH: &str = "/run/host/unix-export/ssh";
 
@@ -89,11 +91,25 @@ fn carry(early: &[u8], mut stream: UnixStream) -> io::Result<()> {
     let mut to_machine = stream.try_clone()?;
     // Nobody waits for this one: it ends with the process.
     thread::spawn(move || {
-        drop(io::copy(&mut io::stdin().lock(), &mut to_machine));
+        drop(pass(&mut io::stdin().lock(), &mut to_machine));
         drop(to_machine.shutdown(Shutdown::Write));
     });
     // A file, not the locked one of `std::io`, which would keep bytes back until the end of a line.
     let mut stdout = std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
     stdout.write_all(early)?;
-    io::copy(&mut stream, &mut stdout).map(drop)
+    pass(&mut stream, &mut stdout)
+}
+
+/// Copies to the end. Not by `io::copy`: between a socket and a pipe it splices, and the kernel holds
+/// the pipe's lock while it waits for the socket, so that nobody can read what is in the pipe.
+fn pass(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut bytes = vec![0; CHUNK];
+    loop {
+        match from.read(&mut bytes) {
+            Ok(0) => return Ok(()),
+            Ok(length) => to.write_all(&bytes[..length])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
