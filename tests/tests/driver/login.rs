@@ -21,32 +21,9 @@ machine.wait_for_unit("ssh")
 machine.wait_for_open_port(22)
 line = machine.ssh_backdoor_command(1)
 print("line:", line)
-
-import shlex, socket, select, time
-machine.succeed("systemd-run systemd-socket-activate -l 8000 --inetd -a /bin/cat")
-machine.wait_for_open_port(8000)
-words = shlex.split(line)
-proxy = next(w for w in words if w.startswith("ProxyCommand="))[13:].replace(" 22", " 8000")
-p = subprocess.Popen(shlex.split(proxy), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-for n in (b"hello", b"x"*10, b"y"*1500, b"z"):
-    p.stdin.write(n)
-    got = b""
-    end = time.time()+3
-    while len(got) < len(n) and time.time() < end:
-        r,_,_ = select.select([p.stdout],[],[],1)
-        if r:
-            got += os.read(p.stdout.fileno(), 65536)
-    print("DIAL", len(n), len(got))
-p.kill()
-proxy = proxy.replace(" 8000", " 22")
-p = subprocess.Popen(shlex.split(proxy), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-time.sleep(1)
-print("BANNER", os.read(p.stdout.fileno(), 65536))
-p.stdin.write(b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u6\r\n")
-r,_,_ = select.select([p.stdout],[],[],3)
-print("KEX", len(os.read(p.stdout.fileno(), 65536)) if r else None)
-print(machine.succeed("ss -tnp; journalctl -u ssh -n 5"))
-p.kill()
+elsewhere = ["env", "-i", f"PATH={os.environ['PATH']}", "sh", "-c", f"{line} hostname"]
+ran = subprocess.run(elsewhere, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+assert (ran.returncode, ran.stdout) == (0, b"one\n"), ran
 "#;
 
 fn logs_in(bench: &Bench) -> Result<()> {
