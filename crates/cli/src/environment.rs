@@ -5,6 +5,7 @@
 //! | `MACHINIST_CACHE` | the cache; else `$XDG_CACHE_HOME/machinist`, else `~/.cache/machinist` |
 //! | `MACHINIST_RUNTIME` | live sessions; else `$XDG_RUNTIME_DIR/machinist`, else `/run/machinist` for root, else `/tmp/machinist-UID` |
 //! | `PATH` | where QEMU, systemd-nspawn, Python and the tools that build images are found |
+//! | `MACHINIST_CDI_PATH` | directories of CDI files, in the place of `/etc/cdi:/var/run/cdi` |
 //! | `LOGNAME`, else `USER` | whose subordinate ids to use, where `/etc/passwd` does not tell |
 //! | `NO_COLOR`, `CLICOLOR_FORCE` | colours |
 //! | `NIX_LOG_FD` | whether this is a Nix build, whose terminal is a log |
@@ -17,7 +18,6 @@
 //! | `LOGFILE` | the log as XML |
 //! | `XDG_RUNTIME_DIR`, else `TMPDIR`, `TEMP`, `TMP` | state directories of machines |
 //! | `DISPLAY`, `WAYLAND_DISPLAY` | whether VMs may open windows |
-//! | `NIX_BUILD_TOP` | whether this is a build |
 
 use std::env;
 use std::ffi::OsString;
@@ -43,6 +43,8 @@ pub struct Environment {
     pub search: OsString,
     /// The directory that we were called in.
     pub here: PathBuf,
+    /// Where devices of the Container Device Interface are described.
+    pub cdi: Vec<PathBuf>,
     /// What the user is called.
     pub login: Option<String>,
     /// Whether containers can run here, once somebody has asked.
@@ -72,6 +74,7 @@ impl Environment {
             exe,
             search: set("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()),
             here,
+            cdi: cdi(set("MACHINIST_CDI_PATH")),
             login: set("LOGNAME")
                 .or_else(|| set("USER"))
                 .and_then(|name| name.into_string().ok()),
@@ -87,6 +90,7 @@ impl Environment {
             images: self.images.clone(),
             search: self.search.clone(),
             accel,
+            cdi: self.cdi.clone(),
             containers: self.known_containers().limits.clone(),
         }
     }
@@ -142,7 +146,7 @@ impl DriverEnvironment {
             state_root,
             logfile: set("LOGFILE").map(PathBuf::from),
             display: set("DISPLAY").or_else(|| set("WAYLAND_DISPLAY")).is_some(),
-            in_build: set("NIX_BUILD_TOP").is_some(),
+            in_build: is_build_log(),
         })
     }
 }
@@ -224,6 +228,12 @@ fn cache(var: impl Fn(&str) -> Option<OsString>, root: bool) -> Option<PathBuf> 
     root.then(|| PathBuf::from("/var/cache/machinist"))
 }
 
+/// The directories of CDI files.
+fn cdi(named: Option<OsString>) -> Vec<PathBuf> {
+    let usual = || OsString::from("/etc/cdi:/var/run/cdi");
+    env::split_paths(&named.unwrap_or_else(usual)).collect()
+}
+
 fn runtime(var: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     if let Some(runtime) = var("MACHINIST_RUNTIME") {
         return runtime.into();
@@ -270,6 +280,28 @@ mod tests {
         // The sandbox of a Nix build.
         assert_eq!(mapped_alone("0 872415232 65536\n", 0), None);
         assert_eq!(mapped_alone("", 0), None);
+    }
+
+    #[test]
+    fn state_goes_where_something_can_be_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path();
+        let made = here.join("made");
+        let made = made.to_str().unwrap();
+        // What cannot be made is passed over: /proc takes no directories, not even root's.
+        let all = [
+            ("XDG_RUNTIME_DIR", "/proc/none"),
+            ("TMPDIR", made),
+            ("TMP", "/"),
+        ];
+        assert_eq!(state_root(var(&all), here).unwrap(), Path::new(made));
+        assert!(Path::new(made).is_dir());
+        let relative = [("XDG_RUNTIME_DIR", "state")];
+        assert_eq!(
+            state_root(var(&relative), here).unwrap(),
+            here.join("state")
+        );
+        assert_eq!(state_root(var(&[]), here).unwrap(), Path::new("/tmp"));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 use machinist_image::{AddedFile, ImageSpec, Store};
 use machinist_lab::{Body, Image, Machine, RunsAs, Source, Test};
+use machinist_machine::devices::{self, Places};
+use machinist_session::devices_asked;
 
 use crate::environment::Environment;
 use crate::error::CliError;
@@ -18,6 +20,8 @@ pub enum Need {
     Qemu,
     /// What runs containers.
     Nspawn,
+    /// A machine's devices, which cannot be had for this reason.
+    Devices(String),
     /// What runs scripts.
     Python,
     /// The Debian image of this name, or what builds it.
@@ -40,6 +44,10 @@ impl Need {
             let remedies = environment.known_containers().remedies.clone();
             return Some((why.clone(), remedies));
         }
+        if let Self::Devices(why) = self {
+            let hint = "name devices that this host has: /dev/..., or those of its CDI files";
+            return Some((why.clone(), vec![hint.to_owned()]));
+        }
         let program = self.program()?;
         if environment.find_program(program.name).is_some() || self.is_cached(environment) {
             return None;
@@ -55,7 +63,7 @@ impl Need {
 
     fn program(&self) -> Option<Program> {
         let (name, purpose, package) = match self {
-            Self::Containers(_) => return None,
+            Self::Containers(_) | Self::Devices(_) => return None,
             Self::Qemu => (
                 "qemu-system-x86_64",
                 "runs VMs",
@@ -123,10 +131,22 @@ pub fn of_machines<'a>(
                         .against(machine)
                         .map(|why| Need::Containers(why.into())),
                 );
+                needs.extend(lacking_devices(machine, environment));
             }
         }
     }
     needs
+}
+
+/// A device of the host that the machine asks for in vain.
+fn lacking_devices(machine: &Machine, environment: &Environment) -> Option<Need> {
+    let places = Places {
+        cdi: &environment.cdi,
+        search: &environment.search,
+    };
+    let found = devices::find(&devices_asked(machine), places);
+    let why = found.err()?;
+    Some(Need::Devices(format!("{}: {why}", machine.name)))
 }
 
 /// What the cache calls a Debian image.

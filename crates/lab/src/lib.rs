@@ -24,9 +24,10 @@ mod units;
 pub use problem::{LabErrors, Problem};
 pub use syntax::SyntaxError;
 pub use types::{
-    Action, AddedFile, Body, ContainerLimits, DEFAULT_MEMORY, DEFAULT_TIMEOUT, Device, Disk,
-    DiskContents, Expect, FileContents, Image, Kind, Lab, MAX_MACHINES, Machine, MachineName,
-    Program, Publish, Ready, RunsAs, Source, Step, Test, Vlan, VlanId, Volume, WaitFor,
+    Action, AddedFile, Body, CdiName, ContainerLimits, DEFAULT_MEMORY, DEFAULT_TIMEOUT, Device,
+    Disk, DiskContents, Expect, FileContents, Gpu, Image, Kind, Lab, MAX_MACHINES, Machine,
+    MachineName, Program, Publish, Ready, RunsAs, Source, Step, Test, Vlan, VlanId, Volume,
+    WaitFor,
 };
 pub use units::{Bytes, format_duration, parse_duration};
 

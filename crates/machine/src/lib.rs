@@ -13,6 +13,7 @@
 mod agent;
 mod backend;
 mod console;
+pub mod devices;
 mod environment;
 mod error;
 pub mod ground;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use machinist_image::Image;
 
+use crate::devices::Devices;
 use crate::verdict::Accel;
 
 /// What a machine is to be. Nothing in it changes while the machine lives.
@@ -49,8 +50,8 @@ pub enum Kind {
     },
     /// systemd-nspawn.
     Container {
-        /// Device nodes of the host that it sees under the same name, such as `/dev/fuse`.
-        devices: Vec<PathBuf>,
+        /// Devices of the host that it may use.
+        devices: Devices,
     },
 }
 

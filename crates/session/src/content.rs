@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use machinist_events::What;
 use machinist_machine::Boot;
+use machinist_machine::devices::{self, Places};
 
 use crate::control::Control;
 use crate::directory::Directory;
@@ -95,10 +96,11 @@ fn lab(
         timeout_factor: brief.timeout_factor,
         containers: &engine.0.settings.containers,
     };
-    let plans = plan::plan(&brief.lab, &wanted(brief), circumstances)?;
-    for plan in &plans {
-        if let Some(reason) = &plan.moved {
-            let text = format!("it is a VM: {reason}");
+    let mut plans = plan::plan(&brief.lab, &wanted(brief), circumstances)?;
+    for plan in &mut plans {
+        find_devices(engine, plan)?;
+        let moved = plan.moved.iter().map(|why| format!("it is a VM: {why}"));
+        for text in moved.chain(plan.devices.warnings.clone()) {
             log.emit_of(&plan.name, What::Warning { text });
         }
     }
@@ -125,9 +127,12 @@ fn lab(
     let machine = |plan: MachinePlan| {
         let machine = brief.lab.machine(&plan.name)?;
         let name = plan.name.clone();
+        // What the lab says comes before what a device's vendor says.
+        let mut env = plan.devices.env.clone();
+        env.extend(machine.env.clone());
         let recipe = Recipe::Lab {
             plan: Box::new(plan),
-            env: machine.env.clone(),
+            env,
             ready: machine.ready.clone(),
         };
         let machine = SessionMachine::new(recipe, Arc::clone(&ground));
@@ -146,6 +151,20 @@ fn lab(
     let links = Arc::clone(&ground.network);
     let hub = Hub::new(facts, Arc::clone(log), machines).with_links(links);
     Ok((hub, ground))
+}
+
+/// Finds what the machine asks for of the host's devices.
+fn find_devices(engine: &Engine, plan: &mut MachinePlan) -> Result<(), SessionError> {
+    let settings = &engine.0.settings;
+    let places = Places {
+        cdi: &settings.cdi,
+        search: &settings.search,
+    };
+    plan.devices = devices::find(&plan.asked, places).map_err(|source| SessionError::Device {
+        machine: plan.name.clone(),
+        source,
+    })?;
+    Ok(())
 }
 
 fn driver(

@@ -27,6 +27,8 @@ pub struct Settings {
     pub search: OsString,
     /// What runs the processors of VMs.
     pub accel: Accel,
+    /// Where devices of the Container Device Interface are described; the last has the last word.
+    pub cdi: Vec<PathBuf>,
     /// What keeps containers from running here; machines that may be either are then VMs.
     pub containers: ContainerLimits,
 }

@@ -59,6 +59,7 @@ pub use engine::{Accel, Engine, EngineError, EventSink, Settings};
 pub use guard::GuardError;
 pub use log::Follower;
 pub use path_error::PathError;
+pub use plan::asked as devices_asked;
 pub use session::{Brief, Session, SessionError};
 pub use sweep::{Swept, sweep};
 pub use test::{OnFailure, TestJob, TestResult, run_test};

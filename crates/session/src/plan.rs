@@ -3,12 +3,13 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use machinist_image as image;
-use machinist_lab::{self as lab, ContainerLimits, DiskContents, Lab, RunsAs};
+use machinist_lab::{self as lab, ContainerLimits, DiskContents, Gpu, Lab, RunsAs};
 use machinist_machine as machine;
+use machinist_machine::devices::{Asked, Devices};
 use machinist_network::addresses::{self, MachineNumber, MachineNumberError};
 
 /// How long an agent may take to answer. Emulated VMs on a loaded host are slow.
@@ -31,7 +32,10 @@ pub(crate) struct MachinePlan {
     memory: u64,
     cpus: u16,
     disks: Vec<machine::Disk>,
-    devices: Vec<PathBuf>,
+    /// What of the host's devices it asks for.
+    pub(crate) asked: Asked,
+    /// What it gets for that, once somebody has looked.
+    pub(crate) devices: Devices,
     volumes: Vec<machine::Volume>,
     publish: Vec<machine::Publish>,
     start_within: Duration,
@@ -97,11 +101,8 @@ fn plan_machine(
             .iter()
             .map(|disk| plan_disk(disk, base))
             .collect(),
-        devices: machine
-            .devices
-            .iter()
-            .map(|device| device.0.clone())
-            .collect(),
+        asked: asked(machine),
+        devices: Devices::default(),
         volumes: machine
             .volumes
             .iter()
@@ -121,6 +122,18 @@ fn plan_machine(
             .collect(),
         start_within: within.mul_f64(circumstances.timeout_factor.clamp(0.01, 1000.0)),
     })
+}
+
+/// What of the host's devices a machine asks for.
+#[must_use]
+pub fn asked(machine: &lab::Machine) -> Asked {
+    let nodes = machine.devices.iter().map(|device| device.0.clone());
+    let cdi = machine.cdi.iter().cloned();
+    Asked {
+        nodes: nodes.collect(),
+        cdi: cdi.map(|name| (name.kind, name.device)).collect(),
+        nvidia: machine.gpu == Some(Gpu::Nvidia),
+    }
 }
 
 fn plan_disk(disk: &lab::Disk, base: &Path) -> machine::Disk {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use machinist_events::What;
 use machinist_guest::Agent;
 use machinist_lab::Lab;
+use machinist_machine::devices::DeviceError;
 use machinist_network::VlanError;
 use machinist_network::addresses::MachineNumberError;
 use thiserror::Error;
@@ -97,6 +98,15 @@ pub enum SessionError {
     /// Too many machines.
     #[error(transparent)]
     Machines(#[from] MachineNumberError),
+    /// A device of the host.
+    #[error("{machine}")]
+    Device {
+        /// The machine that asks for it.
+        machine: String,
+        /// Why it cannot be had.
+        #[source]
+        source: DeviceError,
+    },
     /// A machine of a start script.
     #[error(transparent)]
     Scripted(#[from] ScriptedError),

@@ -3,6 +3,7 @@
 
 mod by_hand;
 mod cluster;
+mod devices;
 mod displays;
 mod interrupted;
 mod killed;
@@ -46,6 +47,7 @@ fn main() -> Result<ExitCode> {
         storage::CASES,
         network::CASES,
         cluster::CASES,
+        devices::CASES,
         displays::CASES,
         trouble::CASES,
         killed::CASES,

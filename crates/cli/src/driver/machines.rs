@@ -144,6 +144,7 @@ mod tests {
             exe: here.into(),
             search: "/usr/bin:/bin".into(),
             here: here.into(),
+            cdi: Vec::new(),
             login: None,
             containers: std::sync::OnceLock::new(),
         }

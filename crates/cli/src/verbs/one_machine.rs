@@ -206,6 +206,8 @@ pub fn one_machine(
         volumes: Vec::new(),
         publish: Vec::new(),
         devices: Vec::new(),
+        cdi: Vec::new(),
+        gpu: None,
         env: BTreeMap::new(),
         ready: Ready::System,
     };

@@ -1,7 +1,7 @@
 //! `machinist show`
 
 use clap::Args;
-use machinist_lab::{Body, ContainerLimits, Lab, Machine, Test};
+use machinist_lab::{Body, ContainerLimits, Gpu, Lab, Machine, Test};
 use serde::Serialize;
 
 use super::{Format, FormatArgs};
@@ -46,6 +46,8 @@ struct ShownMachine {
     memory: u64,
     cpus: u16,
     addresses: Vec<String>,
+    /// Devices of the host, by their names.
+    devices: Vec<String>,
 }
 
 impl Show {
@@ -108,7 +110,19 @@ fn machine(machine: &Machine, limits: &ContainerLimits) -> ShownMachine {
             .iter()
             .map(|vlan| format!("192.168.{vlan}.{}", machine.number))
             .collect(),
+        devices: devices(machine),
     }
+}
+
+/// As the lab file names them.
+fn devices(machine: &Machine) -> Vec<String> {
+    let nodes = machine.devices.iter().map(|it| it.0.display().to_string());
+    let cdi = machine.cdi.iter().map(ToString::to_string);
+    let gpu = machine
+        .gpu
+        .iter()
+        .map(|Gpu::Nvidia| "gpu: nvidia".to_owned());
+    nodes.chain(cdi).chain(gpu).collect()
 }
 
 fn print(shown: &Shown) {
@@ -134,6 +148,10 @@ fn print(shown: &Shown) {
         ["MACHINE", "KIND", "IMAGE", "ADDRESSES", "BECAUSE"],
         &rows,
     ));
+    for machine in shown.machines.iter().filter(|it| !it.devices.is_empty()) {
+        let (name, devices) = (&machine.name, machine.devices.join(", "));
+        ui::data(format_args!("{name} may use {devices}"));
+    }
     for reason in &shown.lacking {
         ui::data(format_args!("would be skipped here: {reason}"));
     }

@@ -7,8 +7,8 @@ use super::{Reader, parsed};
 use crate::problem::Problem;
 use crate::source::{Entry, Span, Value};
 use crate::types::{
-    DEFAULT_MEMORY, Disk, DiskContents, Kind, MAX_MACHINES, Machine, MachineName, Publish, VlanId,
-    Volume,
+    DEFAULT_MEMORY, Disk, DiskContents, Gpu, Kind, MAX_MACHINES, Machine, MachineName, Publish,
+    VlanId, Volume,
 };
 
 /// A machine that may still clash with others.
@@ -78,17 +78,7 @@ impl Reader<'_> {
         if let Some(count) = count {
             self.check_count(count, value, &disks, &publish, &path);
         }
-        let mut env = BTreeMap::new();
-        for table in [defaults, Some(value)].into_iter().flatten() {
-            for entry in table.get("env").map_or(&[][..], Value::entries) {
-                env.extend(
-                    entry
-                        .value
-                        .str()
-                        .map(|text| (entry.key.clone(), text.to_owned())),
-                );
-            }
-        }
+        let env = variables([defaults, Some(value)]);
         let (Ok(name), Some(image)) = (entry.key.parse::<MachineName>(), image) else {
             return Vec::new();
         };
@@ -109,6 +99,11 @@ impl Reader<'_> {
                 volumes,
                 publish,
                 devices: items(value.get("devices")).0,
+                cdi: items(value.get("cdi")).0,
+                gpu: match value.get("gpu").and_then(Value::str) {
+                    Some("nvidia") => Some(Gpu::Nvidia),
+                    _ => None,
+                },
                 env,
                 ready: parsed(either("ready")).unwrap_or_default(),
             },
@@ -151,7 +146,12 @@ impl Reader<'_> {
     /// What one kind of machine has and the other has not.
     fn check_kind(&mut self, value: &Value, kind: Kind, path: &str) {
         let given = |key| value.get(key).filter(|value| !value.items().is_empty());
-        let (disks, devices) = (given("disks"), given("devices"));
+        let disks = given("disks");
+        let devices = [
+            ("devices", given("devices")),
+            ("cdi", given("cdi")),
+            ("gpu", value.get("gpu")),
+        ];
         if let (Kind::Container, Some(disks)) = (kind, disks) {
             self.problem(
                 Problem::new("a container has no disks", disks.span.clone())
@@ -159,24 +159,26 @@ impl Reader<'_> {
                     .at(format!("{path}.disks")),
             );
         }
-        if let (Kind::Vm, Some(devices)) = (kind, devices) {
-            self.problem(
-                Problem::new("a VM has no device nodes of the host", devices.span.clone())
-                    .help("leave `devices` out, or use `kind = \"container\"`")
-                    .at(format!("{path}.devices")),
-            );
-        }
-        if let (Kind::Auto, Some(disks), Some(devices)) = (kind, disks, devices) {
-            self.problem(
-                Problem::new(
-                    "no machine has both disks and device nodes",
-                    devices.span.clone(),
-                )
-                .also("only a VM has disks", disks.span.clone())
-                .label("only a container has device nodes")
-                .help("make two machines of it")
-                .at(format!("{path}.devices")),
-            );
+        for (key, devices) in devices {
+            if let (Kind::Vm, Some(devices)) = (kind, devices) {
+                self.problem(
+                    Problem::new("a VM has no devices of the host", devices.span.clone())
+                        .help(format!("leave `{key}` out, or use `kind = \"container\"`"))
+                        .at(format!("{path}.{key}")),
+                );
+            }
+            if let (Kind::Auto, Some(disks), Some(devices)) = (kind, disks, devices) {
+                self.problem(
+                    Problem::new(
+                        "no machine has both disks and devices of the host",
+                        devices.span.clone(),
+                    )
+                    .also("only a VM has disks", disks.span.clone())
+                    .label("only a container has devices of the host")
+                    .help("make two machines of it")
+                    .at(format!("{path}.{key}")),
+                );
+            }
         }
     }
 
@@ -332,6 +334,18 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// The variables of all tables, of two with one name the later.
+fn variables(tables: [Option<&Value>; 2]) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::new();
+    for table in tables.into_iter().flatten() {
+        for entry in table.get("env").map_or(&[][..], Value::entries) {
+            let text = entry.value.str();
+            env.extend(text.map(|text| (entry.key.clone(), text.to_owned())));
+        }
+    }
+    env
 }
 
 /// The items of a list that parse, and where they stand.

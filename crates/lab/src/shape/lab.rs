@@ -1,7 +1,7 @@
 //! The keys of the lab file.
 
 use super::{Key, Keys, Shape, Syntax};
-use crate::types::{Device, MachineName, Publish, Ready, Source, VlanId, Volume, WaitFor};
+use crate::types::{CdiName, Device, MachineName, Publish, Ready, Source, VlanId, Volume, WaitFor};
 use crate::types::{check_guest_path, check_regex};
 use crate::{Bytes, SyntaxError};
 
@@ -97,6 +97,11 @@ static MACHINE: Keys = Keys {
     what: "a machine",
     keys: &[
         key(
+            "cdi",
+            Shape::List(0, &Shape::Syntax(&CDI)),
+            "Devices of the Container Device Interface, for a container: `vendor.com/class=name`.",
+        ),
+        key(
             "count",
             Shape::Integer(1, 250),
             "So many of these: `app-1`, `app-2`, ...",
@@ -121,6 +126,11 @@ static MACHINE: Keys = Keys {
             "files",
             Shape::Map(&GUEST_PATH, &FILE),
             "Files to add to the image, as in an image.",
+        ),
+        key(
+            "gpu",
+            Shape::Choice(&["nvidia"]),
+            "The host's graphics processors of this vendor, for a container.",
         ),
         key(
             "image",
@@ -388,6 +398,11 @@ static PUBLISH: Syntax = syntax(
     &["8080:80", "0.0.0.0:8080:80", "80"],
 );
 static DEVICE: Syntax = syntax("a device node", parses::<Device>, &["/dev/fuse"]);
+static CDI: Syntax = syntax(
+    "a CDI device",
+    parses::<CdiName>,
+    &["nvidia.com/gpu=0", "vendor.com/class=name"],
+);
 static VOLUME_TEXT: Syntax = syntax(
     "a volume",
     parses::<Volume>,

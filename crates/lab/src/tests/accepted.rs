@@ -36,7 +36,7 @@ fn everything_is_understood() {
         panic!()
     };
     assert_eq!(steps.len(), 5);
-    assert_eq!(steps[0].line, 47);
+    assert_eq!(steps[0].line, 49);
     assert!(matches!(&steps[1].action, Action::Run { status: 3, .. }));
 }
 

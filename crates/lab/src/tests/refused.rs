@@ -41,8 +41,8 @@ Error:
  5 │
    ╰────
   help: did you mean `memory`?
-        a machine has the keys `count`, `cpus`, `devices`, `disks`, `env`, `files`, `image`,
-        `kind`, `memory`, `packages`, `publish`, `ready`, `vlans`, `volumes`
+        a machine has the keys `cdi`, `count`, `cpus`, `devices`, `disks`, `env`, `files`, `gpu`,
+        `image`, `kind`, `memory`, `packages`, `publish`, `ready`, `vlans`, `volumes`
 
 Error:
   × `My_DB` cannot be the name of a machine: host names have no 'M'
@@ -100,7 +100,7 @@ Error:
     insta::assert_snapshot!(errors.plain(), @r#"
 lab.toml:4:1: unknown key `memroy` (machine.web.memroy)
   help: did you mean `memory`?
-        a machine has the keys `count`, `cpus`, `devices`, `disks`, `env`, `files`, `image`, `kind`, `memory`, `packages`, `publish`, `ready`, `vlans`, `volumes`
+        a machine has the keys `cdi`, `count`, `cpus`, `devices`, `disks`, `env`, `files`, `gpu`, `image`, `kind`, `memory`, `packages`, `publish`, `ready`, `vlans`, `volumes`
 lab.toml:6:10: `My_DB` cannot be the name of a machine: host names have no 'M' (machine.My_DB)
   help: `my-db` would do; a name is a host name: lower-case letters, digits and `-`, beginning with a letter, at most 63
 lab.toml:7:9: there is no image `ap` (machine.My_DB.image)
@@ -162,10 +162,10 @@ lab.toml:1:1: the lab has no machines
 lab.toml:4:9: a container has no disks (machine.a.disks)
   help: use `volumes`, or `kind = "vm"`
 
-lab.toml:4:11: a VM has no device nodes of the host (machine.a.devices)
+lab.toml:4:11: a VM has no devices of the host (machine.a.devices)
   help: leave `devices` out, or use `kind = "container"`
 
-lab.toml:3:11: no machine has both disks and device nodes (machine.a.devices)
+lab.toml:3:11: no machine has both disks and devices of the host (machine.a.devices)
   help: make two machines of it
 
 lab.toml:3:8: `vmm` is not one of `auto`, `container`, `vm` (machine.a.kind)

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{ContainerLimits, Device, Disk, Image, MachineName, Publish, Ready, VlanId, Volume};
+use super::{
+    CdiName, ContainerLimits, Device, Disk, Gpu, Image, MachineName, Publish, Ready, VlanId, Volume,
+};
 use crate::Bytes;
 
 /// The memory of a machine that asks for none.
@@ -66,6 +68,10 @@ pub struct Machine {
     pub publish: Vec<Publish>,
     /// Device nodes of the host, for a container.
     pub devices: Vec<Device>,
+    /// Devices that the host describes by the Container Device Interface, for a container.
+    pub cdi: Vec<CdiName>,
+    /// The host's graphics processors of one vendor, for a container.
+    pub gpu: Option<Gpu>,
     /// The environment of every command that steps and scripts run there.
     pub env: BTreeMap<String, String>,
     /// When it counts as ready.
@@ -110,8 +116,8 @@ impl Machine {
 
     /// Why no VM will do.
     fn only_container(&self) -> Option<String> {
-        let devices = !self.devices.is_empty();
-        devices.then(|| "it has device nodes of the host, which only a container has".to_owned())
+        let devices = !self.devices.is_empty() || !self.cdi.is_empty() || self.gpu.is_some();
+        devices.then(|| "it has devices of the host, which only a container has".to_owned())
     }
 
     /// Why no container will do.

@@ -1,5 +1,6 @@
 //! What a lab file says, checked and resolved.
 
+mod hardware;
 mod image;
 mod lab;
 mod limits;
@@ -11,6 +12,7 @@ mod storage;
 mod test;
 mod vlan;
 
+pub use hardware::{CdiName, Device, Gpu};
 pub use image::{AddedFile, FileContents, Image, Source};
 pub use lab::{Lab, MAX_MACHINES};
 pub use limits::ContainerLimits;
@@ -20,6 +22,6 @@ pub use ready::Ready;
 pub(crate) use step::check_regex;
 pub use step::{Action, Expect, Program, Step, WaitFor};
 pub(crate) use storage::check_guest_path;
-pub use storage::{Device, Disk, DiskContents, Publish, Volume};
+pub use storage::{Disk, DiskContents, Publish, Volume};
 pub use test::{Body, DEFAULT_TIMEOUT, Test};
 pub use vlan::{Vlan, VlanId};

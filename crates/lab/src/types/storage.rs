@@ -154,25 +154,6 @@ impl fmt::Display for Publish {
     }
 }
 
-/// A device node of the host that a container may use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Device(pub PathBuf);
-
-impl FromStr for Device {
-    type Err = SyntaxError;
-
-    fn from_str(text: &str) -> Result<Self, SyntaxError> {
-        let plain = text.split('/').all(|part| part != "..") && !text.contains(char::is_control);
-        match text.strip_prefix("/dev/") {
-            Some(rest) if !rest.is_empty() && plain => Ok(Self(text.into())),
-            _ => Err(SyntaxError::new(
-                format!("`{text}` is not a device node"),
-                "name a path below /dev, such as `/dev/fuse`",
-            )),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -216,7 +197,6 @@ mod tests {
         #[test]
         fn no_text_panics(text in "[0-9:./rwo\\[\\]]*|.*") {
             drop(text.parse::<Volume>());
-            drop(text.parse::<Device>());
             if let Ok(publish) = text.parse::<Publish>() {
                 prop_assert_eq!(publish.to_string().parse::<Publish>().unwrap(), publish);
             }

@@ -24,9 +24,10 @@ use std::process::{ExitCode, ExitStatus, Stdio};
 
 use machinist_sys::process::{Child, Signal, Spawn};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::fs::{Mode, XattrFlags};
 use rustix::io::Errno;
 
+use super::inside::Inside;
 use super::plan::{Plan, STAGE, Said, order, staged_volume};
 use crate::ground::lay;
 use crate::mounts::{bind, handle, keep_to_ourselves, magic, make_dir, mount};
@@ -48,6 +49,19 @@ enum LaunchError {
     #[error("cannot run systemd-nspawn")]
     Execute(#[source] io::Error),
 }
+
+/// Runs before anything that might use the libraries.
+const LIBRARIES: &str = "machinist-libraries.service";
+const LIBRARIES_UNIT: &str = "[Unit]
+Description=Libraries of the host's devices
+DefaultDependencies=no
+Before=sysinit.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/sbin/ldconfig
+";
 
 /// The status by which nspawn says that the container wants to restart.
 pub(crate) const RESTART: i32 = 133;
@@ -195,7 +209,7 @@ fn prepare(plan: &Plan) -> Result<(), LaunchError> {
         stage_volume(volume, &staged_volume(number))?;
     }
     lay_over(&lower, plan)?;
-    write_identity(plan)?;
+    write_into_root(plan)?;
     // Where these cannot be had, nspawn tries what the host has, and says what it misses.
     drop(lay::terminals());
     drop(lay::etc());
@@ -276,53 +290,32 @@ fn hide(upper: &Path, path: &Path, marks: Marks) -> Result<(), PathError> {
     rustix::fs::setxattr(&cover, marks.opaque(), b"y", XattrFlags::empty()).path(&cover)
 }
 
-/// Writes who the machine is. An image may have links in these places that lead anywhere: nothing
-/// is followed out of the container's root, and the last link is replaced, not followed.
-fn write_identity(plan: &Plan) -> Result<(), PathError> {
-    let root = handle(&Path::new(STAGE).join("root"))?;
-    let etc_path = Path::new("/etc");
-    let etc = match rustix::fs::openat2(
-        &root,
-        "etc",
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT,
-    ) {
-        // An image may be all but empty; it is given an /etc.
-        Err(Errno::NOENT) => {
-            rustix::fs::mkdirat(&root, "etc", Mode::from_raw_mode(0o755)).path(etc_path)?;
-            rustix::fs::openat(
-                &root,
-                "etc",
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-        }
-        other => other,
-    }
-    .path(etc_path)?;
-    for (name, contents) in [
-        ("hostname", format!("{}\n", plan.name)),
-        ("hosts", plan.hosts.clone()),
-        ("machine-id", format!("{}\n", plan.machine_id)),
+/// Writes who the machine is, and what its devices need.
+fn write_into_root(plan: &Plan) -> Result<(), PathError> {
+    let inside = Inside::open(&Path::new(STAGE).join("root"))?;
+    for (path, contents) in [
+        ("/etc/hostname", format!("{}\n", plan.name)),
+        ("/etc/hosts", plan.hosts.clone()),
+        ("/etc/machine-id", format!("{}\n", plan.machine_id)),
     ] {
-        let path = etc_path.join(name);
-        match rustix::fs::unlinkat(&etc, name, rustix::fs::AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error).path(&path),
-        }
-        let file = rustix::fs::openat(
-            &etc,
-            name,
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::from_raw_mode(0o644),
-        )
-        .path(&path)?;
-        fs::File::from(file)
-            .write_all(contents.as_bytes())
-            .path(&path)?;
+        inside.write(Path::new(path), &contents)?;
     }
-    Ok(())
+    for link in &plan.links {
+        inside.link(&link.path, &link.target)?;
+    }
+    if plan.library_folders.is_empty() {
+        return Ok(());
+    }
+    let folders: String = plan
+        .library_folders
+        .iter()
+        .map(|folder| format!("{}\n", folder.display()))
+        .collect();
+    let units = Path::new("/etc/systemd/system");
+    let wanted = units.join("sysinit.target.wants").join(LIBRARIES);
+    inside.write(Path::new("/etc/ld.so.conf.d/machinist.conf"), &folders)?;
+    inside.write(&units.join(LIBRARIES), LIBRARIES_UNIT)?;
+    inside.link(&wanted, &Path::new("..").join(LIBRARIES))
 }
 
 /// nspawn looks for cgroup2 at its usual place; a host with the older layout has it elsewhere. In a

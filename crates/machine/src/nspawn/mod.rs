@@ -7,6 +7,7 @@
 pub(crate) mod cgroup;
 pub(crate) mod enter;
 pub(crate) mod inotify;
+mod inside;
 pub(crate) mod launch;
 pub(crate) mod notify;
 mod plan;
@@ -25,6 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::backend::{Happening, Mode, Run};
 use crate::console::Console;
+use crate::devices::Devices;
 use crate::environment::{Attached, Environment};
 use crate::error::LaunchError;
 use crate::path_error::PathContext;
@@ -177,7 +179,7 @@ impl Nspawn {
         let spec = &self.spec;
         let devices = match &spec.kind {
             Kind::Container { devices } => devices.clone(),
-            Kind::Vm { .. } => Vec::new(),
+            Kind::Vm { .. } => Devices::default(),
         };
         // Only the host's own root has our own things in it.
         let is_host = spec.image.root == std::path::Path::new("/");
@@ -195,13 +197,25 @@ impl Nspawn {
             volumes: spec
                 .volumes
                 .iter()
+                .chain(&devices.mounts)
                 .map(|volume| Bind {
                     source: volume.source.clone(),
                     target: volume.target.clone(),
                     writable: volume.writable,
                 })
                 .collect(),
-            devices,
+            devices: devices
+                .nodes
+                .iter()
+                .map(|node| Bind {
+                    source: node.host.clone(),
+                    target: node.inside.clone(),
+                    writable: true,
+                })
+                .collect(),
+            links: devices.links,
+            library_folders: devices.library_folders,
+            env: devices.env,
             cgroup: cgroup.map(|cgroup| cgroup.dir().to_owned()),
             may_restart: mode.may_restart,
             search: self.environment.search.clone().into(),

@@ -1,10 +1,13 @@
 //! What `__launch` is told: all that makes one container.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::devices::Link;
 
 /// Where `__launch` puts everything, under a `/run` that only the container's supervisor sees. So
 /// nothing of systemd-nspawn's own (locks, sockets, propagation directories) reaches the host's.
@@ -43,8 +46,14 @@ pub struct Plan {
     pub machine_id: String,
     /// Directories and files of the host that the container sees.
     pub volumes: Vec<Bind>,
-    /// Device nodes of the host that the container sees under the same name.
-    pub devices: Vec<PathBuf>,
+    /// Device nodes of the host that the container sees.
+    pub devices: Vec<Bind>,
+    /// Links to be made in its root.
+    pub links: Vec<Link>,
+    /// Folders in its root with libraries that its linker must find.
+    pub library_folders: Vec<PathBuf>,
+    /// Variables of its init.
+    pub env: BTreeMap<String, String>,
     /// The directory of the container's own cgroup.
     pub cgroup: Option<PathBuf>,
     /// Whether a restart from inside is one. Otherwise it is the end.
@@ -101,7 +110,10 @@ impl Plan {
             ));
         }
         for device in &self.devices {
-            argv.push(bind_option(true, device, device));
+            argv.push(bind_option(device.writable, &device.source, &device.target));
+        }
+        for (name, value) in &self.env {
+            argv.push(format!("--setenv={name}={value}").into());
         }
         argv
     }
@@ -227,7 +239,14 @@ mod tests {
                     writable: false,
                 },
             ],
-            devices: vec!["/dev/fuse".into()],
+            devices: vec![Bind {
+                source: "/dev/fuse".into(),
+                target: "/dev/fuse".into(),
+                writable: true,
+            }],
+            links: Vec::new(),
+            library_folders: Vec::new(),
+            env: BTreeMap::from([("DEVICE".into(), "a b".into())]),
             cgroup: None,
             may_restart: true,
             search: "/usr/bin".into(),
@@ -256,6 +275,7 @@ mod tests {
         --bind=/run/machinist/volumes/0:/data
         --bind-ro=/run/machinist/volumes/1:/a\:b
         --bind=/dev/fuse:/dev/fuse
+        --setenv=DEVICE=a b
         ");
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use machinist_image::{Source, Want};
+use machinist_machine::devices::{Asked, Devices, Places};
 use machinist_machine::{
     Attach, Kind, MachineError, NicSpec, Publish, Refused, Report, StartOptions, State, Verdicts,
     Volume,
@@ -237,10 +238,15 @@ pub fn sees() -> Result<(), Failed> {
                 writable: false,
             },
         ];
-        let mut devices = Vec::new();
+        let mut asked = Asked::default();
         if std::path::Path::new("/dev/fuse").exists() {
-            devices.push("/dev/fuse".into());
+            asked.nodes.push("/dev/fuse".into());
         }
+        let places = Places {
+            cdi: &[],
+            search: "".as_ref(),
+        };
+        let devices = machinist_machine::devices::find(&asked, places)?;
         spec.kind = Kind::Container { devices };
         spec.hosts = vec![machinist_machine::HostLine {
             address: "192.168.1.2".parse()?,
@@ -333,7 +339,7 @@ pub fn on_host_root() -> Result<(), Failed> {
     run(async {
         let image = image(&Source::Host, Want::Container)?;
         let kind = Kind::Container {
-            devices: Vec::new(),
+            devices: Devices::default(),
         };
         let bench = Bench::new(spec(image, kind))?;
         bench.machine.start(StartOptions::default()).await?;
@@ -367,7 +373,7 @@ pub fn no_init() -> Result<(), Failed> {
         std::fs::write(root.path().join("etc/os-release"), "ID=nothing\n")?;
         let image = image(&Source::Dir(root.path().to_owned()), Want::Container)?;
         let kind = Kind::Container {
-            devices: Vec::new(),
+            devices: Devices::default(),
         };
         let bench = Bench::new(spec(image, kind))?;
         let asked = Instant::now();
@@ -387,7 +393,7 @@ pub fn screenshot() -> Result<(), Failed> {
             packages: vec!["x11-xserver-utils".into(), "xauth".into(), "xvfb".into()],
         };
         let kind = Kind::Container {
-            devices: Vec::new(),
+            devices: Devices::default(),
         };
         let bench = Bench::new(spec(image(&source, Want::Container)?, kind))?;
         bench.machine.start(StartOptions::default()).await?;

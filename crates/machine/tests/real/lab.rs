@@ -84,7 +84,7 @@ pub fn container_spec() -> Result<MachineSpec, Failed> {
     Ok(spec(
         image(&debian(), Want::Container)?,
         Kind::Container {
-            devices: Vec::new(),
+            devices: machinist_machine::devices::Devices::default(),
         },
     ))
 }

@@ -38,6 +38,7 @@ pub fn settings(runtime: &Path) -> Settings {
         images: runtime.join("images"),
         search: std::env::var_os("PATH").unwrap_or_default(),
         accel: Accel::Auto,
+        cdi: Vec::new(),
         containers: machinist_lab::ContainerLimits::default(),
     }
 }
