@@ -17,7 +17,7 @@ fn driver(bench: &Bench, args: &[&str]) -> Command {
         "startScripts",
         "vlans",
         "logLevel",
-        "NIX_BUILD_TOP",
+        "NIX_LOG_FD",
     ];
     let driver = ours
         .iter()

@@ -114,7 +114,7 @@ exec -a nixos-test-driver "$0" --debug-hook-attach hook test.py
         .current_dir(bench.path())
         .env("MACHINIST_RUNTIME", "/run/machinist")
         .env("XDG_RUNTIME_DIR", bench.path().join("state"))
-        .env("NIX_BUILD_TOP", "/build")
+        .env("NIX_LOG_FD", "2")
         .stderr(Stdio::piped())
         .spawn()?;
     let said = BufReader::new(driver.stderr.take().context("no stderr")?);
