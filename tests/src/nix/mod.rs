@@ -80,7 +80,6 @@ ln -s machinist /machinist/generate-driver-symbols
 #[derive(Debug)]
 pub struct NixHost {
     root: PathBuf,
-    program: PathBuf,
     rig: TempDir,
     cgroup: Option<Cgroup>,
     guest: Guest,
@@ -100,20 +99,28 @@ impl NixHost {
         let cgroup = Cgroup::new(&format!("mt-nix-{}", std::process::id()))?;
         let guest = Guest::new(rig.path().join("guest"), GUEST)?;
         fs::write(rig.path().join("nix.conf"), SETTINGS).context("cannot write nix.conf")?;
-        Ok(Self {
+        let host = Self {
             root,
-            program: machinist().to_owned(),
             rig,
             cgroup,
             guest,
-        })
+        };
+        host.with_program(machinist())
     }
 
     /// With this `machinist` in the place of the one that the tests build.
-    #[must_use]
-    pub fn with_program(self, program: &Path) -> Self {
-        let program = program.to_owned();
-        Self { program, ..self }
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub fn with_program(self, program: &Path) -> Result<Self> {
+        // A copy: who builds it anew takes nothing away from machines that run.
+        let copied = fs::copy(program, self.program());
+        copied.with_context(|| format!("cannot copy {}", program.display()))?;
+        Ok(self)
+    }
+
+    fn program(&self) -> PathBuf {
+        self.rig().join("machinist")
     }
 
     /// The directory that containers see as `/rig`.
@@ -165,7 +172,7 @@ impl NixHost {
             .arg(format!("--machine=mt-nix-{}", std::process::id()))
             .arg(bind("--bind", self.rig(), "/rig"))
             .arg(bind("--bind-ro", self.guest.directory(), "/guest"))
-            .arg(bind("--bind-ro", &self.program, "/machinist/machinist"))
+            .arg(bind("--bind-ro", &self.program(), "/machinist/machinist"))
             .arg(bind("--bind-ro", &repository()?, "/repository"))
             .arg("--chdir=/rig")
             .arg("--directory")

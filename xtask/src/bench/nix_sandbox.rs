@@ -66,7 +66,7 @@ impl Bench for NixSandbox {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        let host = NixHost::new()?.with_program(self.program.path());
+        let host = NixHost::new()?.with_program(self.program.path())?;
         let guests = host.guest().directory();
         for (number, name) in (1_u8..).zip(["client", "server"]) {
             let mut script = ContainerScript::new(name, "/build/root".as_ref()).on(number, &[1]);
