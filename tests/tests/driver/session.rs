@@ -50,6 +50,11 @@ pub const CASES: &[Case] = &[
         needs: &[Need::Vm, Need::Python],
         run: made_by_the_script,
     },
+    Case {
+        name: "a_vm_that_takes_no_agent_serves_all_the_same",
+        needs: &[Need::Vm, Need::Python],
+        run: without_an_agent,
+    },
 ];
 
 fn containers_talk(bench: &Bench) -> Result<()> {
@@ -273,7 +278,59 @@ assert pathlib.Path(vm.state_dir, "disk").read_text() == "installed"
 # Without leave to restart, that is its end.
 vm.execute("systemctl reboot", check_return=False)
 vm.wait_for_shutdown()
+
+# A QEMU that dies is the end of its machine, and of what waits for it.
+import signal, threading, time
+vm.start()
+threading.Timer(0.2, os.kill, (vm.pid, signal.SIGKILL)).start()
+began = time.monotonic()
+try:
+    vm.succeed("sleep 1000")
+    assert False, "it went on"
+except MachineError as error:
+    assert "vm" in str(error), error
+assert time.monotonic() - began < 20
+vm.wait_for_shutdown()
+assert not vm.is_up()
 "#;
     stage.driver(&[], script)?.run()?.exits(0)?;
+    Ok(())
+}
+
+/// Nothing can be written there that could be executed.
+const NO_PLACE: &str = "for place in /run /dev/shm; do mount -o remount,noexec $place; done
+for place in /tmp /var/tmp; do mount -t tmpfs -o noexec none $place; done
+mount -o remount,ro /
+cd /tmp";
+
+fn without_an_agent(bench: &Bench) -> Result<()> {
+    let stage = Stage::new(bench).vm_with("vm", 1, &[], |mut script| {
+        script.shares = false;
+        script.before_shell = NO_PLACE.to_owned();
+        script
+    })?;
+    let script = r#"
+vm.wait_for_unit("multi-user.target")
+assert vm.execute("echo out; echo err >&2; exit 3") == (3, "out\n")
+vm.succeed("echo word > /tmp/word")
+vm.wait_for_file("/tmp/word")
+vm.copy_from_machine("/tmp/word")
+vm.fail("false | true")
+assert vm.execute("sleep 100", timeout=1)[0] == 124
+try:
+    vm.wait_for_unit("no-such.service", timeout=30)
+    assert False, "it came"
+except RequestedAssertionFailed as error:
+    assert "inactive and there are no pending jobs" in str(error), error
+vm.succeed("systemd-run --unit=broken /bin/false || true")
+try:
+    vm.wait_for_unit("broken.service", timeout=30)
+    assert False, "it came"
+except RequestedAssertionFailed as error:
+    assert 'reached state "failed"' in str(error), error
+vm.shutdown()
+"#;
+    stage.driver(&[], script)?.run()?.exits(0)?;
+    ensure!(bench.read("out/word")? == "word\n");
     Ok(())
 }
