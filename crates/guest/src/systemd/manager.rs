@@ -86,9 +86,6 @@ impl Manager {
 
     async fn reconnect(&self, deadline: Instant) -> Result<Arc<Bus>, SystemdError> {
         loop {
-            self.agent
-                .wait_socket(&self.socket, false, deadline)
-                .await?;
             let result = match self.agent.open_unix(&self.socket).await {
                 Ok(stream) => Bus::new(stream).await,
                 Err(error) => Err(error.into()),
@@ -99,9 +96,15 @@ impl Manager {
                     *self.bus.lock().await = Some(Arc::clone(&bus));
                     return Ok(bus);
                 }
-                // Gone again since it was waited for: systemd is on its way.
+                // Not there yet, or gone: systemd is on its way. It is waited for only then, since
+                // that knocks at the socket, and systemd tells the console of who knocks and leaves.
                 Err(SystemdError::Guest(GuestError::Refused { .. }))
-                    if Instant::now() < deadline => {}
+                    if Instant::now() < deadline =>
+                {
+                    self.agent
+                        .wait_socket(&self.socket, false, deadline)
+                        .await?;
+                }
                 Err(error) if error.broke_off() && Instant::now() < deadline => {}
                 Err(error) => return Err(error),
             }

@@ -317,15 +317,17 @@ impl Init {
 
 /// Whether process `pid` is a system's manager by now. Before, it is systemd-nspawn itself, and
 /// then, in NixOS' images, a shell script that activates the system: nothing is to be done in the
-/// container while that goes on.
+/// container while that goes on. Nor while systemd finds its place in the cgroups, from which it
+/// cannot move what has come from outside; it listens on its socket when it has found it.
 fn is_system(pid: u32) -> bool {
     let program = std::fs::read_link(format!("/proc/{pid}/exe"));
-    program.is_ok_and(|program| {
-        Path::new(&program).file_name().is_some_and(|name| {
+    let is_systemd = program.is_ok_and(|program| {
+        program.file_name().is_some_and(|name| {
             // Of a program that has been replaced, the kernel says so behind its name.
             name.to_string_lossy().trim_end_matches(" (deleted)") == "systemd"
         })
-    })
+    });
+    is_systemd && Path::new(&format!("/proc/{pid}/root/run/systemd/private")).exists()
 }
 
 #[cfg(test)]
