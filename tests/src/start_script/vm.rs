@@ -47,6 +47,8 @@ pub struct VmScript {
     pub files: Vec<(String, String, u32)>,
     /// More arguments of QEMU, for a shell.
     pub options: String,
+    /// Whether it stops in its initrd, with a shell there (`testing.initrdBackdoor` of NixOS).
+    pub initrd_shell: bool,
 }
 
 /// What the initrd needs. A kernel that has one of them built in has no such file.
@@ -77,6 +79,7 @@ impl VmScript {
             shell: "/bin/bash --norc".to_owned(),
             files: Vec::new(),
             options: String::new(),
+            initrd_shell: false,
         }
     }
 
@@ -160,6 +163,7 @@ exec qemu-system-x86_64 -name {name} -machine accel=tcg -cpu max,la57=off -m 512
             _ = writeln!(init, "insmod /{name}");
         }
         init += LAY_ROOT;
+        init += if self.initrd_shell { STOP } else { ENTER };
         archive.file("init", 0o755, init.as_bytes());
         archive.directory("own");
         for (path, text, mode) in self.own_files() {
@@ -229,9 +233,45 @@ for name in hvc0 ttyS0; do
 done
 mount -t overlay -o lowerdir=/lower,upperdir=/memory/upper,workdir=/memory/work overlay /new
 tr -d - </proc/sys/kernel/random/uuid >/new/etc/machine-id
-mount --move /dev /new/dev
+";
+
+/// Goes on into the system.
+const ENTER: &str = "mount --move /dev /new/dev
 umount /proc /sys
 exec switch_root /new /sbin/init
+echo the root cannot be entered >/dev/console
+";
+
+/// Goes on into another system with the same files, which takes itself for an initrd, because it has
+/// `/etc/initrd-release`, and has the real root on `/sysroot`. Its shell comes early, and goes with it.
+const STOP: &str = "mkdir -p /initrd /memory/upper1 /memory/work1
+cp -a /own/. /memory/upper1/
+cd /memory/upper1/etc
+echo ID=test >initrd-release
+mkdir -p systemd/system/initrd.target.wants
+ln -s ../backdoor.service systemd/system/initrd.target.wants/
+for name in hvc0 ttyS0; do
+    ln -s /dev/null systemd/system/serial-getty@$name.service
+done
+{
+    echo '[Unit]'
+    echo DefaultDependencies=no
+    echo Conflicts=shutdown.target initrd-switch-root.target
+    echo Before=shutdown.target initrd-switch-root.target
+    echo '[Service]'
+    echo ExecStart=/etc/test/backdoor
+    echo KillSignal=SIGHUP
+} >systemd/system/backdoor.service
+printf '[Unit]\\nDefaultDependencies=no\\n[Service]\\nType=oneshot\\nExecStart=/bin/true\\n' >systemd/system/initrd-cleanup.service
+cp /new/etc/machine-id machine-id
+cd /
+mount -t overlay -o lowerdir=/lower,upperdir=/memory/upper1,workdir=/memory/work1 overlay /initrd
+mkdir /initrd/sysroot
+mount --move /new /initrd/sysroot
+mount --move /dev /initrd/dev
+umount /proc /sys
+export SYSTEMD_IN_INITRD=lenient
+exec switch_root /initrd /sbin/init
 echo the root cannot be entered >/dev/console
 ";
 

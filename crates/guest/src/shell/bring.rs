@@ -228,7 +228,7 @@ fn put(path: &Path, agent: &[u8]) -> std::io::Result<()> {
 }
 
 /// The agent, packed once for all machines.
-fn packed(agent: &'static [u8]) -> &'static [u8] {
+pub(super) fn packed(agent: &'static [u8]) -> &'static [u8] {
     static PACKED: OnceLock<Vec<u8>> = OnceLock::new();
     PACKED.get_or_init(|| {
         let mut packer = GzEncoder::new(Vec::new(), Compression::fast());

@@ -60,6 +60,9 @@ pub fn attend<T>(
 where
     T: AsyncRead + AsyncWrite + Send + 'static,
 {
+    // It takes a moment, and the guest has not booted yet.
+    let agent = bring.agent;
+    drop(tokio::task::spawn_blocking(move || bring::packed(agent)));
     let (order, orders) = mpsc::unbounded_channel();
     let (tell, brought) = mpsc::unbounded_channel();
     let (read, write) = tokio::io::split(io);

@@ -90,7 +90,6 @@ pub(crate) async fn switch_root(machine: &Machine, within: Duration) -> Result<(
         what,
         within,
     };
-    let guest = |error: GuestError| machine.unable(chain(&error));
     machine.connected(within).await?;
     let agent = machine.agent()?;
     let before = machine.status().borrow().boots;
@@ -106,10 +105,14 @@ pub(crate) async fn switch_root(machine: &Machine, within: Duration) -> Result<(
         "--no-block",
         "initrd-switch-root.target",
     ];
-    let asked = agent.output(&Command::argv(leave)).await.map_err(guest)?;
-    if !asked.success() {
-        let said = String::from_utf8_lossy(&asked.stderr).trim().to_owned();
-        return Err(machine.unable(format!("it does not leave its initrd: {said}")));
+    match agent.output(&Command::argv(leave)).await {
+        Ok(asked) if !asked.success() => {
+            let said = String::from_utf8_lossy(&asked.stderr).trim().to_owned();
+            return Err(machine.unable(format!("it does not leave its initrd: {said}")));
+        }
+        // It was fast: the agent is ended before it could tell.
+        Ok(_) | Err(GuestError::Channel(_)) => {}
+        Err(error) => return Err(machine.unable(chain(&error))),
     }
     let mut status = machine.status();
     let back = status.wait_for(|status| status.boots > before || status.state.is_over());

@@ -78,6 +78,7 @@ const VMS: &[(&str, Test)] = &[
         "script_vm_without_a_shared_directory",
         script_vm::through_the_shell,
     ),
+    ("script_vm_leaves_its_initrd", script_vm::switches_root),
     ("script_vm_that_cannot_have_an_agent", script_vm::read_only),
     ("script_of_a_vm_is_wrong", script_vm::wrong),
     ("script_of_a_vm_forks_and_is_killed", script_vm::killed),

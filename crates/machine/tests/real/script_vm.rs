@@ -222,6 +222,29 @@ pub fn through_the_shell() -> Result<(), Failed> {
     })
 }
 
+/// The machine stops in its initrd, with a shell there; then it goes on.
+pub fn switches_root() -> Result<(), Failed> {
+    run(async {
+        let mut script = VmScript::new("stages", &system()?);
+        script.initrd_shell = true;
+        let stage = Stage::new(&script)?;
+        let machine = &stage.machine;
+        machine.start(StartOptions::default()).await?;
+        check(!machine.agent()?.info().plain, "it is plain")?;
+        stage
+            .sh("test -e /etc/initrd-release; test -d /sysroot/etc")
+            .await?;
+        let before = stage.sh("cat /proc/sys/kernel/random/boot_id").await?;
+        machine.switch_root(LONG).await?;
+        stage.sh("test ! -e /etc/initrd-release").await?;
+        let after = stage.sh("cat /proc/sys/kernel/random/boot_id").await?;
+        check(before == after, "it has restarted")?;
+        machine.ready(LONG).await?;
+        machine.shutdown(LONG).await?;
+        check(machine.status().borrow().state == State::Off, "it is on")
+    })
+}
+
 /// Nothing can be written and executed in the guest: its shell serves, slowly.
 pub fn read_only() -> Result<(), Failed> {
     run(async {
