@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use machinist_events::Level;
@@ -85,18 +85,19 @@ impl Shown {
         let mut readers = locked(&self.readers);
         readers.breakpoint.end();
         let ended = readers.report.finish();
-        ended.map_err(|error| CliError::machinery(error).context("cannot write LOGFILE"))?;
-        let Some(path) = &self.junit else {
-            return Ok(());
-        };
-        let cannot = || format!("cannot write {}", path.display());
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)
-                .map_err(|error| CliError::machinery(error).context(cannot()))?;
+        if let Some(path) = &self.junit {
+            write_junit(&mut readers.report, path)?;
         }
-        let file =
-            File::create(path).map_err(|error| CliError::machinery(error).context(cannot()))?;
-        let written = readers.report.junit(BufWriter::new(file));
-        written.map_err(|error| CliError::machinery(error).context(cannot()))
+        ended.map_err(|error| CliError::machinery(error).context("cannot write LOGFILE"))
     }
+}
+
+fn write_junit(report: &mut DriverReport, path: &Path) -> Result<(), CliError> {
+    let cannot = || format!("cannot write {}", path.display());
+    let file = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    let file = file.and_then(|()| File::create(path));
+    let file = file.map_err(|error| CliError::machinery(error).context(cannot()))?;
+    report
+        .junit(BufWriter::new(file))
+        .map_err(|error| CliError::machinery(error).context(cannot()))
 }

@@ -95,7 +95,7 @@ impl DriverReport {
     /// Shows what an event means for a person.
     ///
     /// # Errors
-    /// Those of the terminal and the files. Each gets the event all the same.
+    /// Those of the terminal. Files get the event all the same; theirs are told at the end.
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
         let entries = self.narrator.read(event);
         if let Some(cases) = &mut self.cases {
@@ -117,14 +117,12 @@ impl DriverReport {
     }
 
     fn tell(&mut self, entries: &[Entry]) -> io::Result<()> {
-        let mut done = Ok(());
-        if let Some(lines) = &mut self.lines {
-            done = lines.tell(entries);
-        }
         if let Some(xml) = &mut self.xml {
-            done = done.and(xml.tell(entries));
+            xml.tell(entries);
         }
-        done
+        self.lines
+            .as_mut()
+            .map_or(Ok(()), |lines| lines.tell(entries))
     }
 
     /// Ends the XML log.
