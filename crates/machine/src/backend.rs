@@ -7,13 +7,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::console::Console;
+use crate::environment::Environment;
 use crate::error::LaunchError;
 use crate::lifecycle::Ending;
 use crate::nspawn::Nspawn;
+use crate::origin::Origin;
 use crate::qemu::Qemu;
 use crate::reach::Reach;
 use crate::script::container::ScriptContainer;
 use crate::script::vm::ScriptVm;
+use crate::script::{ScriptKind, ScriptSpec};
+use crate::spec::{Kind, MachineSpec};
+use crate::words::Words;
 
 /// A channel to an agent.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -80,6 +86,19 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
+    /// What runs the machine that was made from `origin`.
+    pub(crate) fn of(
+        origin: &Origin,
+        environment: &Environment,
+        console: &Console,
+        words: &Words,
+    ) -> Self {
+        match origin {
+            Origin::Lab(spec) => of_spec(spec, environment, console, words),
+            Origin::Script(spec) => of_script(spec, environment, console, words),
+        }
+    }
+
     /// What `MachineStarting` calls it: the backend, and the accelerator of a VM.
     pub(crate) fn names(&self, mode: Mode) -> (&'static str, Option<&'static str>) {
         match self {
@@ -98,5 +117,49 @@ impl Backend {
             Self::ScriptVm(script) => script.launch(mode).await,
             Self::ScriptContainer(script) => script.launch(mode).await,
         }
+    }
+}
+
+fn of_spec(
+    spec: &MachineSpec,
+    environment: &Environment,
+    console: &Console,
+    words: &Words,
+) -> Backend {
+    match spec.kind {
+        Kind::Vm { .. } => Backend::Qemu(Arc::new(Qemu {
+            spec: spec.clone(),
+            environment: environment.clone(),
+            console: console.clone(),
+            words: words.clone(),
+        })),
+        Kind::Container { .. } => Backend::Nspawn(Arc::new(Nspawn {
+            spec: spec.clone(),
+            environment: environment.clone(),
+            console: console.clone(),
+            words: words.clone(),
+        })),
+    }
+}
+
+fn of_script(
+    spec: &ScriptSpec,
+    environment: &Environment,
+    console: &Console,
+    words: &Words,
+) -> Backend {
+    let (spec, environment, console) = (spec.clone(), environment.clone(), console.clone());
+    match spec.kind {
+        ScriptKind::Vm => Backend::ScriptVm(Arc::new(ScriptVm {
+            spec,
+            environment,
+            console,
+        })),
+        ScriptKind::Container => Backend::ScriptContainer(Arc::new(ScriptContainer {
+            spec,
+            environment,
+            console,
+            words: words.clone(),
+        })),
     }
 }

@@ -13,15 +13,10 @@ use crate::environment::{Environment, Report};
 use crate::error::{LaunchError, chain};
 use crate::lifecycle::{Decision, Effect, Ending, Event, Lifecycle, Refused, State};
 use crate::machine::{StartOptions, Status};
-use crate::nspawn::Nspawn;
 use crate::origin::Origin;
 use crate::publish::Published;
-use crate::qemu::Qemu;
 use crate::reach::Reach;
-use crate::script::vm::ScriptVm;
-use crate::script::{self, container::ScriptContainer};
-use crate::script::{ScriptKind, ScriptSpec};
-use crate::spec::{Kind, MachineSpec};
+use crate::script;
 use crate::words::Words;
 
 /// Lines of the console in a machine's last words.
@@ -89,10 +84,7 @@ impl Task {
         reach: watch::Sender<Reach>,
     ) -> Self {
         let words = Words::default();
-        let backend = match &*origin {
-            Origin::Lab(spec) => of_spec(spec, &environment, &console, &words),
-            Origin::Script(spec) => of_script(spec, &environment, &console, &words),
-        };
+        let backend = Backend::of(&origin, &environment, &console, &words);
         let (tell, told) = mpsc::unbounded_channel();
         Self {
             life: Lifecycle::new(origin.may_end_early()),
@@ -462,50 +454,6 @@ impl Task {
 
     fn report(&self, report: Report) {
         (self.environment.report)(report);
-    }
-}
-
-fn of_spec(
-    spec: &MachineSpec,
-    environment: &Environment,
-    console: &Console,
-    words: &Words,
-) -> Backend {
-    match spec.kind {
-        Kind::Vm { .. } => Backend::Qemu(Arc::new(Qemu {
-            spec: spec.clone(),
-            environment: environment.clone(),
-            console: console.clone(),
-            words: words.clone(),
-        })),
-        Kind::Container { .. } => Backend::Nspawn(Arc::new(Nspawn {
-            spec: spec.clone(),
-            environment: environment.clone(),
-            console: console.clone(),
-            words: words.clone(),
-        })),
-    }
-}
-
-fn of_script(
-    spec: &ScriptSpec,
-    environment: &Environment,
-    console: &Console,
-    words: &Words,
-) -> Backend {
-    let (spec, environment, console) = (spec.clone(), environment.clone(), console.clone());
-    match spec.kind {
-        ScriptKind::Vm => Backend::ScriptVm(Arc::new(ScriptVm {
-            spec,
-            environment,
-            console,
-        })),
-        ScriptKind::Container => Backend::ScriptContainer(Arc::new(ScriptContainer {
-            spec,
-            environment,
-            console,
-            words: words.clone(),
-        })),
     }
 }
 
