@@ -114,6 +114,7 @@ class Connection:
         self._changed = threading.Condition(threading.Lock())
         self._reading = False
         self._broken: str | None = None
+        self._interrupted: set[int] = set()
         self._requests: dict[int, Request] = {}
         self._pump: threading.Thread | None = None
         line = self._read_line(None)
@@ -163,6 +164,9 @@ class Connection:
         changed = self._changed
         with changed:
             while not ready():
+                if self._interrupted and threading.get_ident() in self._interrupted:
+                    self._interrupted.discard(threading.get_ident())
+                    raise KeyboardInterrupt
                 if self._broken is not None:
                     raise MachineError(self._broken)
                 if self._reading:
@@ -172,6 +176,21 @@ class Connection:
                     changed.wait(left)
                     continue
                 self._read(deadline)
+
+    def interrupt(self, thread: int, on: bool = True) -> None:
+        """Makes a thread's call raise ``KeyboardInterrupt``, the one that waits or the next.
+
+        With ``on=False``, takes that back, if it has not come to it yet.
+        """
+        with self._changed:
+            if on:
+                self._interrupted.add(thread)
+                self._changed.notify_all()
+            else:
+                self._interrupted.discard(thread)
+        if on:
+            # If that thread is the one that reads, only an answer wakes it: to anything.
+            self.send("status")
 
     def _read(self, deadline: float | None) -> None:
         """Reads one line and hands it to its request. Called, and returns, with the lock held."""

@@ -46,6 +46,6 @@ class Debug(DebugAbstract):
 
     def pause(self, frame: FrameType, failure: dict[str, Any] | None) -> None:
         """Stand still in ``frame``, because of ``failure`` or because the script wants it."""
-        with Prompt(self._socket, frame):
+        with Prompt(self._socket, frame, self._driver.connection):
             arguments = {} if failure is None else {"failure": failure}
             self._driver.connection.call("breakpoint", arguments)

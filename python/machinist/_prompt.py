@@ -1,7 +1,7 @@
 """A Python prompt in a script that stands still, at a Unix socket.
 
-Both ways it is lines of text, as of a terminal that edits lines by itself: ``machinist attach
-SESSION --python`` is one end of it. Clients may come one after the other, or several at once: each
+Both ways it is lines of text, as of a terminal that edits lines by itself; a byte 3 is Ctrl-C:
+``machinist attach SESSION --python`` is one end of it. Clients may come one after the other, or several at once: each
 has a thread, so that one whose command takes long keeps nobody out, and nothing keeps the script
 from going on.
 """
@@ -12,11 +12,15 @@ import code
 import contextlib
 import io
 import os
+import queue
 import socket
 import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from machinist._connection import Connection
 
 _CHUNK = 1 << 16
 _BANNER = (
@@ -29,9 +33,10 @@ _INTERRUPT = b"\x03"
 class Prompt:
     """Serves prompts in ``frame`` at the socket ``path``, which only its owner may use."""
 
-    def __init__(self, path: str, frame: FrameType) -> None:
+    def __init__(self, path: str, frame: FrameType, connection: Connection | None = None) -> None:
         self._path = path
         self._frame = frame
+        self._connection = connection
         # Taken once: what one client assigns, the next one sees.
         self._names = frame.f_locals
         self._clients: set[socket.socket] = set()
@@ -78,38 +83,71 @@ class Prompt:
             for output in self._output:
                 output.by_thread[threading.get_ident()] = stream
             try:
-                _Console(client, self._frame, self._names).interact(banner, "")
+                _Console(client, self._frame, self._names, self._connection).interact(banner, "")
             finally:
                 for output in self._output:
                     del output.by_thread[threading.get_ident()]
                 self._clients.discard(client)
                 stream.close()
+                # Its listening thread still reads, which closing alone does not end.
+                client.shutdown(socket.SHUT_RDWR)
 
 
 class _Console(code.InteractiveConsole):
-    """A prompt at a socket, with the names of a frame."""
+    """A prompt at a socket, with the names of a frame. It is served by one thread."""
 
-    def __init__(self, client: socket.socket, frame: FrameType, names: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        client: socket.socket,
+        frame: FrameType,
+        names: dict[str, Any],
+        connection: Connection | None,
+    ) -> None:
         super().__init__(names)
         self._client = client
         self._globals = frame.f_globals
         self._names = names
-        self._input = b""
+        self._connection = connection
+        self._thread = threading.get_ident()
+        self._running = False
+        self._typed: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        name = "machinist-prompt-keys"
+        threading.Thread(target=self._listen, name=name, daemon=True).start()
+
+    def _listen(self) -> None:
+        """Takes what is typed, also while something runs: Ctrl-C is for that."""
+        rest = b""
+        while True:
+            try:
+                chunk = self._client.recv(_CHUNK)
+            except OSError:
+                chunk = b""
+            if not chunk:
+                self._typed.put(None)
+                return
+            _, interrupted, after = chunk.rpartition(_INTERRUPT)
+            if interrupted:
+                # What was typed before it is not wanted any more.
+                rest, chunk = b"", after
+                if self._running and self._connection is not None:
+                    self._connection.interrupt(self._thread)
+                else:
+                    self._typed.put(_INTERRUPT.decode())
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self._typed.put(line.decode(errors="replace").rstrip("\r"))
 
     def raw_input(self, prompt: str = "") -> str:
         self._client.sendall(prompt.encode())
-        while (end := self._input.find(b"\n")) < 0:
-            chunk = self._client.recv(_CHUNK)
-            if not chunk:
-                raise EOFError
-            if _INTERRUPT in chunk:
-                self._input = b""
-                raise KeyboardInterrupt
-            self._input += chunk
-        line, self._input = self._input[:end], self._input[end + 1 :]
-        return line.decode(errors="replace").rstrip("\r")
+        line = self._typed.get()
+        if line is None:
+            raise EOFError
+        if line == _INTERRUPT.decode():
+            raise KeyboardInterrupt
+        return line
 
     def runcode(self, code: Any) -> None:
+        self._running = True
         try:
             exec(code, self._globals, self._names)
         except SystemExit:
@@ -117,6 +155,11 @@ class _Console(code.InteractiveConsole):
             raise _Left from None
         except BaseException:
             self.showtraceback()
+        finally:
+            self._running = False
+            if self._connection is not None:
+                # It may have ended by itself just then.
+                self._connection.interrupt(self._thread, on=False)
 
     def write(self, data: str) -> None:
         self._client.sendall(data.encode())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
 import threading
 import time
 import warnings
@@ -12,6 +14,7 @@ from typing import Any
 from machinist import MachineError, PollingConditionError, RequestedAssertionFailed, UsageError
 from machinist import symbols
 from machinist._logger import LogLevel
+from machinist._prompt import Prompt
 from test_session import WithSession
 
 
@@ -111,6 +114,36 @@ class Conditions(WithSession):
             with self.driver.polling_condition(lambda: False, description="never"):
                 self.web.succeed(f"touch {self.dir / 'done'}")
         self.assertFalse((self.dir / "done").exists())
+
+
+class Prompts(WithSession):
+    def test_ctrl_c_ends_what_runs_there(self) -> None:
+        socket_path = str(self.dir / "python.sock")
+        begun, go_on = self.dir / "begun", self.dir / "go-on"
+        said: list[str] = []
+
+        def person() -> None:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(20)
+                client.connect(socket_path)
+                web = "self.web"
+                client.sendall(f"{web}.succeed('touch {begun}; sleep 1000')\n".encode())
+                while not begun.exists():
+                    time.sleep(0.01)
+                client.sendall(b"\x03")
+                client.sendall(f"{web}.succeed('touch {go_on}; echo did-$((1 + 1))')\n".encode())
+                text = ""
+                while "did-2" not in text:
+                    text += client.recv(4096).decode()
+                said.append(text)
+
+        with Prompt(socket_path, sys._getframe(), self.driver.connection):
+            thread = threading.Thread(target=person)
+            thread.start()
+            # As the script stands in a call while it is paused.
+            self.web.wait_for_file(str(go_on), timeout=30)
+            thread.join()
+        self.assertIn("KeyboardInterrupt", said[0])
 
 
 class Machines(WithSession):
