@@ -76,11 +76,24 @@ fn inside(user: &OrdinaryUser) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     ensure!(made.uid() == lab.uid(), "{} {}", made.uid(), lab.uid());
     // The host's own root would show as nobody's.
-    let args = ["run", "--image", "host", "--", "true"];
+    let args = [
+        "run",
+        "--kind",
+        "container",
+        "--image",
+        "host",
+        "--",
+        "true",
+    ];
     user.machinist(&args)
         .run()?
         .exits(96)?
         .complains("image `host`")?;
+    // What may be either is a VM then. No image of Debian's is built for it, but a kernel.
+    let args = ["run", "--image", "host", "--", "systemd-detect-virt"];
+    let ran = user.machinist(&args).run()?.exits(0)?;
+    ensure!(ran.stdout.trim() != "systemd-nspawn", "{ran}");
+    ran.complains("fresh: it is a VM: a container with the image `host`")?;
     Ok(())
 }
 
@@ -116,7 +129,7 @@ fn without(user: &OrdinaryUser) -> Result<()> {
         .complains("cgroup2")?
         .complains("systemd-run --user --scope")?;
     user.give_ids(false)?;
-    let run = ["run", "--", "true"];
+    let run = ["run", "--kind", "container", "--", "true"];
     user.machinist(&run)
         .run()?
         .exits(96)?

@@ -17,7 +17,7 @@ use machinist_events::Outcome as TestOutcome;
 use machinist_session::{Accel, Engine, run_driver};
 
 use crate::Outcome;
-use crate::environment::{self, DriverEnvironment};
+use crate::environment::{self, DriverEnvironment, Environment};
 use crate::error::{CliError, Kind};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
@@ -93,6 +93,9 @@ fn end(outcome: Outcome) -> Exit {
 
 fn test(call: call::Call, environment: &DriverEnvironment) -> Outcome {
     let job = job::job(&call, environment)?;
+    if !job.containers.is_empty() {
+        become_root(&environment.common)?;
+    }
     block_on(async {
         let interrupt = if job.interactive {
             Interrupt::listen_but_to_keys()?
@@ -120,6 +123,21 @@ fn test(call: call::Call, environment: &DriverEnvironment) -> Outcome {
             TestOutcome::Failed | TestOutcome::Error | TestOutcome::TimedOut => FAILED,
         })
     })
+}
+
+/// Containers of an ordinary user run in a user namespace. What root lacks, its containers tell.
+fn become_root(environment: &Environment) -> Result<(), CliError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let containers = environment.containers_at_all();
+    match &containers.limits.any {
+        None => Ok(()),
+        Some(why) => {
+            let hints = containers.remedies.iter().cloned();
+            Err(hints.fold(CliError::host(why), CliError::hint))
+        }
+    }
 }
 
 /// Mistakes in what a call names, all at once.

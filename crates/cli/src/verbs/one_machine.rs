@@ -61,8 +61,10 @@ pub struct MachineArgs {
 /// `--kind`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum KindArg {
-    /// Starts in a fraction of a second
+    /// A container; a VM where containers cannot run
     #[default]
+    Auto,
+    /// Starts in a fraction of a second
     Container,
     /// Has a kernel of its own
     Vm,
@@ -222,6 +224,7 @@ pub fn one_machine(
 impl From<KindArg> for machinist_lab::Kind {
     fn from(kind: KindArg) -> Self {
         match kind {
+            KindArg::Auto => Self::Auto,
             KindArg::Container => Self::Container,
             KindArg::Vm => Self::Vm,
         }
