@@ -288,6 +288,9 @@ pub fn line(event: &Event) -> Option<String> {
         What::ImageStep { image, step } => format!("image {image}: {step}"),
         What::ImageFinished { image, seconds } => format!("built image {image} in {seconds:.1} s"),
         What::SubtestStarted { name } => format!("subtest: {name}"),
+        What::SectionStarted { name } => name.clone(),
+        What::TestPaused { attach, .. } => format!("the test stands still: {attach}"),
+        What::TestResumed => "the test goes on".to_owned(),
         _ => return None,
     };
     let who = event.machine.as_deref().unwrap_or("machinist");

@@ -408,6 +408,7 @@ impl<W: Write + Send + 'static> Terminal<W> {
             What::MachineReady { seconds: took } => format!("ready after {}", seconds(*took)),
             What::MachineStopped => "off".to_owned(),
             What::SubtestStarted { name } => format!("subtest: {name}"),
+            What::SectionStarted { name } => name.clone(),
             What::SubtestFinished {
                 name,
                 ok,

@@ -210,6 +210,12 @@ fn run() -> Vec<Event> {
         ),
         failover(
             12.5,
+            What::SectionStarted {
+                name: "a part".into(),
+            },
+        ),
+        failover(
+            12.5,
             What::SubtestFinished {
                 name: "primary".into(),
                 ok: false,

@@ -64,7 +64,7 @@ fn verbose() {
             verbose: true,
             ..PLAIN
         },
-        &run()[10..20],
+        &run()[10..21],
     );
     insta::assert_snapshot!(text, @r#"
 web: ready after 1.0 s
@@ -78,6 +78,7 @@ web: exit status 0 after 0.1 s
         PASS [    3.200s] serves the index
 failover: two
 failover: lines
+failover: a part
 ────────────
      Summary [   82.000s] 1 test run: 1 passed, 1 not run
          log events.jsonl
