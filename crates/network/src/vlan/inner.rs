@@ -10,8 +10,8 @@ use machinist_sys::netlink::{Netlink, NetlinkError};
 use super::VethSpec;
 use crate::error::AttachError;
 
-/// How long the kernel may take to note that a veth pair's cable is in. Microseconds are usual, but
-/// on a busy machine it is a second.
+/// How long the kernel may take to note that a veth pair's cable is in. Microseconds are usual, as
+/// the ends have different numbers (see `Outside::make`); otherwise it may be a second.
 pub(super) const CARRIER: Duration = Duration::from_secs(5);
 
 /// Offloads that the switch neither passes on nor finishes: packets within packets, and protocols

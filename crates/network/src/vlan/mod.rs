@@ -122,6 +122,7 @@ impl Vlan {
             mac: Some(spec.mac),
             mtu,
             netns: Some(spec.netns.as_fd()),
+            index: None,
         };
         let (index, socket) = segment.make_outer(name, inner)?;
         let configured = inner::configure(name, &spec);
@@ -153,6 +154,7 @@ impl Vlan {
             mac: None,
             mtu: segment.mtu,
             netns: Some(netns.as_fd()),
+            index: None,
         };
         let made = segment.make_outer(&name, inner);
         let (index, socket) = made.map_err(|error| error.or_taken(&name))?;

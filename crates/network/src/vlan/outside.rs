@@ -6,6 +6,9 @@ use std::io;
 use machinist_sys::namespace::NetNs;
 use machinist_sys::netlink::{Netlink, NetlinkError, VethEnd};
 
+/// The interfaces' numbers begin here: numbers that no inner end has, see [`VethEnd::index`].
+const FIRST: u32 = 1 << 20;
+
 /// A network namespace that is held by this process alone: when the process is gone, so is every
 /// interface in it, and with it the other end in the container.
 #[derive(Debug)]
@@ -13,7 +16,7 @@ pub(super) struct Outside {
     pub(super) netns: NetNs,
     pub(super) netlink: Netlink,
     /// How many interfaces have been made in it, to name them by.
-    made: u64,
+    made: u32,
 }
 
 impl Outside {
@@ -39,15 +42,16 @@ impl Outside {
     /// the outer one.
     pub(super) fn make(&mut self, inner: VethEnd<'_>) -> Result<u32, NetlinkError> {
         self.made += 1;
+        let index = FIRST + self.made;
         let name = format!("p{}", self.made);
         let outer = VethEnd {
             name: &name,
             mac: None,
             mtu: inner.mtu,
             netns: None,
+            index: Some(index),
         };
         self.netlink.create_veth(outer, inner)?;
-        let index = self.netlink.link_by_name(&name)?.index;
         let set = self.netlink.set_arp(index, false);
         let set = set.and_then(|()| self.netlink.set_up(index, true));
         if set.is_err() {

@@ -65,6 +65,7 @@ fn main() -> ExitCode {
 
 fn all() -> Vec<(&'static str, Case)> {
     vec![
+        ("attaching_is_prompt", cases::life::prompt),
         ("containers_talk", cases::talk::containers),
         ("a_vm_and_a_container_talk", cases::talk::vm_and_container),
         ("multicast_reaches_all", cases::talk::multicast),

@@ -162,6 +162,7 @@ fn plug(netns: &NetNs, wire: &NetNs, vlan: u8, n: usize) -> PacketSocket {
         mac,
         mtu: 1500,
         netns,
+        index: None,
     };
     let make = || {
         drop(std::fs::write(
@@ -170,8 +171,12 @@ fn plug(netns: &NetNs, wire: &NetNs, vlan: u8, n: usize) -> PacketSocket {
         ));
         let mut netlink = Netlink::open().unwrap();
         let inner = end("eth1", Some(address.mac), Some(netns.as_fd()));
-        netlink.create_veth(end("card", None, None), inner).unwrap();
-        let index = netlink.link_by_name("card").unwrap().index;
+        let index = 1000;
+        let outer = VethEnd {
+            index: Some(index),
+            ..end("card", None, None)
+        };
+        netlink.create_veth(outer, inner).unwrap();
         netlink.set_up(index, true).unwrap();
         let socket = PacketSocket::open(index, Headers::None).unwrap();
         (socket, netlink, index)

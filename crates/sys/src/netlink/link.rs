@@ -63,6 +63,11 @@ pub struct VethEnd<'a> {
     pub mtu: u32,
     /// The network namespace to put it in; `None` for that of the [`Netlink`].
     pub netns: Option<BorrowedFd<'a>>,
+    /// The kernel's number for it, from 1; `None` for the next one that is free.
+    ///
+    /// Where both ends have the same number, each in its namespace, the kernel takes the pair for
+    /// an interface without a peer, and may take a second to note that its cable is in.
+    pub index: Option<u32>,
 }
 
 impl Netlink {
@@ -320,7 +325,7 @@ pub(super) fn link_message(index: u32) -> LinkMessage {
 }
 
 fn veth_end(end: VethEnd<'_>) -> LinkMessage {
-    let mut message = LinkMessage::default();
+    let mut message = link_message(end.index.unwrap_or(0));
     let attributes = &mut message.attributes;
     attributes.push(LinkAttribute::IfName(end.name.to_owned()));
     attributes.push(LinkAttribute::Mtu(end.mtu));
@@ -433,12 +438,14 @@ mod tests {
                 mac: None,
                 mtu: 9000,
                 netns: None,
+                index: Some(77),
             },
             VethEnd {
                 name: "first",
                 mac: Some(mac),
                 mtu: 1500,
                 netns: Some(there.as_fd()),
+                index: None,
             },
         );
         outer.create_veth(ends.0, ends.1).unwrap();
@@ -477,8 +484,8 @@ mod tests {
                 .expect(address);
         }
 
-        let index = outer.link_by_name("p1").unwrap().index;
-        outer.delete(index).unwrap();
+        assert_eq!(outer.link_by_name("p1").unwrap().index, 77);
+        outer.delete(77).unwrap();
         assert!(matches!(
             inner.link_by_name("eth1"),
             Err(NetlinkError::NoSuchName { .. })

@@ -49,6 +49,7 @@ impl Host {
                 mac,
                 mtu: 1500,
                 netns,
+                index: None,
             };
             let inner = end("eth1", Some(address.mac), Some(netns.as_fd()));
             netlink.create_veth(end(&name, None, None), inner).unwrap();

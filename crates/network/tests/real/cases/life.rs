@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use machinist_network::{NetNs, Vlan, VlanError};
@@ -164,4 +164,20 @@ fn switched(name: &str) -> u64 {
         return fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     }
     panic!("there is no thread {name}");
+}
+
+/// The kernel looks at cables at most once a second, where it does not see that somebody waits.
+pub fn prompt() -> Result<(), Failed> {
+    let begun = Instant::now();
+    for round in 1..=6 {
+        let vlan = Vlan::new(round)?;
+        let netns = NetNs::new()?;
+        let tap = NetNs::new()?;
+        let machine = attach(&vlan, 1, &netns, None);
+        let wire = vlan.attach_tap(&tap)?;
+        drop((machine, wire));
+    }
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    Ok(())
 }
