@@ -147,17 +147,20 @@ class AtTerminal(unittest.TestCase):
             os.execv(sys.executable, [sys.executable, "-c", program])
         self.addCleanup(os.close, self.terminal)
         self.child = child
+        self.said = b""
         self.until(b">>> ")
 
-    def until(self, end: bytes) -> bytes:
-        said = b""
-        while end not in said:
+    def until(self, end: bytes) -> None:
+        """Reads as far as that, and keeps what comes behind it for the next time."""
+        while end not in self.said:
             ready, _, _ = select.select([self.terminal], [], [], 20)
-            self.assertTrue(ready, f"{end!r} is not in {said!r}")
-            said += os.read(self.terminal, 4096)
-        return said
+            self.assertTrue(ready, f"{end!r} is not in {self.said!r}")
+            self.said += os.read(self.terminal, 4096)
+        self.said = self.said.partition(end)[2]
 
     def leave(self) -> None:
+        # Between two lines the terminal is not readline's, and Ctrl-D would be lost.
+        self.until(b">>> ")
         os.write(self.terminal, b"\x04")
         _, status = os.waitpid(self.child, 0)
         self.assertEqual(status, 0)
@@ -166,10 +169,12 @@ class AtTerminal(unittest.TestCase):
         self.begin()
         os.write(self.terminal, b"answer\t\n")
         self.until(b"42")
+        self.until(b">>> ")
         os.write(self.terminal, b"started_long()\n")
         self.until(b"begun")
         os.write(self.terminal, b"\x03")
         self.until(b"KeyboardInterrupt")
+        self.until(b">>> ")
         os.write(self.terminal, b"20 + 22\n")
         self.until(b"42")
         self.leave()
