@@ -6,7 +6,7 @@
 //! host's own `/run`, `/etc` and bridges are never touched, two sessions do not meet, and nothing is
 //! left when the session ends: the namespaces hang on descriptors of this process alone.
 //!
-//! A helper process makes the mounts ([`lay`]) and ends; the scripts' launchers enter.
+//! A helper process makes the mounts (`lay`) and ends; the scripts' launchers enter.
 
 mod cables;
 pub(crate) mod lack;
