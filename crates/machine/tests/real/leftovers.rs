@@ -1,12 +1,13 @@
 //! What is left when the process that owns machines is killed.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
-use machinist_machine::{Accel, Boot, Machine, StartOptions, Verdicts, leftovers};
+use machinist_machine::{Accel, Boot, Machine, ScriptKind, StartOptions, Verdicts, leftovers};
 
 use machinist_image::Want;
 use machinist_tests::start_script::ContainerScript;
@@ -15,7 +16,7 @@ use crate::lab::{check, container_spec, debian, environment, image, processes_wi
 use crate::script_container::script_spec;
 
 /// `__owner KIND DIR`: starts a machine, says so, and waits to be killed. KIND is `vm`, `container`,
-/// or the path of a container's start script.
+/// or the path of a start script.
 pub fn own(arguments: &[String]) -> ExitCode {
     let [kind, dir] = arguments else {
         return ExitCode::from(2);
@@ -26,9 +27,20 @@ pub fn own(arguments: &[String]) -> ExitCode {
         let machine = match kind.as_str() {
             "vm" => Machine::new(vm_spec(Accel::Tcg, Boot::Agent)?, environment)?,
             "container" => Machine::new(container_spec()?, environment)?,
-            script => Machine::scripted(script_spec("orphan", script, dir), environment)?,
+            script => {
+                let mut spec = script_spec("orphan", script, dir);
+                if script.ends_with("-vm") {
+                    spec.kind = ScriptKind::Vm;
+                }
+                Machine::scripted(spec, environment)?
+            }
         };
-        machine.start(StartOptions::default()).await?;
+        if kind.ends_with("-vm") {
+            // It has nothing to boot.
+            machine.launch(StartOptions::default()).await?;
+        } else {
+            machine.start(StartOptions::default()).await?;
+        }
         println!("started");
         std::future::pending().await
     });
@@ -69,6 +81,20 @@ pub fn script() -> Result<(), Failed> {
         check(!Path::new(place).exists(), place)?;
     }
     Ok(())
+}
+
+/// A script that forks QEMU, beside something that goes its own way.
+pub fn forking_script() -> Result<(), Failed> {
+    let temp = tempfile::tempdir()?;
+    let dir = temp.path().join("orphan-script");
+    let script = temp.path().join("run-orphan-vm");
+    let text = "#!/bin/sh\nsetsid sleep 1000 &\nqemu-system-x86_64 -M q35,accel=tcg -m 64 \"$@\"\n";
+    std::fs::write(&script, text)?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+    let owned = kill_owner(&script.display().to_string(), &dir)?;
+    // The one who watches, the script, QEMU, and the sleeper.
+    check(owned.len() >= 4, &owned)?;
+    check(leftovers::remove(&dir).is_empty(), "something stays")
 }
 
 pub fn vm() -> Result<(), Failed> {

@@ -73,6 +73,10 @@ const VMS: &[(&str, Test)] = &[
     ("vm_kernel_panics", vm::panics),
     ("vm_qemu_is_killed", vm::killed),
     ("a_killed_owner_leaves_no_vm", leftovers::vm),
+    (
+        "a_killed_owner_leaves_no_script_of_a_vm",
+        leftovers::forking_script,
+    ),
     ("script_vm_full_life", script_vm::life),
     (
         "script_vm_without_a_shared_directory",
