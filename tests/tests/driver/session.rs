@@ -318,13 +318,13 @@ vm.copy_from_machine("/tmp/word")
 vm.fail("false | true")
 assert vm.execute("sleep 100", timeout=1)[0] == 124
 try:
-    vm.wait_for_unit("no-such.service", timeout=30)
+    vm.wait_for_unit("no-such.service", timeout=200)
     assert False, "it came"
 except RequestedAssertionFailed as error:
     assert "inactive and there are no pending jobs" in str(error), error
 vm.succeed("systemd-run --unit=broken /bin/false || true")
 try:
-    vm.wait_for_unit("broken.service", timeout=30)
+    vm.wait_for_unit("broken.service", timeout=200)
     assert False, "it came"
 except RequestedAssertionFailed as error:
     assert 'reached state "failed"' in str(error), error
