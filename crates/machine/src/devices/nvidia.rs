@@ -169,7 +169,7 @@ mod tests {
              \tlibcuda.so.1 (libc6) => {lib_path}/32/libcuda.so.1\n\
              \tlibc.so.6 (libc6,{kind}) => {lib_path}/libc.so.6\n"
         );
-        let found = find(&dev, &cache, &[lib.clone()]).unwrap();
+        let found = find(&dev, &cache, std::slice::from_ref(&lib)).unwrap();
         let nodes: Vec<_> = found.nodes.iter().map(|node| &node.inside).collect();
         let expected = ["nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"].map(|name| dev.join(name));
         assert_eq!(nodes, expected.iter().collect::<Vec<_>>());
