@@ -83,15 +83,58 @@ pub(crate) fn tee(
 
 /// Cuts what comes into lines.
 fn lines(words: Words) -> impl FnMut(&[u8]) {
-    let mut partial = Vec::new();
-    move |bytes: &[u8]| {
+    let mut cutter = Cutter {
+        words,
+        partial: Vec::new(),
+    };
+    move |bytes: &[u8]| cutter.feed(bytes)
+}
+
+struct Cutter {
+    words: Words,
+    partial: Vec<u8>,
+}
+
+impl Cutter {
+    fn feed(&mut self, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let room = LONGEST.saturating_sub(partial.len());
-            partial.extend_from_slice(&piece[..piece.len().min(room)]);
+            let room = LONGEST.saturating_sub(self.partial.len());
+            self.partial
+                .extend_from_slice(&piece[..piece.len().min(room)]);
             if piece.ends_with(b"\n") {
-                words.push(String::from_utf8_lossy(&partial).trim_end().to_owned());
-                partial.clear();
+                self.push();
             }
         }
+    }
+
+    fn push(&mut self) {
+        let line = String::from_utf8_lossy(&self.partial);
+        self.words.push(line.trim_end().to_owned());
+        self.partial.clear();
+    }
+}
+
+impl Drop for Cutter {
+    /// What dies may do so in the middle of a line.
+    fn drop(&mut self) {
+        if !self.partial.is_empty() {
+            self.push();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_needs_no_end() {
+        let words = Words::default();
+        let mut take = lines(words.clone());
+        take(b"one\r\ntw");
+        take(b"o\n\nthree");
+        assert_eq!(words.lines(), ["one", "two", ""]);
+        drop(take);
+        assert_eq!(words.lines(), ["one", "two", "", "three"]);
     }
 }

@@ -46,7 +46,8 @@ impl ScriptContainer {
         let stage = self.stage(&ground, cgroup.as_ref(), mode)?;
 
         let (announce, announced) = mpsc::unbounded_channel();
-        let (mut launcher, child, readers) = self.start(announce)?;
+        let said = Words::default();
+        let (mut launcher, child, readers) = self.start(announce, &said)?;
         let mut text = serde_json::to_string(&stage)
             .map_err(|error| LaunchError::Unable(format!("a path is not UTF-8: {error}")))?;
         text.push('\n');
@@ -71,6 +72,7 @@ impl ScriptContainer {
                 tell,
                 readers,
                 words: self.words.clone(),
+                said,
                 exe: self.environment.exe.clone(),
                 agent: self.environment.agent.clone(),
             },
@@ -136,10 +138,12 @@ impl ScriptContainer {
         })
     }
 
-    /// Starts `__script`, and reads what the script prints.
+    /// Starts `__script`, and reads what the script prints. All of it is the console's, as in NixOS'
+    /// driver; `said` keeps what goes to the standard error.
     fn start(
         &self,
         announce: mpsc::UnboundedSender<u32>,
+        said: &Words,
     ) -> Result<(Launcher, Supervised, Vec<tokio::task::JoinHandle<()>>), LaunchError> {
         let failed = |source| LaunchError::Spawn {
             program: self.environment.exe.display().to_string(),
@@ -169,7 +173,7 @@ impl ScriptContainer {
             readers.push(reader.map_err(failed)?);
         }
         if let Some(stderr) = child.stderr.take() {
-            let reader = words::words(OwnedFd::from(stderr), self.words.clone());
+            let reader = words::tee(OwnedFd::from(stderr), self.console.clone(), said.clone());
             readers.push(reader.map_err(failed)?);
         }
         let child = Supervised::new(child).map_err(failed)?;

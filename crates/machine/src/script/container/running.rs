@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -41,7 +41,10 @@ pub(super) struct Parts {
     pub(super) announced: mpsc::UnboundedReceiver<u32>,
     pub(super) tell: mpsc::UnboundedSender<Happening>,
     pub(super) readers: Vec<JoinHandle<()>>,
+    /// What our own helpers have to say.
     pub(super) words: Words,
+    /// What the script and systemd-nspawn print to their standard error.
+    pub(super) said: Words,
     pub(super) exe: PathBuf,
     pub(super) agent: AgentBinary,
 }
@@ -161,7 +164,9 @@ impl Running {
                     self.found(init);
                 },
                 control = self.parts.controlled.recv() => match control {
-                    Some(Control::PowerButton) => self.press_button().await,
+                    Some(Control::PowerButton) => if !self.press_button().await {
+                        return End::Killed;
+                    },
                     // Nobody holds the other end any more: the machine is dropped.
                     Some(Control::Kill) | None => {
                         self.end_script().await;
@@ -260,8 +265,9 @@ impl Running {
         }
     }
 
-    /// Asks the container's init to go off; before there is one, the script to end.
-    async fn press_button(&mut self) {
+    /// Asks the container's init to go off; before there is one, the script to end. Where there is
+    /// nobody who would hear it, says so: there is nothing yet that could go off in order.
+    async fn press_button(&mut self) -> bool {
         if let Some(init) = &self.init {
             let pressed = machinist_sys::power::press_power_button(init.process.as_fd());
             if let Err(error) = pressed {
@@ -269,14 +275,25 @@ impl Running {
                     "the container's init cannot be signalled: {error}"
                 )));
             }
-            return;
+            return true;
+        }
+        if !self.script_listens() {
+            return false;
         }
         drop(self.parts.launcher.send(&[order::BUTTON]).await);
+        true
+    }
+
+    /// Whether the script does something at SIGTERM. It is the first process of its namespace: for
+    /// such a one the kernel drops the signal where no handler is.
+    fn script_listens(&self) -> bool {
+        let script = self.script.as_ref();
+        script.is_some_and(|script| catches(script.pid, Signal::TERM))
     }
 
     /// Lets the script clean up after itself, as far as it does that in time.
     async fn end_script(&mut self) {
-        if self.script.is_none() || self.parts.launcher.send(&[order::BUTTON]).await.is_err() {
+        if !self.script_listens() || self.parts.launcher.send(&[order::BUTTON]).await.is_err() {
             return;
         }
         let ended = async {
@@ -295,7 +312,8 @@ impl Running {
             return Ending::ByItself;
         }
         let went_off = |line: &String| line.ends_with(" has been shut down.");
-        if self.parts.words.lines().iter().any(went_off) {
+        let said = self.parts.said.lines();
+        if said.iter().any(went_off) {
             // The container has done its part; what the script did afterwards is another matter.
             self.say(Happening::Note(format!(
                 "its start script {} after the container had gone off",
@@ -303,7 +321,9 @@ impl Running {
             )));
             return Ending::ByItself;
         }
-        Ending::Fault(format!("its start script {}", describe(exit)))
+        let last = said.last();
+        let last = last.map_or_else(String::new, |line| format!(": {line}"));
+        Ending::Fault(format!("its start script {}{last}", describe(exit)))
     }
 }
 
@@ -313,6 +333,16 @@ impl Init {
         let process = rustix::process::pidfd_open(raw, PidfdFlags::empty()).ok()?;
         Some(Self { pid, process })
     }
+}
+
+/// Whether process `pid` has a handler for `signal`.
+fn catches(pid: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigCgt:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask >> (signal.as_raw() - 1) & 1 == 1)
 }
 
 /// Whether process `pid` is a system's manager by now. Before, it is systemd-nspawn itself, and
@@ -333,6 +363,15 @@ fn is_system(pid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn handlers_are_seen() {
+        let us = std::process::id();
+        // Rust's runtime has one for overflows of the stack.
+        assert!(catches(us, Signal::SEGV));
+        assert!(!catches(us, Signal::TERM));
+        assert!(!catches(u32::MAX, Signal::SEGV));
+    }
 
     #[test]
     fn we_are_no_system() {
