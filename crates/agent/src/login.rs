@@ -85,6 +85,13 @@ fn base(user: &User) -> Vec<(OsString, OsString)> {
     .into_iter()
     .map(|(name, value)| (name.into(), value.into()))
     .collect();
+    // The root shell of a NixOS test, through which the agent may have come, says where its display
+    // is; tests count on that.
+    if user.uid == 0
+        && let Some(display) = std::env::var_os("DISPLAY")
+    {
+        env.push(("DISPLAY".into(), display));
+    }
     // Where the user has a session, its programs must find it.
     let runtime = format!("/run/user/{}", user.uid);
     if user.uid != 0 && Path::new(&runtime).is_dir() {

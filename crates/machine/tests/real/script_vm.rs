@@ -132,8 +132,10 @@ pub fn life() -> Result<(), Failed> {
             output,
         )?;
         std::fs::write(stage.spec.shared_dir.join("file"), "from the host")?;
-        let seen = stage.sh("cat /tmp/shared/file; hostname").await?;
-        check(seen == "from the hostprobe", seen)?;
+        let seen = stage
+            .sh("cat /tmp/shared/file; hostname; echo $DISPLAY")
+            .await?;
+        check(seen == "from the hostprobe\n:0.0", seen)?;
         seeing(&stage).await?;
         lost_agent(&stage).await?;
 
