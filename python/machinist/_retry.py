@@ -51,7 +51,8 @@ def repeat(
             return
         elapsed = time.monotonic() - began
         time.sleep(min(pause, max(0.0, limit - elapsed)))
-        pause = min(pause * 2, longest_pause)
+        # Slowly: what has come is seen at most about a fifth of the wait later.
+        pause = min(pause * 1.25, longest_pause)
     if not fn(True):
         elapsed = time.monotonic() - began
         raise RequestedAssertionFailed(

@@ -360,7 +360,8 @@ async fn retry(
         }
         let left = within.map_or(pause, |within| within.saturating_sub(began.elapsed()));
         tokio::time::sleep(pause.min(left)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        // Slowly: what has come is seen at most about a fifth of the wait later.
+        pause = (pause * 5 / 4).min(LONGEST_PAUSE);
     }
 }
 
