@@ -24,7 +24,7 @@ use crate::command::{self, command};
 /// What the other side is, in a table.
 const PEER: &str = "a model of today's driver";
 
-const PACKAGES: [&str; 3] = ["curl", "netcat-openbsd", "nginx-light"];
+const PACKAGES: [&str; 4] = ["curl", "netcat-openbsd", "nginx-light", "python3"];
 const MODEL: &str = include_str!("../scripts/todays_driver.py");
 const VLAN: u32 = 1;
 

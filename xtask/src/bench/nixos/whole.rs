@@ -38,7 +38,7 @@ impl Bench for Whole {
             question(
                 "NixOS test: containers",
                 vec![Limit::AtMost(0.33)],
-                "a server with nginx and its client on one VLAN, eleven waits and as many commands, the whole call of \
+                "a server with nginx and an application, and their client, on one VLAN, ten waits and a dozen commands, the whole call of \
                  `nixos-test-driver`; against a model of NixOS' own driver (`xtask/src/bench/scripts/todays_driver.py`: \
                  it asks once a second, and enters a container by nsenter and a login's profile for each command), with \
                  the same start scripts, over the same image, and with the same test script.",
