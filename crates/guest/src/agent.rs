@@ -10,6 +10,7 @@ use machinist_wire::message::{Address, Identity, Power, Reply, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, interval_at, timeout};
 
+use crate::alive::PATIENCE;
 use crate::command::{Command, Output};
 use crate::driver::drive;
 use crate::error::{ChannelError, ConnectError, GuestError};
@@ -40,9 +41,26 @@ impl Agent {
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        Self::connect_with(io, within, PATIENCE).await
+    }
+
+    /// As [`Agent::connect`], with another patience than a minute: an agent of which something is
+    /// wanted and that says nothing for so long is asked for a sign of life, and when it gives none
+    /// for so long again, the channel ends with [`ChannelError::Silent`].
+    ///
+    /// # Errors
+    /// As [`Agent::connect`].
+    pub async fn connect_with<T>(
+        io: T,
+        within: Duration,
+        patience: Duration,
+    ) -> Result<Self, ConnectError>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (link, shared) = Link::new();
         shared.lock().say_hello();
-        tokio::spawn(drive(io, shared));
+        tokio::spawn(drive(io, shared, patience));
         let agent = Self { link };
         match timeout(within, agent.next_agent(0)).await {
             Ok(Ok(())) => Ok(agent),
@@ -91,6 +109,12 @@ impl Agent {
             Ok(status) => status.dead.clone().unwrap_or(ChannelError::Closed),
             Err(_) => ChannelError::Closed,
         }
+    }
+
+    /// Says whether the machine was made to stand still: as long as it does, its agent's silence
+    /// means nothing.
+    pub fn set_standing(&self, standing: bool) {
+        self.link.set_standing(standing);
     }
 
     /// Runs a command, and does not wait for it.

@@ -4,18 +4,27 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::alive;
 use crate::error::ChannelError;
 use crate::link::Shared;
 
 const READ: usize = 64 * 1024;
 
-/// Runs until the channel ends or nobody holds it any more.
-pub(crate) async fn drive<T: AsyncRead + AsyncWrite + Unpin>(mut io: T, shared: Shared) {
+/// Runs until the channel ends or nobody holds it any more. For `patience` see [`alive::watch`].
+pub(crate) async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
+    mut io: T,
+    shared: Shared,
+    patience: Duration,
+) {
     let mut buffer = vec![0; READ];
-    std::future::poll_fn(|cx| poll(&mut io, &shared, &mut buffer, cx)).await;
+    tokio::select! {
+        () = std::future::poll_fn(|cx| poll(&mut io, &shared, &mut buffer, cx)) => {}
+        () = alive::watch(&shared, patience) => {}
+    }
 }
 
 fn poll<T: AsyncRead + AsyncWrite + Unpin>(

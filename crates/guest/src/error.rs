@@ -23,6 +23,12 @@ pub enum ChannelError {
     /// The agent said something that was not asked for.
     #[error("the agent broke the protocol: {0}")]
     Unexpected(&'static str),
+    /// The agent was asked for a sign of life, and gave none.
+    #[error("the agent has not answered for {} s: the machine stands still", within.as_secs_f64())]
+    Silent {
+        /// How long it was waited for after it had been asked.
+        within: Duration,
+    },
     /// Another agent speaks at the other end now: the machine started over.
     #[error("the agent was started anew")]
     Restarted,

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod alive;
 mod command;
 mod copy;
 mod driver;

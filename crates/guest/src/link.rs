@@ -64,6 +64,10 @@ pub(crate) struct State {
     abandoned: bool,
     /// A hand-over inside the machine was asked for: another agent may answer.
     expects_restart: bool,
+    /// Counts what shows that the machine goes on, or may have begun to.
+    signs: u64,
+    /// The machine was made to stand still.
+    standing: bool,
     status: watch::Sender<Status>,
 }
 
@@ -79,6 +83,8 @@ impl Shared {
             driver: None,
             abandoned: false,
             expects_restart: false,
+            signs: 0,
+            standing: false,
             status: watch::Sender::new(Status::default()),
         })))
     }
@@ -123,6 +129,24 @@ impl State {
         self.wake_driver();
     }
 
+    /// A number that changes with every sign of life.
+    pub(crate) fn signs(&self) -> u64 {
+        self.signs
+    }
+
+    /// Whether anybody waits for an agent that ought to answer. A shell in its place, busy with
+    /// what it was asked, answers nothing else.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        let open = self.streams.values().any(|stream| !stream.closed);
+        open && !self.standing && self.endpoint.established() && !self.status.borrow().info.plain
+    }
+
+    /// Asks the agent for a sign of life.
+    pub(crate) fn ask_for_sign(&mut self, token: u64) {
+        self.endpoint.ping(token);
+        self.wake_driver();
+    }
+
     /// The channel is of no more use; everyone is told.
     pub(crate) fn die(&mut self, reason: ChannelError) {
         self.status.send_if_modified(|status| {
@@ -154,6 +178,7 @@ impl State {
 
     /// Takes bytes of the agent.
     pub(crate) fn receive(&mut self, bytes: &[u8]) {
+        self.signs += 1;
         let result = self.endpoint.receive(bytes);
         while let Some(event) = self.endpoint.next_event() {
             if let Err(error) = self.on_event(event) {
@@ -254,6 +279,12 @@ impl Link {
     /// From now on another agent may answer on this channel.
     pub(crate) fn expect_restart(&self, expected: bool) {
         self.shared.lock().expects_restart = expected;
+    }
+
+    pub(crate) fn set_standing(&self, standing: bool) {
+        let mut state = self.shared.lock();
+        state.standing = standing;
+        state.signs += 1;
     }
 
     /// Says hello once more, where nobody has answered yet.

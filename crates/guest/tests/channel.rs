@@ -12,6 +12,7 @@ use common::Local;
 use machinist_guest::{Address, Agent, ChannelError, Command, ConnectError, GuestError};
 use machinist_wire::message::{Reply, encode};
 use machinist_wire::{Endpoint, Event, Hello, Info, Lane, Role, VERSION};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -363,4 +364,58 @@ async fn nobody_there_is_a_timeout_and_another_version_is_said() {
         error.to_string(),
         "protocol version 2 at the other end, 1 here"
     );
+}
+
+/// In the place of a minute.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+fn signal(local: &Local, signal: Signal) {
+    kill_process(Pid::from_child(&local.child), signal).unwrap();
+}
+
+#[tokio::test]
+async fn who_waits_for_one_that_stands_still_is_told() {
+    let local = Local::with_patience(PATIENCE).await;
+    let process = local.agent.spawn(&Command::shell("sleep 60")).await;
+    let process = process.unwrap();
+    signal(&local, Signal::STOP);
+    let begun = Instant::now();
+    let error = process.output(&[]).await.unwrap_err();
+    assert!(begun.elapsed() >= 2 * PATIENCE, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < 20 * PATIENCE, "{:?}", begun.elapsed());
+    let said = error.to_string();
+    assert!(said.contains("has not answered for 0.3 s"), "{said}");
+    let is_silent =
+        |error: &GuestError| matches!(error, GuestError::Channel(ChannelError::Silent { .. }));
+    assert!(is_silent(&error));
+    // It is over for everybody, at once.
+    let error = local.agent.output(&Command::shell("true")).await;
+    assert!(is_silent(&error.unwrap_err()));
+}
+
+#[tokio::test]
+async fn one_that_has_nothing_to_say_is_left_alone() {
+    let local = Local::with_patience(PATIENCE).await;
+    let quiet = Command::shell("sleep 2; echo done");
+    let output = local.agent.output(&quiet).await.unwrap();
+    assert_eq!(output.stdout, b"done\n");
+    // Nor is one of which nobody wants anything asked for signs of life.
+    signal(&local, Signal::STOP);
+    sleep(5 * PATIENCE).await;
+    signal(&local, Signal::CONT);
+    local.agent.output(&Command::shell("true")).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_was_made_to_stand_still_may_do_so() {
+    let local = Local::with_patience(PATIENCE).await;
+    let command = Command::shell("sleep 1; echo done");
+    let process = local.agent.spawn(&command).await.unwrap();
+    local.agent.set_standing(true);
+    signal(&local, Signal::STOP);
+    sleep(6 * PATIENCE).await;
+    assert!(local.agent.reason().is_none());
+    signal(&local, Signal::CONT);
+    local.agent.set_standing(false);
+    assert_eq!(process.output(&[]).await.unwrap().stdout, b"done\n");
 }

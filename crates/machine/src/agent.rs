@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 pub use machinist_guest::Agent;
 use machinist_guest::systemd::Manager;
 use machinist_guest::{
-    Address, Command, GuestError, HostLine, Identity, Interface, Mount, MountKind, Stream,
+    Address, ChannelError, Command, GuestError, HostLine, Identity, Interface, Mount, MountKind,
+    Stream,
 };
 
 use tokio::time::Instant;
@@ -69,9 +70,13 @@ fn identity(spec: &MachineSpec) -> Identity {
     }
 }
 
-/// The reason for which the channel closed, when it does.
-pub(crate) async fn closed(agent: &Agent) {
-    agent.closed().await;
+/// Waits until the channel closes. Where it did because the machine stands still, of which nothing
+/// else tells, that is said.
+pub(crate) async fn closed(agent: &Agent) -> Option<String> {
+    match agent.closed().await {
+        error @ ChannelError::Silent { .. } => Some(error.to_string()),
+        _ => None,
+    }
 }
 
 /// Waits until the machine's own system has finished its start. A machine that has no system of its

@@ -39,6 +39,8 @@ pub(crate) enum Happening {
     Ready,
     /// The machine restarts. Another [`Happening::Channel`] follows.
     Reset,
+    /// The machine was made to stand still, or goes on.
+    Standing(bool),
     /// The accelerator cannot run this machine.
     Unfit(String),
     /// The kernel gave up.
@@ -65,6 +67,17 @@ pub(crate) struct Run {
     pub(crate) control: mpsc::UnboundedSender<Control>,
     pub(crate) happenings: mpsc::UnboundedReceiver<Happening>,
     pub(crate) task: JoinHandle<()>,
+}
+
+/// What a run sees next; never, where nothing runs.
+pub(crate) async fn next_of(run: Option<&mut Run>) -> Happening {
+    if let Some(run) = run {
+        if let Some(happening) = run.happenings.recv().await {
+            return happening;
+        }
+        return Happening::Ended(Ending::Fault("its supervisor was lost".into()));
+    }
+    std::future::pending().await
 }
 
 /// How a backend is to be started.

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::agent::{self, Agent, Power};
-use crate::backend::{Backend, Channel, Control, Happening, Mode, Run};
+use crate::backend::{Backend, Channel, Control, Happening, Mode, Run, next_of};
 use crate::console::Console;
 use crate::environment::{Environment, Report};
 use crate::error::{LaunchError, chain};
@@ -64,6 +64,8 @@ pub(crate) struct Task {
     system_ready: bool,
     /// Our own: `agents` has it only while the machine may be used.
     agent: Option<Agent>,
+    /// The machine was made to stand still.
+    standing: bool,
     /// Counts channels: what is heard of an older one is void.
     channel: u64,
     helper: Option<AbortHandle>,
@@ -102,6 +104,7 @@ impl Task {
             published: None,
             system_ready: false,
             agent: None,
+            standing: false,
             channel: 0,
             helper: None,
             tell,
@@ -174,6 +177,7 @@ impl Task {
         match happening {
             Happening::Channel(channel) => self.connect(channel),
             Happening::Reach(reach) => drop(self.reach.send_replace(reach)),
+            Happening::Standing(standing) => self.stand(standing),
             Happening::Ready => self.event(Event::SystemReady).await,
             Happening::Reset => {
                 self.began = Instant::now();
@@ -199,6 +203,7 @@ impl Task {
     async fn heard(&mut self, inner: Inner) {
         match inner {
             Inner::Agent(channel, agent) if channel == self.channel => {
+                agent.set_standing(self.standing);
                 self.agent = Some(agent.clone());
                 self.agents.send_replace(Some(agent));
                 self.status.send_modify(|status| status.boots += 1);
@@ -330,6 +335,7 @@ impl Task {
         self.drop_agent();
         self.words.clear();
         self.system_ready = false;
+        self.standing = false;
         let mode = Mode {
             plain,
             may_restart: self.may_restart,
@@ -400,14 +406,24 @@ impl Task {
                 }
                 std::future::pending::<()>().await;
             };
-            tokio::select! {
-                () = agent::closed(&agent) => {}
-                () = readiness => {}
-                () = journal => {}
-            }
-            drop(tell.send(Inner::AgentLost(number)));
+            let stands_still = tokio::select! {
+                reason = agent::closed(&agent) => reason,
+                () = readiness => None,
+                () = journal => None,
+            };
+            drop(tell.send(match stands_still {
+                Some(reason) => Inner::NoAgent(number, reason),
+                None => Inner::AgentLost(number),
+            }));
         });
         self.helper = Some(task.abort_handle());
+    }
+
+    fn stand(&mut self, standing: bool) {
+        self.standing = standing;
+        if let Some(agent) = &self.agent {
+            agent.set_standing(standing);
+        }
     }
 
     fn drop_agent(&mut self) {
@@ -468,17 +484,6 @@ async fn end_of(
         },
         None => std::future::pending().await,
     }
-}
-
-/// What a run sees next; never, where nothing runs.
-async fn next_of(run: Option<&mut Run>) -> Happening {
-    if let Some(run) = run {
-        if let Some(happening) = run.happenings.recv().await {
-            return happening;
-        }
-        return Happening::Ended(Ending::Fault("its supervisor was lost".into()));
-    }
-    std::future::pending().await
 }
 
 async fn until(instant: Option<tokio::time::Instant>) {

@@ -22,12 +22,17 @@ pub struct Local {
 
 impl Local {
     pub async fn start() -> Self {
+        Self::with_patience(Duration::from_secs(60)).await
+    }
+
+    pub async fn with_patience(patience: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (ours, theirs) = StdStream::pair().unwrap();
         let child = start(&dir, theirs);
         ours.set_nonblocking(true).unwrap();
         let ours = UnixStream::from_std(ours).unwrap();
-        let agent = Agent::connect(ours, Duration::from_secs(10)).await.unwrap();
+        let agent = Agent::connect_with(ours, Duration::from_secs(10), patience);
+        let agent = agent.await.unwrap();
         Self { agent, dir, child }
     }
 }

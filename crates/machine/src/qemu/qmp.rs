@@ -73,6 +73,8 @@ pub(crate) enum Event {
     GuestPanicked,
     /// The virtual processors stand still.
     Stop,
+    /// They go on.
+    Resume,
     /// The guest opened or closed a port.
     PortChange { id: String, open: bool },
     /// What we have no use for.
@@ -352,6 +354,7 @@ fn event(name: &str, data: &Value) -> Event {
         "RESET" => Event::Reset,
         "GUEST_PANICKED" => Event::GuestPanicked,
         "STOP" => Event::Stop,
+        "RESUME" => Event::Resume,
         "VSERPORT_CHANGE" => Event::PortChange {
             id: text("id"),
             open: flag("open"),

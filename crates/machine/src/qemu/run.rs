@@ -131,7 +131,11 @@ impl Running {
                 self.say(Happening::Reset);
             }
             Event::GuestPanicked => self.printed(Some("kernel panic".into())).await,
-            Event::Stop => self.stopped().await,
+            Event::Stop => {
+                self.say(Happening::Standing(true));
+                self.stopped().await;
+            }
+            Event::Resume => self.say(Happening::Standing(false)),
             Event::PortChange { .. } | Event::Other => {}
         }
     }

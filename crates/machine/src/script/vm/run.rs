@@ -169,7 +169,9 @@ impl Running {
                 let panic = ("kernel panic".to_owned(), Instant::now() + PANIC);
                 self.panic.get_or_insert(panic);
             }
-            Event::PortChange { .. } | Event::Stop | Event::Other => {}
+            Event::Stop => self.say(Happening::Standing(true)),
+            Event::Resume => self.say(Happening::Standing(false)),
+            Event::PortChange { .. } | Event::Other => {}
         }
     }
 
