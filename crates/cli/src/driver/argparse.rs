@@ -119,17 +119,14 @@ pub fn parse(options: &[Spec], args: Vec<OsString>) -> Result<Parsed, String> {
     Ok(parsed)
 }
 
-/// The values that an option takes from the words behind it.
+/// The values that an option takes from the words behind it, up to a `--`.
 fn following(
     spec: &Spec,
     words: &mut Peekable<impl Iterator<Item = Word>>,
 ) -> Result<Vec<OsString>, String> {
-    let mut value = || {
-        while words.next_if(|word| matches!(word, Word::Dashes)).is_some() {}
-        match words.next_if(|word| matches!(word, Word::Value(_))) {
-            Some(Word::Value(value)) => Some(value),
-            _ => None,
-        }
+    let mut value = || match words.next_if(|word| matches!(word, Word::Value(_))) {
+        Some(Word::Value(value)) => Some(value),
+        _ => None,
     };
     match spec.takes {
         Takes::Nothing => Ok(Vec::new()),
@@ -418,7 +415,11 @@ mod tests {
     fn dashes_end_the_options() {
         assert_eq!(read("-- -K"), "<-K>");
         assert_eq!(read("-K -- --vm-names x"), "-K[] <--vm-names> ?x");
-        assert_eq!(read("-o -- -x s"), r#"-o["-x"] <s>"#);
+        assert_eq!(read("--vm-names a -- s"), r#"--vm-names["a"] <s>"#);
+        assert_eq!(
+            read("-o -- -x s"),
+            "argument -o/--output_directory: expected one argument"
+        );
     }
 
     #[test]
@@ -458,6 +459,8 @@ for line in sys.stdin.read().splitlines():
     parser._get_positional_actions()[0].required = False
     try:
         known, unknown = parser.parse_known_args(words, argparse.Namespace(text=""))
+        # A stray `--` is left over there, and nothing here.
+        unknown = [word for word in unknown if word != "--"]
         print(known.text + "<%s>" % (known.script or "") + "".join(" ?" + word for word in unknown))
     except Stop as stop:
         print(stop)
@@ -500,6 +503,7 @@ for line in sys.stdin.read().splitlines():
         for one in pieces {
             for two in pieces {
                 lines.push(format!("{one} {two}"));
+                lines.push(format!("{one} {two} -- -s"));
                 for three in ["a", "-K", "--vm-names", "-1"] {
                     lines.push(format!("{one} {two} {three}"));
                     lines.push(format!("{three} {one} {two} s"));
