@@ -1,5 +1,6 @@
 //! The session of a driver: where things are, how long they live, who can attach.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -54,6 +55,16 @@ pub const CASES: &[Case] = &[
         name: "a_vm_that_takes_no_agent_serves_all_the_same",
         needs: &[Need::Vm, Need::Python],
         run: without_an_agent,
+    },
+    Case {
+        name: "containers_are_sent_off_before_they_are_up",
+        needs: &[Need::Container, Need::Python],
+        run: shut_early,
+    },
+    Case {
+        name: "start_scripts_that_die_say_why",
+        needs: &[Need::Container, Need::Vm, Need::Python],
+        run: died,
     },
 ];
 
@@ -332,5 +343,39 @@ vm.shutdown()
 "#;
     stage.driver(&[], script)?.run()?.exits(0)?;
     ensure!(bench.read("out/word")? == "word\n");
+    Ok(())
+}
+
+/// Machines that are sent off before they have a system that could go off.
+fn shut_early(bench: &Bench) -> Result<()> {
+    let stage = Stage::new(bench).vlans(&[1]).container("early", 1, &[1])?;
+    let script = r#"
+import time
+for pause in 0, 0.1, 0.3, 0.6, 1:
+    early.start()
+    time.sleep(pause)
+    begun = time.monotonic()
+    early.shutdown()
+    took = time.monotonic() - begun
+    assert took < 4, (pause, took)
+    assert not early.is_up()
+early.succeed("true")
+"#;
+    stage.driver(&[], script)?.run()?.exits(0)?;
+    Ok(())
+}
+
+/// A start script that cannot do its work says why, and is believed.
+fn died(bench: &Bench) -> Result<()> {
+    for kind in ["container", "vm"] {
+        let script = bench.write("run-lost", "#!/bin/sh\nno-such-program --foo\n")?;
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755))?;
+        let stage = Stage::new(bench);
+        let path = script.display().to_string();
+        let (names, scripts) = (format!("--{kind}-names"), format!("--{kind}-start-scripts"));
+        let words = [names.as_str(), "lost", scripts.as_str(), path.as_str()];
+        let ran = stage.driver(&words, "lost.succeed('true')\n")?.run()?;
+        ran.exits(1)?.complains("no-such-program: not found")?;
+    }
     Ok(())
 }

@@ -432,24 +432,22 @@ mod tests {
         let mac = Mac([0x52, 0x54, 0, 0x12, 1, 1]);
         let mut outer = here.run(Netlink::open).unwrap().unwrap();
         let mut inner = there.run(Netlink::open).unwrap().unwrap();
-        let ends = (
-            VethEnd {
-                name: "p1",
-                mac: None,
-                mtu: 9000,
-                netns: None,
-                index: Some(77),
-            },
-            VethEnd {
-                name: "first",
-                mac: Some(mac),
-                mtu: 1500,
-                netns: Some(there.as_fd()),
-                index: None,
-            },
-        );
-        outer.create_veth(ends.0, ends.1).unwrap();
-        let again = outer.create_veth(ends.0, ends.1).unwrap_err();
+        let end = VethEnd {
+            name: "p1",
+            mac: None,
+            mtu: 9000,
+            netns: None,
+            index: Some(77),
+        };
+        let peer = VethEnd {
+            name: "first",
+            mac: Some(mac),
+            mtu: 1500,
+            netns: Some(there.as_fd()),
+            index: None,
+        };
+        outer.create_veth(end, peer).unwrap();
+        let again = outer.create_veth(end, peer).unwrap_err();
         assert_eq!(again.os_error(), Some(libc::EEXIST), "{again}");
 
         let link = inner.link_by_mac(mac).unwrap();
