@@ -3,6 +3,7 @@
 mod command;
 mod connect;
 mod get;
+mod listeners;
 mod put;
 mod wait;
 

@@ -1,10 +1,8 @@
 //! Waiting until something holds. The host gives up by closing the stream.
 
-use std::fs;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use machinist_wire::message::{Address, Condition, Reply};
@@ -15,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketType, sockopt};
 
 use super::connect::{Attempt, attempt, targets};
+use super::listeners::listeners;
 use super::{Input, Port, Step, Task, Token, Wants};
 use crate::names;
 use crate::server::Context;
@@ -157,53 +156,23 @@ fn port_is_open(host: &str, port: u16) -> bool {
     others.into_iter().any(|address| connects(address, port))
 }
 
-/// Whether the kernel's tables have a listener that a connection to one of the addresses reaches.
+/// Whether there is a listener that a connection to one of the addresses reaches.
 fn listens(addresses: &[IpAddr], port: u16) -> bool {
-    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
-        let table = fs::read_to_string(Path::new(table)).unwrap_or_default();
-        listeners(&table).any(|(address, listened)| {
-            listened == port
-                && addresses.iter().any(|wanted| match address {
-                    IpAddr::V4(address) => {
-                        IpAddr::V4(address) == *wanted
-                            || address == Ipv4Addr::UNSPECIFIED && wanted.is_ipv4()
-                    }
-                    // The unspecified address of IPv6 takes IPv4 connections as well.
-                    IpAddr::V6(address) => {
-                        address == Ipv6Addr::UNSPECIFIED
-                            || IpAddr::V6(address) == *wanted
-                            || address.to_ipv4_mapped().map(IpAddr::V4) == Some(*wanted)
-                    }
-                })
-        })
+    listeners().into_iter().any(|(address, listened)| {
+        listened == port
+            && addresses.iter().any(|wanted| match address {
+                IpAddr::V4(address) => {
+                    IpAddr::V4(address) == *wanted
+                        || address == Ipv4Addr::UNSPECIFIED && wanted.is_ipv4()
+                }
+                // The unspecified address of IPv6 takes IPv4 connections as well.
+                IpAddr::V6(address) => {
+                    address == Ipv6Addr::UNSPECIFIED
+                        || IpAddr::V6(address) == *wanted
+                        || address.to_ipv4_mapped().map(IpAddr::V4) == Some(*wanted)
+                }
+            })
     })
-}
-
-/// The sockets of a table that listen.
-fn listeners(table: &str) -> impl Iterator<Item = (IpAddr, u16)> {
-    const LISTEN: &str = "0A";
-    table.lines().skip(1).filter_map(|line| {
-        let mut words = line.split_whitespace();
-        let local = words.nth(1)?;
-        let state = words.nth(1)?;
-        let (address, port) = local.split_once(':')?;
-        let port = u16::from_str_radix(port, 16).ok()?;
-        (state == LISTEN).then_some((parse_address(address)?, port))
-    })
-}
-
-/// Words of 32 bits, each printed as the number that its bytes in memory are.
-fn parse_address(hex: &str) -> Option<IpAddr> {
-    let mut bytes = Vec::with_capacity(16);
-    for at in (0..hex.len()).step_by(8) {
-        let word = u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?;
-        bytes.extend(word.to_ne_bytes());
-    }
-    match bytes.len() {
-        4 => Some(<[u8; 4]>::try_from(bytes).ok()?.into()),
-        16 => Some(<[u8; 16]>::try_from(bytes).ok()?.into()),
-        _ => None,
-    }
 }
 
 fn connects(address: IpAddr, port: u16) -> bool {
@@ -218,24 +187,5 @@ fn connects(address: IpAddr, port: u16) -> bool {
         }
         Attempt::Busy => false,
         Attempt::Failed(errno) => errno == Errno::ISCONN,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue\n\
-        0: 0100007F:1F90 00000000:0000 0A 00000000:00000000\n\
-        1: 0100007F:1F91 00000000:0000 01 00000000:00000000\n";
-    const TCP6: &str = "  sl  local_address remote_address st\n\
-        0: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 0\n";
-
-    #[test]
-    fn the_kernel_tables_tell_listeners() {
-        let found: Vec<_> = listeners(TCP).collect();
-        assert_eq!(found, [(Ipv4Addr::LOCALHOST.into(), 8080)]);
-        let found: Vec<_> = listeners(TCP6).collect();
-        assert_eq!(found, [(Ipv6Addr::LOCALHOST.into(), 80)]);
     }
 }
