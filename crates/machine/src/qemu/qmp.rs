@@ -368,6 +368,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn standing_still_and_going_on_are_told_apart() {
+        assert_eq!(event("STOP", &Value::Null), Event::Stop);
+        assert_eq!(event("RESUME", &Value::Null), Event::Resume);
+    }
+
+    #[test]
     fn what_qemu_10_says() {
         let greeting = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "Debian"}, "capabilities": ["oob"]}}"#;
         assert_eq!(parse(greeting), None);
