@@ -1,6 +1,7 @@
 //! Tests on real machines, through the program as a user runs it.
 //!
 //! ```text
+//! Case          one test; `run_cases` is the program of many
 //! Bench         a place to work in: a directory for the lab, sessions and temporary files of its own
 //!   Command     the program, about to run there
 //!     Ran       how it ended, and what it said
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod case;
 pub mod images;
 mod leftovers;
 mod need;
@@ -25,6 +27,7 @@ mod reaper;
 pub mod start_script;
 
 pub use bench::Bench;
+pub use case::{Case, causes, run_cases};
 pub use leftovers::Before;
 pub use need::Need;
 pub use ordinary_user::OrdinaryUser;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use machinist_tests::Need;
 use machinist_tests::nix::NixHost;
+use machinist_tests::{Need, causes};
 
 /// One test.
 struct Case {
@@ -49,10 +49,4 @@ fn trial(case: &'static Case, host: Option<Arc<NixHost>>, lacking: Option<String
         (case.run)(&host).map_err(|error| Failed::from(causes(&error)))?;
         Ok(Completion::Completed)
     })
-}
-
-/// The error and what caused it, without a backtrace.
-fn causes(error: &anyhow::Error) -> String {
-    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-    causes.join("\n  because: ")
 }
