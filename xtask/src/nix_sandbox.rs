@@ -1,25 +1,12 @@
 //! `cargo xtask nix-sandbox -- COMMAND`: a command in a build of a real Nix, as root of its 65536
 //! ids. For those who want to see what a test sees.
 
-use std::fs;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use machinist_tests::nix::NixHost;
 
 use crate::command::{command, shown};
-
-/// A derivation that runs the file `/rig/command`.
-const DERIVATION: &str = r#"
-derivation {
-  name = "command";
-  system = builtins.currentSystem;
-  builder = "/bin/bash";
-  args = [ (builtins.path { name = "command"; path = /rig/command; }) ];
-  requiredSystemFeatures = [ "uid-range" ];
-  PATH = "/machinist:/usr/bin:/usr/sbin";
-}
-"#;
 
 /// Runs it; one word alone is a script for bash.
 pub fn run(words: &[String]) -> Result<ExitCode> {
@@ -31,8 +18,7 @@ pub fn run(words: &[String]) -> Result<ExitCode> {
     let host = NixHost::new()?;
     // A derivation has to have an output.
     let text = format!("{script}\nstatus=$?\ntouch $out\nexit $status\n");
-    fs::write(host.rig().join("command"), text).context("cannot write the command")?;
-    fs::write(host.rig().join("command.nix"), DERIVATION).context("cannot write the derivation")?;
+    host.derive("command", &text)?;
     let status = host
         .command("exec nix-build --no-out-link command.nix\n")?
         .status()

@@ -76,6 +76,18 @@ ln -s machinist /machinist/nixos-test-driver
 ln -s machinist /machinist/generate-driver-symbols
 ";
 
+/// A derivation whose builder is the file `/rig/NAME`.
+const DERIVATION: &str = r#"
+derivation {
+  name = "@NAME@";
+  system = builtins.currentSystem;
+  builder = "/bin/bash";
+  args = [ (builtins.path { name = "@NAME@"; path = /rig/@NAME@; }) ];
+  requiredSystemFeatures = [ "uid-range" ];
+  PATH = "/machinist:/usr/bin:/usr/sbin";
+}
+"#;
+
 /// A Debian with Nix, of which any number of containers may run.
 #[derive(Debug)]
 pub struct NixHost {
@@ -133,6 +145,19 @@ impl NixHost {
     #[must_use]
     pub fn guest(&self) -> &Guest {
         &self.guest
+    }
+
+    /// Writes `/rig/NAME.nix`: a derivation that bash builds by `script`, as root of 65536 ids.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn derive(&self, name: &str, script: &str) -> Result<()> {
+        let derivation = DERIVATION.replace("@NAME@", name);
+        let write = |file: &str, text: &str| {
+            fs::write(self.rig().join(file), text).with_context(|| format!("cannot write {file}"))
+        };
+        write(name, script)?;
+        write(&format!("{name}.nix"), &derivation)
     }
 
     /// Runs `script` by bash in a container, with `/rig` as its directory.

@@ -26,17 +26,6 @@ nixos-test-driver --container-names client server \\
 echo $(($(date +%s%N) - begin)) > $out
 ";
 
-const DERIVATION: &str = r#"
-derivation {
-  name = "measure";
-  system = builtins.currentSystem;
-  builder = "/bin/bash";
-  args = [ (builtins.path { name = "measure"; path = /rig/measure; }) ];
-  requiredSystemFeatures = [ "uid-range" ];
-  PATH = "/machinist:/usr/bin:/usr/sbin";
-}
-"#;
-
 /// Two containers of NixOS' manner.
 pub struct NixSandbox {
     program: Program,
@@ -79,9 +68,7 @@ impl Bench for NixSandbox {
                 .context("cannot write a start script")?;
         }
         fs::write(guests.join("test.py"), SCRIPT).context("cannot write the test script")?;
-        fs::write(host.rig().join("measure"), MEASURE).context("cannot write a script")?;
-        fs::write(host.rig().join("measure.nix"), DERIVATION)
-            .context("cannot write a derivation")?;
+        host.derive("measure", MEASURE)?;
         self.host = Some(host);
         Ok(())
     }
