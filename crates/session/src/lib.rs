@@ -45,7 +45,6 @@ mod state;
 mod steps;
 pub mod stream;
 mod sweep;
-mod systemctl;
 mod test;
 #[cfg(test)]
 mod tests;

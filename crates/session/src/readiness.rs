@@ -5,11 +5,10 @@ use std::time::Duration;
 use machinist_guest::systemd::{Manager, SystemdError, UnitState};
 use machinist_guest::{Agent, Command};
 use machinist_machine::{Machine, State};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::chain;
 use crate::protocol::Fault;
-use crate::systemctl;
 
 /// Until here in a system's start the sockets and directories that commands take for granted come
 /// into being. NixOS tests, too, begin their shell after it.
@@ -49,9 +48,6 @@ pub(crate) async fn unit(
     user: Option<&str>,
     progress: &mut (dyn FnMut(String) + Send),
 ) -> Result<(), Fault> {
-    if agent.info().plain {
-        return systemctl::unit(agent, name, user, progress).await;
-    }
     let deadline = Instant::now() + FOREVER;
     let manager = Manager::connect(agent, user, deadline)
         .await
@@ -85,17 +81,16 @@ fn fault(error: &SystemdError) -> Fault {
 
 /// The names of failed units.
 pub(crate) async fn failed_units(agent: &Agent, within: Duration) -> Vec<String> {
-    if agent.info().plain {
-        let asked = tokio::time::timeout(within, systemctl::failed_units(agent));
-        return asked.await.unwrap_or_default();
-    }
     let deadline = Instant::now() + within;
     let asked = async {
         let manager = Manager::connect(agent, None, deadline).await?;
         manager.failed_units(deadline).await
     };
     // A system that does not answer has said enough.
-    asked.await.unwrap_or_default()
+    match timeout_at(deadline, asked).await {
+        Ok(Ok(units)) => units,
+        _ => Vec::new(),
+    }
 }
 
 /// How many lines of a unit's journal are worth showing.

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::unit::{Verdict, judge};
 use super::{Job, Manager, SystemdError, UnitState, unit_name};
 use crate::command::Command;
 use crate::error::GuestError;
 
 /// Between two looks.
-pub(super) const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(250);
 
 impl Manager {
     /// What `systemctl` prints, whatever its status is.
@@ -48,16 +49,40 @@ impl Manager {
         let name = unit_name(unit);
         let properties = "--property=LoadState,ActiveState,SubState,Job";
         let said = self.systemctl(&["show", properties, "--", &name]).await?;
-        let get = |name: &str| {
-            let mut lines = said.lines().filter_map(|line| line.split_once('='));
-            lines.find_map(|(key, value)| (key == name).then(|| value.to_owned()))
-        };
-        Ok(UnitState {
-            load: get("LoadState").unwrap_or_default(),
-            active: get("ActiveState").unwrap_or_default(),
-            sub: get("SubState").unwrap_or_default(),
-            job: get("Job").is_some_and(|job| !matches!(job.as_str(), "" | "0")),
-        })
+        Ok(state(&said))
+    }
+
+    pub(super) async fn plain_wait_for_unit(
+        &self,
+        unit: &str,
+        note: &mut (dyn FnMut(&UnitState) + Send),
+    ) -> Result<(), SystemdError> {
+        let mut was_idle = false;
+        loop {
+            let state = self.plain_unit_state(unit).await?;
+            note(&state);
+            let unit = || unit.to_owned();
+            match judge(&state) {
+                Verdict::Active => return Ok(()),
+                Verdict::Failed => return Err(SystemdError::Failed { unit: unit() }),
+                // Before systemd has planned its start nothing is pending; what is so twice, stays
+                // so only if nothing at all is.
+                Verdict::Idle if was_idle => {
+                    if self.plain_is_idle().await? {
+                        return Err(SystemdError::Inactive { unit: unit() });
+                    }
+                }
+                Verdict::Idle => was_idle = true,
+                Verdict::Underway => was_idle = false,
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Whether systemd says that it has nothing to do. One that says nothing at all may have.
+    async fn plain_is_idle(&self) -> Result<bool, SystemdError> {
+        let said = self.systemctl(&["list-jobs"]).await?;
+        Ok(said.contains("No jobs"))
     }
 
     pub(super) async fn plain_jobs(&self) -> Result<Vec<Job>, SystemdError> {
@@ -76,6 +101,20 @@ impl Manager {
     }
 }
 
+/// What `systemctl show` says; nothing in it means that there was no answer.
+fn state(said: &str) -> UnitState {
+    let get = |name: &str| {
+        let mut lines = said.lines().filter_map(|line| line.split_once('='));
+        lines.find_map(|(key, value)| (key == name).then(|| value.to_owned()))
+    };
+    UnitState {
+        load: get("LoadState").unwrap_or_default(),
+        active: get("ActiveState").unwrap_or_default(),
+        sub: get("SubState").unwrap_or_default(),
+        job: get("Job").is_some_and(|job| !matches!(job.as_str(), "" | "0")),
+    }
+}
+
 fn job(line: &str) -> Option<Job> {
     let mut words = line.split_whitespace();
     // Anything else is for people: "No jobs running."
@@ -87,6 +126,22 @@ fn job(line: &str) -> Option<Job> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn states_are_read() {
+        for (said, wanted) in [
+            ("ActiveState=active\nJob=0\n", Verdict::Active),
+            ("ActiveState=failed\n", Verdict::Failed),
+            ("ActiveState=inactive\nJob=0\n", Verdict::Idle),
+            ("ActiveState=inactive\nJob=\n", Verdict::Idle),
+            ("ActiveState=inactive\n", Verdict::Idle),
+            ("ActiveState=inactive\nJob=71\n", Verdict::Underway),
+            ("Job=7\nActiveState=activating\n", Verdict::Underway),
+            ("Failed to connect to bus\n", Verdict::Underway),
+        ] {
+            assert_eq!(judge(&state(said)), wanted, "{said}");
+        }
+    }
 
     #[test]
     fn jobs_are_read() {

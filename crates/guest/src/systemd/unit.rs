@@ -8,7 +8,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, timeout_at};
 
 use super::bus::{Bus, Signal, text};
-use super::{Manager, SystemdError, plain};
+use super::{Manager, SystemdError};
 
 /// How often a unit's state is looked at although no signal came: a signal may be lost with the
 /// conversation that carried it.
@@ -59,7 +59,8 @@ pub fn unit_name(name: &str) -> String {
 }
 
 /// What a unit's state means to someone who waits for it.
-enum Verdict {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
     Active,
     Failed,
     /// Nothing happens to it; whether anything will, the jobs tell.
@@ -67,7 +68,7 @@ enum Verdict {
     Underway,
 }
 
-fn judge(state: &UnitState) -> Verdict {
+pub(super) fn judge(state: &UnitState) -> Verdict {
     match state.active.as_str() {
         "active" => Verdict::Active,
         "failed" => Verdict::Failed,
@@ -153,18 +154,8 @@ impl Manager {
         deadline: Instant,
         note: &mut (dyn FnMut(&UnitState) + Send),
     ) -> Result<(), SystemdError> {
-        while self.is_plain() {
-            let state = self.plain_unit_state(unit).await?;
-            note(&state);
-            let unit = || unit.to_owned();
-            match judge(&state) {
-                Verdict::Active => return Ok(()),
-                Verdict::Failed => return Err(SystemdError::Failed { unit: unit() }),
-                Verdict::Idle if self.plain_jobs().await?.is_empty() => {
-                    return Err(SystemdError::Inactive { unit: unit() });
-                }
-                Verdict::Idle | Verdict::Underway => tokio::time::sleep(plain::LOOK).await,
-            }
+        if self.is_plain() {
+            return self.plain_wait_for_unit(unit, note).await;
         }
         let bus = self.bus(deadline).await?;
         // First listen, then look: what happens in between is not lost.
