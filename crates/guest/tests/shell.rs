@@ -168,7 +168,8 @@ async fn several_at_a_time_and_a_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn noise_between_the_lines() {
-    let noise = "(while sleep 0.003; do echo '[  9.1] usb 1-1: new device'; done) & ";
+    // It ends with the terminal.
+    let noise = "(while sleep 0.003 && echo '[  9.1] usb 1-1: new device'; do :; done) & ";
     let mut shell = shell(noise, "/bin/sh");
     let agent = shell.plain().await;
     for _ in 0..20 {

@@ -338,7 +338,10 @@ pub fn fails() -> Result<(), Failed> {
         let machine = stage.machine("broken", "sh -c 'echo no such image >&2; exit 3'")?;
         let started = machine.start(StartOptions::default()).await;
         let (reason, words) = failure(started)?;
-        check(reason == "its start script ended with status 3", &reason)?;
+        check(
+            reason == "its start script ended with status 3: no such image",
+            &reason,
+        )?;
         check(words.iter().any(|word| word == "no such image"), words)?;
         let machine = stage.machine("absent", "/no/such/run-absent-nspawn")?;
         let (reason, words) = failure(machine.start(StartOptions::default()).await)?;
