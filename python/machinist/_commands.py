@@ -86,22 +86,29 @@ class Commands(Handle):
             output += decode_text(answer["stdout"])
         return output
 
-    def wait_until_succeeds(self, command: str, timeout: Timeout = 900) -> str:
+    def wait_until_succeeds(
+        self, command: str, timeout: Timeout = 900, attempt_timeout: Timeout = None
+    ) -> str:
         """Repeat a shell command until it succeeds. Returns its last standard output.
 
-        The pauses between grow from 20 ms to one second.
+        The pauses between grow from 20 ms to one second. ``attempt_timeout`` is the limit of each
+        run of the command; without it, ``timeout`` is.
         """
-        return self._repeat(command, "success", timeout)
+        return self._repeat(command, "success", timeout, attempt_timeout)
 
-    def wait_until_fails(self, command: str, timeout: Timeout = 900) -> str:
+    def wait_until_fails(
+        self, command: str, timeout: Timeout = 900, attempt_timeout: Timeout = None
+    ) -> str:
         """Like ``wait_until_succeeds``, but until the command fails."""
-        return self._repeat(command, "failure", timeout)
+        return self._repeat(command, "failure", timeout, attempt_timeout)
 
-    def _repeat(self, command: str, until: str, timeout: Timeout) -> str:
+    def _repeat(
+        self, command: str, until: str, timeout: Timeout, attempt_timeout: Timeout = None
+    ) -> str:
         answer = self._wait(
             "retry",
             timeout,
-            command=_shell(command, timeout),
+            command=_shell(command, timeout if attempt_timeout is None else attempt_timeout),
             until=until,
             purpose=f"waiting for {until}",
         )
@@ -153,9 +160,13 @@ class Commands(Handle):
             request.result()
         return Process(request, self.name, _text(command))
 
-    def sleep(self, secs: float | timedelta) -> None:
-        """Sleep, by the machine's clock."""
-        self.succeed(f"sleep {seconds(secs)}")
+    def sleep(
+        self, secs: float | timedelta | None = None, duration: float | timedelta | None = None
+    ) -> None:
+        """Sleep, by the machine's clock. The newer name of ``secs`` is ``duration``."""
+        if (secs is None) == (duration is None):
+            raise TypeError("sleep() takes one of secs and duration")
+        self.succeed(f"sleep {seconds(duration if secs is None else secs)}")
 
 
 def _shell(command: str, timeout: Timeout) -> dict[str, Any]:

@@ -210,15 +210,19 @@ class Driver:
         self,
         fun_: Condition | None = None,
         *,
-        seconds_interval: float | timedelta = 2.0,
+        seconds_interval: float | timedelta | None = None,
+        interval: float | timedelta | None = None,
         description: str | None = None,
     ) -> Any:
         """Make a condition of a function, as a decorator with or without arguments.
 
+        It is looked at every two seconds, or in ``interval``, whose older name is
+        ``seconds_interval``.
+
         ``with condition:`` looks at it while the block runs, once in each interval and whenever a
         machine is asked for something; ``condition.wait(timeout=900)`` waits until it holds.
         """
-        return polling_condition(self, fun_, seconds_interval, description)
+        return polling_condition(self, fun_, seconds_interval, description, interval)
 
     def check_polling_conditions(self) -> None:
         """Raise ``PollingConditionError`` if a condition that is due does not hold."""

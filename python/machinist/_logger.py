@@ -86,7 +86,9 @@ class Logger(AbstractLogger):
         """Whether ``error`` ends the script, as it does in the NixOS driver."""
 
     def log(self, message: str, attributes: Attributes = _NONE) -> None:
-        self._write(LogLevel.INFO, message, attributes)
+        # In the NixOS driver no log level leaves these lines out.
+        level = LogLevel.ERROR if self._driver.job else LogLevel.INFO
+        self._send(level, message, attributes)
 
     def debug(self, *args: Any, **kwargs: Any) -> None:
         self._write_words(LogLevel.DEBUG, args, kwargs)
@@ -131,8 +133,10 @@ class Logger(AbstractLogger):
         self._write(level, message % tuple(values) if values else message, attributes)
 
     def _write(self, level: LogLevel, message: str, attributes: Mapping[str, Any]) -> None:
-        if level < self._level:
-            return
+        if level >= self._level:
+            self._send(level, message, attributes)
+
+    def _send(self, level: LogLevel, message: str, attributes: Mapping[str, Any]) -> None:
         self._driver.connection.call(
             "log",
             {

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Optional
 
-from machinist._retry import repeat, seconds
+from machinist._retry import DEFAULT_TIMEOUT, repeat, seconds
 
 if TYPE_CHECKING:
     from machinist._driver import Driver
@@ -28,19 +28,24 @@ class PollingCondition:
         self,
         condition: Condition,
         logger: AbstractLogger,
-        seconds_interval: float | timedelta = 2.0,
+        seconds_interval: float | timedelta | None = None,
         description: str | None = None,
+        *,
+        interval: float | timedelta | None = None,
     ) -> None:
-        interval = seconds(seconds_interval)
-        assert interval is not None
         self.condition = condition
         self.logger = logger
-        self.seconds_interval: float = interval
+        self.seconds_interval = _interval(seconds_interval, interval)
         name: str = getattr(condition, "__name__", repr(condition))
         said = condition.__doc__ or name if description is None else str(description)
         self.description: str = said
         self.last_called = float("-inf")
         self.entry_count = 0
+
+    @property
+    def interval(self) -> timedelta:
+        """How often it is looked at."""
+        return timedelta(seconds=self.seconds_interval)
 
     def check(self, force: bool = False) -> bool:
         """Whether it holds. It is looked at only when it is due, or with ``force``."""
@@ -107,8 +112,19 @@ class Poll:
     def __exit__(self, *_: object) -> None:
         self._driver.polling_conditions.remove(self.condition)
 
-    def wait(self, timeout: float | timedelta = 900) -> None:
-        """Wait until it holds; it is looked at once in each of its intervals."""
+    def wait(
+        self,
+        timeout_seconds: float | timedelta | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> None:
+        """Wait until it holds; it is looked at once in each of its intervals.
+
+        The other name of ``timeout`` (900 seconds) is ``timeout_seconds``.
+        """
+        if timeout_seconds is not None and timeout is not None:
+            raise TypeError("wait() takes timeout or timeout_seconds, not both")
+        given = timeout_seconds if timeout is None else timeout
+        limit = DEFAULT_TIMEOUT if given is None else given
         condition = self.condition
         logger = self._driver.logger
 
@@ -122,19 +138,29 @@ class Poll:
 
         with logger.nested(f"waiting for {condition.description}"):
             interval = condition.seconds_interval
-            repeat(holds, timeout, interval, interval)
+            repeat(holds, limit, interval, interval)
 
 
 def polling_condition(
     driver: Driver,
     fun: Condition | None,
-    seconds_interval: float | timedelta,
+    seconds_interval: float | timedelta | None,
     description: str | None,
+    interval: float | timedelta | None = None,
 ) -> Any:
     """The decorator, with and without arguments."""
+    every = _interval(seconds_interval, interval)
 
     def decorate(fun: Condition) -> Poll:
-        condition = PollingCondition(fun, driver.logger, seconds_interval, description)
+        condition = PollingCondition(fun, driver.logger, every, description)
         return Poll(driver, condition)
 
     return decorate if fun is None else decorate(fun)
+
+
+def _interval(old: float | timedelta | None, new: float | timedelta | None) -> float:
+    """Seconds between two looks, under its old name or its new one."""
+    if old is not None and new is not None:
+        raise TypeError("a polling condition takes interval or seconds_interval, not both")
+    found = seconds(old if new is None else new)
+    return 2.0 if found is None else found

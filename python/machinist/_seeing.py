@@ -18,7 +18,7 @@ from machinist._display import Display
 from machinist._handle import Timeout
 from machinist._keys import key_of
 from machinist._qmp import Qmp
-from machinist._retry import FIRST_PAUSE, LONGEST_PAUSE, repeat, seconds
+from machinist._retry import FIRST_PAUSE, INFINITE, LONGEST_PAUSE, repeat, seconds
 
 _WINDOW = re.compile(r'.*0x[0-9a-f]* "([^"]*)"')
 _X_SOCKET = "/tmp/.X11-unix/X0"
@@ -59,17 +59,22 @@ class Seeing(Qmp, Display):
     def get_tty_text(self, tty: str) -> str:
         """The text that is on a virtual console, such as ``"1"``."""
         self._only_vms("get_tty_text")
+        return self._tty_text(tty, None)
+
+    def _tty_text(self, tty: str, timeout: Timeout) -> str:
         number = shlex.quote(str(tty))
         width = f"$(stty -F /dev/tty{number} size | cut -d ' ' -f 2)"
-        return self.execute(f'fold -w "{width}" /dev/vcs{number}')[1]
+        return self.execute(f'fold -w "{width}" /dev/vcs{number}', timeout=_look(timeout))[1]
 
-    def wait_until_tty_matches(self, tty: str, regexp: str, timeout: Timeout = 900) -> None:
+    def wait_until_tty_matches(
+        self, tty: str, regexp: str, timeout: Timeout = 900, attempt_timeout: Timeout = None
+    ) -> None:
         """Wait until the text on a virtual console has ``regexp``."""
         self._only_vms("wait_until_tty_matches")
         pattern = re.compile(regexp)
 
         def matches(last: bool) -> bool:
-            text = self.get_tty_text(tty)
+            text = self._tty_text(tty, attempt_timeout)
             if last:
                 self.log(
                     f"Last chance to match /{regexp}/ on TTY{tty}, "
@@ -108,8 +113,13 @@ class Seeing(Qmp, Display):
         better than the others."""
         return _ocr.read_variants(self._picture())
 
-    def wait_for_text(self, regex: str, timeout: Timeout = 900) -> None:
-        """Wait until one of the readings of the screen has ``regex``."""
+    def wait_for_text(
+        self, regex: str, timeout: Timeout = 900, attempt_timeout: Timeout = None
+    ) -> None:
+        """Wait until one of the readings of the screen has ``regex``.
+
+        A look at the screen does not block: ``attempt_timeout``, its limit, is not needed.
+        """
         pattern = re.compile(regex)
         seen = b""
         texts: list[str] = []
@@ -141,27 +151,37 @@ class Seeing(Qmp, Display):
 
     # Windows
 
-    def wait_for_x(self, timeout: Timeout = 900) -> None:
+    def wait_for_x(self, timeout: Timeout = 900, attempt_timeout: Timeout = None) -> None:
         """Wait until the X server can be connected to, and on NixOS until its session is there."""
         reached = (
             f"[ -e {_X_SOCKET} ] && {{ [ ! -e /etc/NIXOS ] || "
             f"journalctl -b SYSLOG_IDENTIFIER=systemd | grep '{_SESSION_REACHED}'; }}"
         )
         with self.nested("waiting for the X11 server"):
-            _poll(lambda _last: self.execute(reached)[0] == 0, timeout)
+            limit = _look(attempt_timeout)
+            _poll(lambda _last: self.execute(reached, timeout=limit)[0] == 0, timeout)
 
     def get_window_names(self) -> list[str]:
         """The names of all windows on the display."""
-        tree = self.succeed("DISPLAY=${DISPLAY:-:0} xwininfo -root -tree")
+        return self._window_names(None)
+
+    def _window_names(self, timeout: Timeout) -> list[str]:
+        command = "DISPLAY=${DISPLAY:-:0} xwininfo -root -tree"
+        # A look that has a limit of its own may take too long, and the next one not.
+        tree = (
+            self.succeed(command) if timeout is None else self.execute(command, timeout=timeout)[1]
+        )
         matches = (_WINDOW.match(line) for line in tree.splitlines())
         return [match[1] for match in matches if match]
 
-    def wait_for_window(self, regexp: str, timeout: Timeout = 900) -> None:
+    def wait_for_window(
+        self, regexp: str, timeout: Timeout = 900, attempt_timeout: Timeout = None
+    ) -> None:
         """Wait until there is a window whose name has ``regexp``."""
         pattern = re.compile(regexp)
 
         def is_there(last: bool) -> bool:
-            names = self.get_window_names()
+            names = self._window_names(attempt_timeout)
             if last:
                 self.log(
                     f"Last chance to match {regexp} on the window list, "
@@ -173,5 +193,10 @@ class Seeing(Qmp, Display):
             _poll(is_there, timeout)
 
 
+def _look(timeout: Timeout) -> Timeout:
+    """The limit of one look: as long as a command may take, unless there is another."""
+    return 900 if timeout is None else timeout
+
+
 def _poll(fn: Callable[[bool], bool], timeout: Timeout) -> None:
-    repeat(fn, float("inf") if timeout is None else timeout, FIRST_PAUSE, LONGEST_PAUSE)
+    repeat(fn, INFINITE if timeout is None else timeout, FIRST_PAUSE, LONGEST_PAUSE)

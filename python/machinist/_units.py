@@ -9,6 +9,7 @@ from machinist._arguments import string
 from machinist._commands import Commands
 from machinist._errors import RequestedAssertionFailed
 from machinist._handle import Timeout
+from machinist._retry import FIRST_PAUSE, INFINITE, repeat
 
 _PROPERTY = re.compile(r"^([^=]+)=(.*)$")
 
@@ -32,12 +33,43 @@ class Units(Commands):
         """``systemctl stop``."""
         return self.systemctl(f"stop {jobname}", user)
 
-    def wait_for_unit(self, unit: str, user: str | None = None, timeout: Timeout = 900) -> None:
+    def wait_for_unit(
+        self,
+        unit: str,
+        user: str | None = None,
+        timeout: Timeout = 900,
+        attempt_timeout: Timeout = None,
+    ) -> None:
         """Wait until a systemd unit is active.
 
-        It is an error if the unit fails, or is inactive while no job is pending.
+        It is an error if the unit fails, or is inactive while no job is pending. (No look blocks:
+        ``attempt_timeout``, the limit of one, is not needed.)
         """
         self._wait("wait_unit", timeout, unit=string("unit", unit), user=user)
+
+    def wait_for_unit_active_state(
+        self,
+        unit: str,
+        state: str,
+        user: str | None = None,
+        timeout: Timeout = 900,
+        attempt_timeout: Timeout = None,
+    ) -> None:
+        """Wait until a systemd unit is in ``state``, such as ``reloading``, ``failed`` or
+        ``inactive``. Other states on the way are no errors."""
+        string("unit", unit)
+        string("state", state)
+        found = ""
+
+        def reached(last: bool) -> bool:
+            nonlocal found
+            found = self.get_unit_property(unit, "ActiveState", user)
+            if last and found != state:
+                self.log(f'unit "{unit}" is still in state "{found}"')
+            return found == state
+
+        with self.nested(f"waiting for unit {unit} to be {state}"):
+            repeat(reached, INFINITE if timeout is None else timeout, FIRST_PAUSE, 0.2)
 
     def get_unit_info(self, unit: str, user: str | None = None) -> dict[str, str]:
         """All properties of a systemd unit, as ``systemctl show`` tells them."""

@@ -13,25 +13,39 @@ _FOR_A_SHELL = re.compile(r"[^\w@%+=:,./-]")
 
 
 class Waits(Commands):
-    """Files, ports and sockets."""
+    """Files, ports and sockets.
 
-    def wait_for_file(self, filename: str, timeout: Timeout = 900) -> None:
+    Where ``attempt_timeout`` is taken, it is the limit of one look. A look of the agent does not
+    block, so that it matters only where a shell looks.
+    """
+
+    def wait_for_file(
+        self, filename: str, timeout: Timeout = 900, attempt_timeout: Timeout = None
+    ) -> None:
         """Wait until a file exists in the machine."""
         name = path("filename", filename)
         if self._driver.job and _FOR_A_SHELL.search(name):
             # The NixOS driver lets a shell read it, so there are scripts with `~` and `*`.
-            self._repeat(f"test -e {name}", "success", timeout)
+            self._repeat(f"test -e {name}", "success", timeout, attempt_timeout)
         else:
             self._wait("wait_file", timeout, path=name)
 
     def wait_for_open_port(
-        self, port: int, addr: str = "localhost", timeout: Timeout = 900
+        self,
+        port: int,
+        addr: str = "localhost",
+        timeout: Timeout = 900,
+        attempt_timeout: Timeout = None,
     ) -> None:
         """Wait until something listens on a TCP port, as seen from inside the machine."""
         self._wait_port(port, addr, True, timeout)
 
     def wait_for_closed_port(
-        self, port: int, addr: str = "localhost", timeout: Timeout = 900
+        self,
+        port: int,
+        addr: str = "localhost",
+        timeout: Timeout = 900,
+        attempt_timeout: Timeout = None,
     ) -> None:
         """Wait until nothing listens on a TCP port, as seen from inside the machine."""
         self._wait_port(port, addr, False, timeout)
@@ -46,7 +60,11 @@ class Waits(Commands):
         )
 
     def wait_for_open_unix_socket(
-        self, addr: str, is_datagram: bool = False, timeout: Timeout = 900
+        self,
+        addr: str,
+        is_datagram: bool = False,
+        timeout: Timeout = 900,
+        attempt_timeout: Timeout = None,
     ) -> None:
         """Wait until something listens on a Unix socket in the machine."""
         name = path("addr", addr)

@@ -11,6 +11,7 @@ from machinist import Driver, NspawnMachine, QemuMachine, retry
 from machinist._debug import Debug, DebugNop
 from machinist._logger import AbstractLogger
 from machinist._polling import Poll
+from machinist._retry import DEFAULT_TIMEOUT
 
 NEEDED = inspect.Parameter.empty
 
@@ -48,7 +49,7 @@ MACHINE: dict[str, dict[str, Any]] = {
     "send_monitor_command": {"command": NEEDED},
     "shell_interact": {"address": None},
     "shutdown": {},
-    "sleep": {"secs": NEEDED},
+    "sleep": {"secs": None, "duration": None},
     "start": {"allow_reboot": False},
     "start_job": {"jobname": NEEDED, "user": None},
     "stop_job": {"jobname": NEEDED, "user": None},
@@ -56,20 +57,41 @@ MACHINE: dict[str, dict[str, Any]] = {
     "switch_root": {},
     "systemctl": {"q": NEEDED, "user": None},
     "unblock": {},
-    "wait_for_closed_port": {"port": NEEDED, "addr": "localhost", "timeout": 900},
+    "wait_for_closed_port": {
+        "port": NEEDED,
+        "addr": "localhost",
+        "timeout": 900,
+        "attempt_timeout": None,
+    },
     "wait_for_console_text": {"regex": NEEDED, "timeout": None},
-    "wait_for_file": {"filename": NEEDED, "timeout": 900},
-    "wait_for_open_port": {"port": NEEDED, "addr": "localhost", "timeout": 900},
-    "wait_for_open_unix_socket": {"addr": NEEDED, "is_datagram": False, "timeout": 900},
+    "wait_for_file": {"filename": NEEDED, "timeout": 900, "attempt_timeout": None},
+    "wait_for_open_port": {
+        "port": NEEDED,
+        "addr": "localhost",
+        "timeout": 900,
+        "attempt_timeout": None,
+    },
+    "wait_for_open_unix_socket": {
+        "addr": NEEDED,
+        "is_datagram": False,
+        "timeout": 900,
+        "attempt_timeout": None,
+    },
     "wait_for_qmp_event": {"event_filter": NEEDED, "timeout": 600},
     "wait_for_shutdown": {},
-    "wait_for_text": {"regex": NEEDED, "timeout": 900},
-    "wait_for_unit": {"unit": NEEDED, "user": None, "timeout": 900},
-    "wait_for_window": {"regexp": NEEDED, "timeout": 900},
-    "wait_for_x": {"timeout": 900},
-    "wait_until_fails": {"command": NEEDED, "timeout": 900},
-    "wait_until_succeeds": {"command": NEEDED, "timeout": 900},
-    "wait_until_tty_matches": {"tty": NEEDED, "regexp": NEEDED, "timeout": 900},
+    "wait_for_text": {"regex": NEEDED, "timeout": 900, "attempt_timeout": None},
+    "wait_for_unit": {"unit": NEEDED, "user": None, "timeout": 900, "attempt_timeout": None},
+    "wait_for_unit_active_state": {"unit": NEEDED, "state": NEEDED, "user": None, "timeout": 900},
+    "wait_for_window": {"regexp": NEEDED, "timeout": 900, "attempt_timeout": None},
+    "wait_for_x": {"timeout": 900, "attempt_timeout": None},
+    "wait_until_fails": {"command": NEEDED, "timeout": 900, "attempt_timeout": None},
+    "wait_until_succeeds": {"command": NEEDED, "timeout": 900, "attempt_timeout": None},
+    "wait_until_tty_matches": {
+        "tty": NEEDED,
+        "regexp": NEEDED,
+        "timeout": 900,
+        "attempt_timeout": None,
+    },
 }
 ATTRIBUTES = (
     "name state_dir shared_dir out_dir booted connected pid process qmp_client ssh_backdoor_command"
@@ -78,7 +100,12 @@ ATTRIBUTES = (
 DRIVER: dict[str, dict[str, Any]] = {
     "create_machine": {"start_command": NEEDED, "name": None, "keep_machine_state": False},
     "join_all": {},
-    "polling_condition": {"fun_": None, "seconds_interval": 2.0, "description": None},
+    "polling_condition": {
+        "fun_": None,
+        "seconds_interval": None,
+        "interval": None,
+        "description": None,
+    },
     "run_tests": {},
     "serial_stdout_off": {},
     "serial_stdout_on": {},
@@ -121,8 +148,8 @@ class Contract(unittest.TestCase):
             self.agrees(getattr(Driver, name), parameters)
 
     def test_the_rest(self) -> None:
-        self.agrees(retry, {"fn": NEEDED, "timeout_seconds": 900})
-        self.agrees(Poll.wait, {"timeout": 900})
+        self.agrees(retry, {"fn": NEEDED, "timeout_seconds": None, "timeout": DEFAULT_TIMEOUT})
+        self.agrees(Poll.wait, {"timeout_seconds": None, "timeout": None})
         for kind in (Debug, DebugNop):
             self.agrees(kind.breakpoint, {"host": "127.0.0.1", "port": 4444})
         self.assertEqual([name for name in LOGGER if not hasattr(AbstractLogger, name)], [])

@@ -154,6 +154,33 @@ class Machines(WithSession):
             self.web.wait_for_file("/no/such", timeout=soon)
         self.web.sleep(soon)
 
+    def test_a_duration_to_sleep(self) -> None:
+        self.web.sleep(duration=timedelta(milliseconds=10))
+
+    def test_each_attempt_has_its_limit(self) -> None:
+        attempts = self.dir / "attempts"
+        command = f"echo x >> {attempts}; sleep 600"
+        limit = timedelta(milliseconds=100)
+        with self.assertRaises(RequestedAssertionFailed):
+            self.web.wait_until_succeeds(command, timeout=1, attempt_timeout=limit)
+        self.assertGreater(len(attempts.read_text().split()), 2)
+        # A later attempt is quick.
+        command = f"{command[:-9]} test $(wc -l < {attempts}) -ge 9 || sleep 600"
+        self.web.wait_until_succeeds(command, timeout=30, attempt_timeout=limit)
+
+    def test_states_of_units(self) -> None:
+        state = self.dir / "state"
+        state.write_text("inactive")
+        # There is no systemd where these agents run.
+        self.web.systemctl = (  # type: ignore[method-assign]
+            lambda _q, _user=None: self.web.execute(f"echo ActiveState=$(cat {state})")
+        )
+        self.web.wait_for_unit_active_state("a.service", "inactive", timeout=timedelta(seconds=5))
+        threading.Timer(0.2, state.write_text, ["reloading"]).start()
+        self.web.wait_for_unit_active_state("a.service", "reloading")
+        with self.assertRaisesRegex(RequestedAssertionFailed, "timed out"):
+            self.web.wait_for_unit_active_state("a.service", "failed", timeout=0.1)
+
     def test_into_directories(self) -> None:
         source = self.dir / "file"
         source.write_text("text")
