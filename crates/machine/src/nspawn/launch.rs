@@ -15,20 +15,18 @@
 //! survives its restarts, and nothing survives us.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::process::{ExitCode, ExitStatus};
 
-use machinist_sys::process::{Child, Signal, Spawn};
-use rustix::event::{PollFd, PollFlags};
+use machinist_sys::process::Spawn;
 use rustix::fs::{Mode, XattrFlags};
-use rustix::io::Errno;
 
 use super::inside::Inside;
 use super::plan::{Plan, STAGE, Said, order, staged_volume};
+use super::watch::{self, WatchError, say};
 use crate::ground::lay;
 use crate::mounts::{bind, handle, keep_to_ourselves, magic, make_dir, mount};
 use crate::path_error::{PathContext, PathError};
@@ -63,35 +61,9 @@ RemainAfterExit=yes
 ExecStart=/sbin/ldconfig
 ";
 
-/// The status by which nspawn says that the container wants to restart.
-pub(crate) const RESTART: i32 = 133;
-
 /// Runs the verb.
 pub fn main() -> ExitCode {
-    match io::stdin().as_fd().try_clone_to_owned() {
-        Ok(fd) => {
-            let engine = UnixStream::from(fd);
-            let ended = launch(&engine);
-            last_words(&engine, &ended.map_err(|error| crate::error::chain(&error)))
-        }
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-/// Tells the engine how it ended.
-pub(crate) fn last_words(engine: &UnixStream, ended: &Result<ExitStatus, String>) -> ExitCode {
-    let (last, code) = match ended {
-        Ok(exit) => (Said::Ended(exit.into_raw()), ExitCode::SUCCESS),
-        Err(reason) => (Said::Failed(reason.clone()), ExitCode::FAILURE),
-    };
-    // Nobody to tell, if this fails: the engine is gone, and so are we.
-    drop(say(engine, &last));
-    code
-}
-
-/// Tells the engine one thing.
-pub(crate) fn say(mut engine: &UnixStream, said: &Said) -> io::Result<()> {
-    writeln!(engine, "{said}")
+    watch::verb(launch)
 }
 
 fn launch(engine: &UnixStream) -> Result<ExitStatus, LaunchError> {
@@ -108,24 +80,12 @@ fn launch(engine: &UnixStream) -> Result<ExitStatus, LaunchError> {
     if order != [order::GO] {
         return Err(LaunchError::Engine(io::ErrorKind::InvalidData.into()));
     }
-    loop {
-        let exit = supervise(engine, &plan, cgroup.as_ref())?;
-        if exit.code() != Some(RESTART) || !plan.may_restart {
-            return Ok(exit);
-        }
-        say(engine, &Said::Restarting).map_err(LaunchError::Engine)?;
-        if let Some(cgroup) = &cgroup {
-            super::cgroup::clear(&magic(cgroup));
-        }
-    }
+    let ended = watch::watch(engine, cgroup.as_ref(), plan.may_restart, || nspawn(&plan));
+    ended.map_err(LaunchError::from)
 }
 
-/// Runs one systemd-nspawn to its end.
-fn supervise(
-    engine: &UnixStream,
-    plan: &Plan,
-    cgroup: Option<&OwnedFd>,
-) -> Result<ExitStatus, LaunchError> {
+/// One systemd-nspawn.
+fn nspawn(plan: &Plan) -> Spawn {
     let argv = plan.argv();
     let mut spawn = Spawn::new(&argv[0]);
     spawn
@@ -133,46 +93,18 @@ fn supervise(
         .args(&argv[1..])
         .env_clear()
         .envs(plan.environment())
-        .current_dir("/")
-        .stdout(Stdio::inherit())
-        .stderr(Stdio::inherit());
-    spawn.first_process();
-    if let Some(cgroup) = cgroup {
-        spawn.cgroup(super::cgroup::processes(&magic(cgroup))?.into());
-    }
-    let mut child = spawn.start_here().map_err(LaunchError::Execute)?;
-    say(engine, &Said::Running(child.pid())).map_err(LaunchError::Engine)?;
-    loop {
-        let ours = child.pidfd();
-        let mut polled = [
-            PollFd::new(&ours, PollFlags::IN),
-            PollFd::new(engine, PollFlags::IN),
-        ];
-        match rustix::event::poll(&mut polled, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(LaunchError::Execute(error.into())),
-        }
-        let (ended, ordered) = (
-            !polled[0].revents().is_empty(),
-            !polled[1].revents().is_empty(),
-        );
-        if ended {
-            return child.wait().map_err(LaunchError::Execute);
-        }
-        if ordered {
-            obey(engine, &child)?;
-        }
-    }
+        .current_dir("/");
+    spawn
 }
 
-/// Does what the engine orders. An engine that is gone is an error, and the end of the container.
-fn obey(mut engine: &UnixStream, child: &Child) -> Result<(), LaunchError> {
-    let mut order = [0];
-    engine.read_exact(&mut order).map_err(LaunchError::Engine)?;
-    if order == [order::BUTTON] {
-        child.signal(Signal::TERM).map_err(LaunchError::Execute)?;
+impl From<WatchError> for LaunchError {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::Engine(error) => Self::Engine(error),
+            WatchError::Execute(error) => Self::Execute(error),
+            WatchError::Cgroup(error) => Self::Prepare(error),
+        }
     }
-    Ok(())
 }
 
 fn line(reader: &mut impl BufRead) -> Result<String, LaunchError> {

@@ -5,6 +5,7 @@
 //! interfaces of a container hang on the first; when it dies, the kernel takes them.
 
 pub(crate) mod cgroup;
+pub(crate) mod end;
 pub(crate) mod enter;
 pub(crate) mod inotify;
 mod inside;
@@ -12,6 +13,7 @@ pub(crate) mod launch;
 pub(crate) mod notify;
 mod plan;
 pub(crate) mod run;
+pub(crate) mod watch;
 
 use std::io;
 use std::os::fd::OwnedFd;

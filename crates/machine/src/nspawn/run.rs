@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::cgroup::Cgroup;
+use super::end::{self, DRAIN, End};
 use super::notify::{Notice, Notifications};
 use super::{Launcher, Said, order};
 use crate::backend::{Channel, Control, Happening};
@@ -22,9 +23,6 @@ use crate::environment::{AgentBinary, Attached};
 use crate::lifecycle::Ending;
 use crate::supervised::{Supervised, describe};
 use crate::words::{self, Words};
-
-/// How long after the process the rest of its output may come.
-const DRAIN: Duration = Duration::from_millis(500);
 
 /// How long the kernel may take to clear away a container that was killed.
 const CLEARING: Duration = Duration::from_secs(10);
@@ -61,50 +59,14 @@ pub(crate) struct Supervisor {
     process: OwnedFd,
 }
 
-/// Why the loop ended.
-enum End {
-    /// systemd-nspawn ended, with all of the container.
-    Ended(ExitStatus),
-    /// The launcher could not go on.
-    Failed(String),
-    /// The launcher was killed.
-    Lost,
-    /// We are to kill it.
-    Killed,
-}
-
 impl Running {
     pub(super) async fn run(mut self) {
         let end = self.attend().await;
-        self.child.kill();
-        // Only its being reaped by somebody else is an error, and then it is gone as well.
-        drop(self.child.ended().await);
-        self.drain().await;
-        let ending = match end {
-            End::Ended(exit) => self.judge(exit),
-            End::Failed(reason) => Ending::Fault(reason),
-            End::Lost => Ending::Fault("the container's launcher was killed".to_owned()),
-            End::Killed => Ending::Killed,
-        };
-        let Self {
-            entered,
-            held,
-            tell,
-            supervisor,
-            ..
-        } = self;
-        // All of these wait for processes or for the kernel to let go.
-        let release = tokio::task::spawn_blocking(move || {
-            if let Some(supervisor) = supervisor {
-                supervisor.wait_until_clear();
-            }
-            // Not before: it reaps the agent, and a namespace is not clear before all are reaped.
-            drop(entered);
-            drop(held.cgroup);
-            drop(held.attached);
-        });
-        drop(release.await);
-        drop(tell.send(Happening::Ended(ending)));
+        end::end(&mut self.child, &mut self.readers).await;
+        let ending = end.ending(|exit| self.judge(exit));
+        let Held { cgroup, attached } = self.held;
+        end::release(self.supervisor, self.entered, cgroup, attached).await;
+        drop(self.tell.send(Happening::Ended(ending)));
     }
 
     async fn attend(&mut self) -> End {
@@ -182,14 +144,8 @@ impl Running {
         }
     }
 
-    async fn drain(&mut self) {
-        for reader in &mut self.readers {
-            drop(tokio::time::timeout(DRAIN, reader).await);
-        }
-    }
-
     fn judge(&self, exit: ExitStatus) -> Ending {
-        if exit.code() == Some(super::launch::RESTART) {
+        if exit.code() == Some(super::watch::RESTART) {
             // It wants to restart, and may not.
             return Ending::ByItself;
         }

@@ -12,21 +12,18 @@
 //! namespace of its own, a copy of the ground's.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::process::{ExitCode, ExitStatus};
 
 use machinist_sys::netlink::Netlink;
-use machinist_sys::process::{Child, Signal, Spawn};
-use rustix::event::{PollFd, PollFlags};
-use rustix::io::Errno;
+use machinist_sys::process::Spawn;
 use serde::{Deserialize, Serialize};
 
-use crate::mounts::{handle, keep_to_ourselves, magic, make_dir};
-use crate::nspawn::launch::{RESTART, last_words, say};
-use crate::nspawn::{Said, cgroup, order};
+use crate::mounts::{handle, keep_to_ourselves, make_dir};
+use crate::nspawn::watch::{self, WatchError};
 use crate::path_error::{PathContext, PathError};
 
 /// Where scripts find the directories of their notification sockets, each by its machine's name.
@@ -78,14 +75,7 @@ enum StageError {
 
 /// Runs the verb.
 pub(crate) fn main() -> ExitCode {
-    match io::stdin().as_fd().try_clone_to_owned() {
-        Ok(fd) => {
-            let engine = UnixStream::from(fd);
-            let ended = perform(&engine);
-            last_words(&engine, &ended.map_err(|error| crate::error::chain(&error)))
-        }
-        Err(_) => ExitCode::FAILURE,
-    }
+    watch::verb(perform)
 }
 
 fn perform(engine: &UnixStream) -> Result<ExitStatus, StageError> {
@@ -97,17 +87,18 @@ fn perform(engine: &UnixStream) -> Result<ExitStatus, StageError> {
     // Found before other mounts are around us.
     let cgroup = stage.cgroup.as_deref().map(handle).transpose()?;
     enter(&stage)?;
-    loop {
+    let ended = watch::watch(engine, cgroup.as_ref(), stage.may_restart, || {
         tidy(&stage.name);
-        let exit = watch(engine, &stage, cgroup.as_ref())?;
-        if exit.code() != Some(RESTART) || !stage.may_restart {
-            return Ok(exit);
-        }
-        say(engine, &Said::Restarting).map_err(StageError::Engine)?;
-        if let Some(cgroup) = &cgroup {
-            cgroup::clear(&magic(cgroup));
-        }
-    }
+        script(&stage)
+    });
+    ended.map_err(|error| match error {
+        WatchError::Engine(error) => StageError::Engine(error),
+        WatchError::Execute(source) => StageError::Execute {
+            command: stage.command.clone(),
+            source,
+        },
+        WatchError::Cgroup(error) => StageError::Path(error),
+    })
 }
 
 fn enter(stage: &Stage) -> Result<(), StageError> {
@@ -147,51 +138,15 @@ fn is_outer_end(link: &str, machine: &str) -> bool {
     inner.is_some_and(|inner| !inner.is_empty() && !inner.contains('-'))
 }
 
-/// Runs the script to its end.
-fn watch(
-    engine: &UnixStream,
-    stage: &Stage,
-    cgroup: Option<&OwnedFd>,
-) -> Result<ExitStatus, StageError> {
+/// The script, about to run.
+fn script(stage: &Stage) -> Spawn {
     let mut spawn = command(stage);
     spawn
         .command()
         .env_clear()
         .envs(stage.environment.iter().map(|(name, value)| (name, value)))
-        .current_dir(&stage.directory)
-        .stdout(Stdio::inherit())
-        .stderr(Stdio::inherit());
-    spawn.first_process();
-    if let Some(cgroup) = cgroup {
-        spawn.cgroup(cgroup::processes(&magic(cgroup))?.into());
-    }
-    let failed = |source| StageError::Execute {
-        command: stage.command.clone(),
-        source,
-    };
-    let mut child = spawn.start_here().map_err(failed)?;
-    say(engine, &Said::Running(child.pid())).map_err(StageError::Engine)?;
-    loop {
-        let ours = child.pidfd();
-        let mut polled = [
-            PollFd::new(&ours, PollFlags::IN),
-            PollFd::new(engine, PollFlags::IN),
-        ];
-        match rustix::event::poll(&mut polled, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(failed(error.into())),
-        }
-        let (ended, ordered) = (
-            !polled[0].revents().is_empty(),
-            !polled[1].revents().is_empty(),
-        );
-        if ended {
-            return child.wait().map_err(failed);
-        }
-        if ordered {
-            obey(engine, &child)?;
-        }
-    }
+        .current_dir(&stage.directory);
+    spawn
 }
 
 /// A path is executed, anything else is for the shell.
@@ -204,16 +159,6 @@ fn command(stage: &Stage) -> Spawn {
         .command()
         .args(["-c", &format!("exec {}", stage.command)]);
     spawn
-}
-
-/// Does what the engine orders. An engine that is gone is an error, and the end of the container.
-fn obey(mut engine: &UnixStream, script: &Child) -> Result<(), StageError> {
-    let mut order = [0];
-    engine.read_exact(&mut order).map_err(StageError::Engine)?;
-    if order == [order::BUTTON] {
-        script.signal(Signal::TERM).map_err(StageError::Engine)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

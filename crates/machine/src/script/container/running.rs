@@ -16,16 +16,15 @@ use crate::environment::AgentBinary;
 use crate::ground::Laid;
 use crate::lifecycle::Ending;
 use crate::nspawn::cgroup::Cgroup;
-use crate::nspawn::launch::RESTART;
+use crate::nspawn::end::{self, End};
 use crate::nspawn::notify::{Notice, Notifications};
 use crate::nspawn::run::{Supervisor, children, enter};
+use crate::nspawn::watch::RESTART;
 use crate::nspawn::{Launcher, Said, order};
 use crate::reach::Reach;
 use crate::supervised::{Supervised, describe};
 use crate::words::Words;
 
-/// How long after the process the rest of its output may come.
-const DRAIN: Duration = Duration::from_millis(500);
 /// How long a script that is to end may take to clean up before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait at most before looking again whether the container's init has come.
@@ -84,18 +83,6 @@ struct Init {
     process: OwnedFd,
 }
 
-/// Why the loop ended.
-enum End {
-    /// The script ended, with all of the container.
-    Ended(ExitStatus),
-    /// The launcher could not go on.
-    Failed(String),
-    /// The launcher was killed.
-    Lost,
-    /// We are to end it.
-    Killed,
-}
-
 impl Running {
     pub(super) fn new(parts: Parts, held: Held) -> Self {
         Self {
@@ -111,37 +98,11 @@ impl Running {
 
     pub(super) async fn run(mut self) {
         let end = self.attend().await;
-        self.parts.child.kill();
-        // Only its being reaped by somebody else is an error, and then it is gone as well.
-        drop(self.parts.child.ended().await);
-        for reader in &mut self.parts.readers {
-            drop(tokio::time::timeout(DRAIN, reader).await);
-        }
-        let ending = match end {
-            End::Ended(exit) => self.judge(exit),
-            End::Failed(reason) => Ending::Fault(reason),
-            End::Lost => Ending::Fault("the container's launcher was killed".to_owned()),
-            End::Killed => Ending::Killed,
-        };
-        let Self {
-            parts,
-            held,
-            script,
-            entered,
-            ..
-        } = self;
-        // All of these wait for processes or for the kernel to let go.
-        let release = tokio::task::spawn_blocking(move || {
-            if let Some(script) = script {
-                script.wait_until_clear();
-            }
-            // Not before: it reaps the agent, and a namespace is not clear before all are reaped.
-            drop(entered);
-            drop(held.cgroup);
-            drop(held.ground);
-        });
-        drop(release.await);
-        drop(parts.tell.send(Happening::Ended(ending)));
+        end::end(&mut self.parts.child, &mut self.parts.readers).await;
+        let ending = end.ending(|exit| self.judge(exit));
+        let Held { cgroup, ground } = self.held;
+        end::release(self.script, self.entered, cgroup, ground).await;
+        drop(self.parts.tell.send(Happening::Ended(ending)));
     }
 
     async fn attend(&mut self) -> End {
