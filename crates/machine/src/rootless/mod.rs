@@ -4,7 +4,7 @@
 //! can be made, and what other ids own in the cache can be removed. On the host those ids are the
 //! ones that the user was given in `/etc/subuid` and `/etc/subgid`.
 //!
-//! Whether it works is tried in a process of its own first ([`main`]): a process cannot come back.
+//! Whether it works is tried in a process of its own first (`main`): a process cannot come back.
 
 mod delegation;
 mod ids;
