@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from machinist._efi import Efi
 from machinist._files import Files
 from machinist._interact import Interact
 from machinist._life import Life
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from machinist._driver import Driver
 
 
-class Machine(Life, Units, Waits, Seeing, Files, Network, Interact):
+class Machine(Life, Units, Waits, Seeing, Files, Network, Efi, Interact):
     """A machine of the lab.
 
     Every method that needs the machine's system starts the machine if it is off, and waits until

@@ -23,6 +23,8 @@ MACHINE: dict[str, dict[str, Any]] = {
     "copy_from_machine": {"source": NEEDED, "target_dir": ""},
     "copy_from_vm": {"source": NEEDED, "target_dir": ""},
     "crash": {},
+    "create_efi_vars": {},
+    "dump_efi_vars": {},
     "block": {},
     "dump_tty_contents": {"tty": NEEDED},
     "execute": {"command": NEEDED, "check_return": True, "check_output": True, "timeout": 900},
@@ -38,6 +40,7 @@ MACHINE: dict[str, dict[str, Any]] = {
     "is_up": {},
     "log": {"msg": NEEDED},
     "nested": {"msg": NEEDED},
+    "read_efi_vars": {},
     "reboot": {},
     "release": {},
     "require_unit_state": {"unit": NEEDED, "require_state": "active"},
@@ -92,9 +95,11 @@ MACHINE: dict[str, dict[str, Any]] = {
         "timeout": 900,
         "attempt_timeout": None,
     },
+    "write_efi_vars": {"add": NEEDED},
 }
 ATTRIBUTES = (
-    "name state_dir shared_dir out_dir booted connected pid process qmp_client ssh_backdoor_command"
+    "name state_dir shared_dir out_dir booted connected pid process qmp_client ssh_backdoor_command "
+    "efi_vars efi_vars_path"
 ).split()
 
 DRIVER: dict[str, dict[str, Any]] = {

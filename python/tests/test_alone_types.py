@@ -102,6 +102,16 @@ db = make_container()
 """
 
 SCRIPT = """
+import uuid
+from datetime import timedelta
+
+from test_driver.driver import DriverConfiguration, load_driver_configuration
+from test_driver.efi import EfiGuid, EfiVariable
+
+configuration: DriverConfiguration = load_driver_configuration("config.json")
+web.create_efi_vars()
+web.write_efi_vars([EfiVariable(vendor_uuid=uuid.uuid4(), name="a", data=b"b", flags=1)])
+assert [v for v in web.read_efi_vars() if v.vendorUUID == EfiGuid.gMtcVendorGuid]
 start_all()
 serial_stdout_off()
 web.start(allow_reboot=True)
@@ -110,6 +120,9 @@ assert status == 0 and output.strip() == ""
 words = web.succeed("a", "b", timeout=5).split()
 db.fail("false", timeout=None)
 db.wait_until_succeeds("true", timeout=5).splitlines()
+web.wait_until_fails("false", timeout=timedelta(1), attempt_timeout=timedelta(seconds=2))
+web.wait_for_unit_active_state("a.service", "failed", timeout=10)
+web.sleep(duration=timedelta(seconds=1))
 db.wait_for_unit("a.service", "alice", timeout=10)
 db.wait_for_unit("default.target", user="alice")
 info = db.get_unit_info("a.service")["ActiveState"]

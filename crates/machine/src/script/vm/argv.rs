@@ -103,11 +103,18 @@ pub(super) fn environment(spec: &ScriptSpec) -> Vec<(String, OsString)> {
         text("TMPDIR", spec.state_dir.as_os_str()),
         text("SHARED_DIR", spec.shared_dir.as_os_str()),
         text("USE_TMPDIR", OsStr::new("1")),
+        // Where tests write the firmware's variables, too.
+        text("NIX_EFI_VARS", efi_vars(spec).as_os_str()),
     ];
     for (vlan, socket) in &spec.vlan_sockets {
         variables.push(text(&format!("QEMU_VDE_SOCKET_{vlan}"), socket.as_os_str()));
     }
     variables
+}
+
+/// Where the script keeps the variables of the VM's firmware, if it has such.
+fn efi_vars(spec: &ScriptSpec) -> PathBuf {
+    spec.state_dir.join(format!("{}-efi-vars.fd", spec.name))
 }
 
 #[cfg(test)]
@@ -161,7 +168,13 @@ mod tests {
         let names: Vec<_> = environment(&free).into_iter().map(|it| it.0).collect();
         assert_eq!(
             names,
-            ["TMPDIR", "SHARED_DIR", "USE_TMPDIR", "QEMU_VDE_SOCKET_1"]
+            [
+                "TMPDIR",
+                "SHARED_DIR",
+                "USE_TMPDIR",
+                "NIX_EFI_VARS",
+                "QEMU_VDE_SOCKET_1"
+            ]
         );
     }
 
