@@ -339,6 +339,11 @@ try:
     assert False, "it came"
 except RequestedAssertionFailed as error:
     assert 'reached state "failed"' in str(error), error
+vm.succeed(
+    "install -d -m 700 -o daemon /run/user/1",
+    "systemd-run --uid=daemon --property=Delegate=yes --setenv=XDG_RUNTIME_DIR=/run/user/1 /lib/systemd/systemd --user",
+)
+vm.wait_for_unit("basic.target", user="daemon", timeout=200)
 vm.shutdown()
 "#;
     stage.driver(&[], script)?.run()?.exits(0)?;
