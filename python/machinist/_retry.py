@@ -16,7 +16,7 @@ LONGEST_PAUSE = 1.0
 INFINITE = float("inf")
 DEFAULT_TIMEOUT = timedelta(minutes=15)
 _LAST = ("last", "final")
-_TIME = ("remain", "timeout", "left", "seconds", "time")
+_TIME = ("remain", "timeout", "left", "seconds")
 
 
 def seconds(timeout: float | timedelta | None) -> float | None:

@@ -62,7 +62,8 @@ class Retry(unittest.TestCase):
         for fn in (typed, named):
             with self.subTest(fn), self.assertRaises(RequestedAssertionFailed):
                 retry(fn, timeout=SOON)
-        for fn in (last, unnamed, lambda *x: x == (False,), [False].__contains__):
+        late = lambda timed_out: timed_out is False
+        for fn in (last, unnamed, late, lambda *x: x == (False,), [False].__contains__):
             with self.subTest(fn):
                 retry(fn, timeout=SOON)
 
