@@ -6,9 +6,7 @@
 //! knows all names by its `/etc/hosts`.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// What a script's container is to be.
@@ -58,10 +56,8 @@ impl ContainerScript {
     /// # Errors
     /// It cannot be written.
     pub fn write(&self, directory: &Path) -> io::Result<PathBuf> {
-        let path = directory.join(format!("run-{}-nspawn", self.name));
-        fs::write(&path, self.text())?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        Ok(path)
+        let name = format!("run-{}-nspawn", self.name);
+        super::write_program(directory, &name, &self.text())
     }
 
     /// The script. Its head is what differs between machines.

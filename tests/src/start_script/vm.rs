@@ -8,10 +8,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::cpio;
+use crate::Modules;
 
 /// What a script's VM boots.
 #[derive(Debug, Clone)]
@@ -98,10 +98,8 @@ impl VmScript {
     pub fn write(&self, directory: &Path) -> io::Result<PathBuf> {
         let initrd = directory.join(format!("{}.initrd", self.name));
         fs::write(&initrd, self.initrd()?)?;
-        let path = directory.join(format!("run-{}-vm", self.name));
-        fs::write(&path, self.text(&initrd))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        Ok(path)
+        let name = format!("run-{}-vm", self.name);
+        super::write_program(directory, &name, &self.text(&initrd))
     }
 
     fn text(&self, initrd: &Path) -> String {
@@ -157,7 +155,9 @@ exec qemu-system-x86_64 -name {name} -machine accel=tcg -cpu max,la57=off -m 512
         let mut init =
             String::from("#!/bin/busybox sh\nexport PATH=/bin\n/bin/busybox --install -s /bin\n");
         let dependencies = fs::read_to_string(self.system.modules.join("modules.dep"))?;
-        for (number, module) in in_order(&dependencies, &MODULES).into_iter().enumerate() {
+        // What this kernel has built in, it does not need.
+        let modules = Modules::find(&dependencies, &MODULES);
+        for (number, module) in modules.in_order.into_iter().enumerate() {
             let name = format!("modules/{number}.ko");
             archive.file(&name, 0o644, &fs::read(self.system.modules.join(module))?);
             _ = writeln!(init, "insmod /{name}");
@@ -314,23 +314,3 @@ stty -F /dev/hvc0 raw -echo
 echo 'Spawning backdoor root shell...'
 PS1= exec @shell@ /dev/hvc0
 ";
-
-/// The modules and what they need, each after what it needs itself.
-fn in_order<'a>(dependencies: &'a str, wanted: &[&str]) -> Vec<&'a str> {
-    let mut order = Vec::new();
-    for name in wanted {
-        let line = dependencies.lines().find_map(|line| {
-            let (path, needs) = line.split_once(':')?;
-            let file = path.rsplit('/').next()?;
-            (file.strip_suffix(".ko") == Some(name)).then_some((path, needs))
-        });
-        let Some((path, needs)) = line else { continue };
-        // modules.dep names first what is to be loaded last.
-        for module in needs.split_whitespace().rev().chain([path]) {
-            if !order.contains(&module) {
-                order.push(module);
-            }
-        }
-    }
-    order
-}
