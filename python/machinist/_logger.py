@@ -86,9 +86,7 @@ class Logger(AbstractLogger):
         """Whether ``error`` ends the script, as it does in the NixOS driver."""
 
     def log(self, message: str, attributes: Attributes = _NONE) -> None:
-        # In the NixOS driver no log level leaves these lines out.
-        level = LogLevel.ERROR if self._driver.job else LogLevel.INFO
-        self._send(level, message, attributes)
+        self._send(LogLevel.INFO, message, attributes)
 
     def debug(self, *args: Any, **kwargs: Any) -> None:
         self._write_words(LogLevel.DEBUG, args, kwargs)
