@@ -7,7 +7,7 @@
 //! shell stays free for the next time: the agent may be killed, the service of the shell may start
 //! anew, the machine may restart or leave its initrd.
 //!
-//! Where the agent cannot run, the shell itself is asked ([`plain`]).
+//! Where the agent cannot run, the shell itself is asked (`plain`).
 //!
 //! Everything that is expected from the shell begins with a number that nobody else prints, so a
 //! kernel message or a login prompt in between does no harm.
