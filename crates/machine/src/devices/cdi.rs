@@ -129,7 +129,7 @@ impl Registry {
         {
             serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?
         } else {
-            serde_yaml_ng::from_str(&text).map_err(|error| failed(error.to_string()))?
+            serde_saphyr::from_str(&text).map_err(|error| failed(error.to_string()))?
         };
         for device in &spec.devices {
             let key = (spec.kind.clone(), device.name.text());
