@@ -80,7 +80,7 @@ fn descendants(root: u32) -> Vec<Process> {
         .collect()
 }
 
-/// Mounts, network interfaces and control groups.
+/// Mounts, network interfaces, control groups, and what lies in /run.
 fn things() -> BTreeSet<String> {
     let mut things = BTreeSet::new();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -92,6 +92,18 @@ fn things() -> BTreeSet<String> {
     }
     for name in names(Path::new("/run/netns")) {
         things.insert(format!("network namespace {name}"));
+    }
+    for name in names(Path::new("/run")) {
+        things.insert(format!("/run/{name}"));
+    }
+    let sessions = Path::new("/run/machinist");
+    for name in names(sessions) {
+        // Directories are sessions, and may be somebody else's.
+        let is_session =
+            std::fs::symlink_metadata(sessions.join(&name)).is_ok_and(|at| at.is_dir());
+        if !is_session {
+            things.insert(format!("/run/machinist/{name}"));
+        }
     }
     groups(Path::new("/sys/fs/cgroup"), &mut things);
     things

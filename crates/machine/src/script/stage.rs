@@ -26,8 +26,9 @@ use crate::mounts::{handle, keep_to_ourselves, make_dir};
 use crate::nspawn::watch::{self, WatchError};
 use crate::path_error::{PathContext, PathError};
 
-/// Where scripts find the directories of their notification sockets, each by its machine's name.
-pub(super) const NOTIFY: &str = "/run/machinist";
+/// Where scripts find the directories of their notification sockets, each by its machine's name. The
+/// ground's own /run has it, and the host's never: `/run/machinist` would be the host's, seen there, too.
+pub(super) const NOTIFY: &str = "/run/machinist-notify";
 
 /// All that is told of one script. It goes over a socket of our own, between processes of one
 /// binary: no version is in it.
