@@ -16,7 +16,7 @@ use crate::protocol::{Fault, Published};
 pub(crate) type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
 
 /// A machine, as the protocol uses it. One implementation is the real thing
-/// ([`crate::machines::LabMachine`]); tests of the protocol have one whose agent runs on this host.
+/// ([`crate::machines::SessionMachine`]); tests of the protocol have one whose agent runs on this host.
 pub(crate) trait Control: Send + Sync {
     /// `vm` or `container`.
     fn kind(&self) -> &'static str;
