@@ -4,8 +4,8 @@
 //! socket that is its standard input:
 //!
 //! 1. engine: the [`Stage`], one line of JSON
-//! 2. launcher: [`Said::Running`], perhaps [`Said::Restarting`] and again, at last [`Said::Ended`];
-//!    engine: [`order::BUTTON`] to ask the script to end, by SIGTERM
+//! 2. launcher: `Running`, perhaps `Restarting` and again, at last `Ended`;
+//!    engine: `BUTTON` to ask the script to end, by SIGTERM
 //!
 //! The script is the first process of a process-id namespace: systemd-nspawn under it, the container,
 //! and whatever else it starts die with it. Its mounts (`ip netns` makes some) are in a mount
