@@ -118,6 +118,18 @@ impl Bench {
     }
 }
 
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let state = self.path().join("state");
+        if state.is_dir() {
+            // A start script that was killed leaves its container's var/empty immutable, as NixOS
+            // has it; no directory around it could be removed.
+            let mut chattr = std::process::Command::new("chattr");
+            drop(chattr.args(["-R", "-f", "-i"]).arg(state).status());
+        }
+    }
+}
+
 /// What lies in a directory, but for what is expected there.
 fn files(directory: &Path, unexpected: &dyn Fn(&str) -> bool) -> Vec<String> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
