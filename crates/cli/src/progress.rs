@@ -260,6 +260,7 @@ fn matters(what: &What) -> bool {
         What::ImageStarted { .. }
             | What::ImageFinished { .. }
             | What::AccelFallback { .. }
+            | What::SnapshotDiscarded { .. }
             | What::Warning { .. }
     )
 }
@@ -278,6 +279,14 @@ pub fn line(event: &Event) -> Option<String> {
         What::Log { text, .. } | What::Warning { text } => text.clone(),
         What::MachineStarting { backend, .. } => format!("starting by {backend}"),
         What::MachineUp { seconds } => format!("up after {seconds:.3} s"),
+        What::MachineRestored { seconds } => {
+            format!("restored from its snapshot in {seconds:.3} s")
+        }
+        What::SnapshotSaved { seconds } => format!("its snapshot was saved in {seconds:.3} s"),
+        What::SnapshotDiscarded { reason } => {
+            format!("its snapshot was thrown away, it boots: {reason}")
+        }
+        What::MachineCold { reason } => format!("boots: {reason}"),
         What::MachineReady { seconds } => format!("ready after {seconds:.3} s"),
         What::MachineStopped => "off".to_owned(),
         What::MachineFailed { reason, .. } => reason.clone(),

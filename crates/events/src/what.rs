@@ -115,6 +115,26 @@ pub enum What {
         /// What was seen, one sentence.
         reason: String,
     },
+    /// A VM was restored from its snapshot instead of being booted.
+    MachineRestored {
+        /// Since the start was asked for.
+        seconds: f64,
+    },
+    /// A VM has booted to its ready point and was saved, so that later starts restore it.
+    SnapshotSaved {
+        /// How long saving took, the boot not counted.
+        seconds: f64,
+    },
+    /// A snapshot could not be restored, and was thrown away: the VM boots.
+    SnapshotDiscarded {
+        /// What was wrong with it, one sentence.
+        reason: String,
+    },
+    /// A VM boots that would have been restored, or saved, elsewhere.
+    MachineCold {
+        /// Why, as half a sentence.
+        reason: String,
+    },
     /// A machine's agent answers.
     MachineUp {
         /// Since the start was asked for.

@@ -24,8 +24,8 @@ mod units;
 pub use problem::{LabErrors, Problem};
 pub use syntax::SyntaxError;
 pub use types::{
-    Action, AddedFile, Body, CdiName, ContainerLimits, DEFAULT_MEMORY, DEFAULT_TIMEOUT, Device,
-    Disk, DiskContents, Expect, FileContents, Gpu, Image, Kind, Lab, MAX_MACHINES, Machine,
+    Action, AddedFile, Body, CdiName, Checkpoint, ContainerLimits, DEFAULT_MEMORY, DEFAULT_TIMEOUT,
+    Device, Disk, DiskContents, Expect, FileContents, Gpu, Image, Kind, Lab, MAX_MACHINES, Machine,
     MachineName, Program, Publish, Ready, RunsAs, Source, Step, Test, Vlan, VlanId, Volume,
     WaitFor,
 };

@@ -9,6 +9,7 @@
 mod bars;
 mod failure;
 mod junit;
+mod machine;
 mod nixos;
 mod paint;
 mod state;

@@ -1,6 +1,6 @@
 //! What is going on, as far as the events tell.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use machinist_events::{Event, Outcome, What, plain_line};
 
@@ -73,6 +73,8 @@ pub(crate) struct Running {
     pub(crate) reported: bool,
     activities: BTreeMap<u64, Activity>,
     booting: BTreeMap<String, (f64, &'static str)>,
+    /// Machines whose last start was a restore.
+    restored: BTreeSet<String>,
     image: Option<(String, String)>,
     consoles: BTreeMap<String, VecDeque<Line>>,
 }
@@ -85,7 +87,16 @@ impl Running {
             What::ImageStep { image, step } => self.image = Some((image.clone(), step.clone())),
             What::ImageFinished { .. } => self.image = None,
             What::MachineStarting { .. } => {
+                self.restored.remove(&machine);
                 self.booting.insert(machine, (event.elapsed, "booting"));
+            }
+            What::SnapshotSaved { .. } => {
+                if let Some((_, state)) = self.booting.get_mut(&machine) {
+                    *state = "going on from its snapshot";
+                }
+            }
+            What::MachineRestored { .. } => {
+                self.restored.insert(machine);
             }
             What::MachineUp { .. } => {
                 // Up but not ready: its services still start.
@@ -124,6 +135,12 @@ impl Running {
             }
             _ => {}
         }
+    }
+
+    /// Whether the machine that an event is about was restored, and not booted.
+    pub(crate) fn was_restored(&self, event: &Event) -> bool {
+        let name = plain_line(event.machine.as_deref().unwrap_or_default());
+        self.restored.contains(name.as_ref())
     }
 
     fn begin(&mut self, id: u64, since: f64, text: String) {

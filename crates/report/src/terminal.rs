@@ -9,6 +9,7 @@ use machinist_events::{Event, Failure, Outcome, Stream, What, plain, plain_line}
 
 use crate::bars::Bars;
 use crate::failure::{FailureReport, Hint};
+use crate::machine;
 use crate::paint::{BAD, FAINT, GOOD, NAME, ODD, Paint, STRONG, seconds};
 use crate::state::{Counts, Running};
 
@@ -145,13 +146,10 @@ impl<W: Write + Send + 'static> Terminal<W> {
                 ];
                 self.paused(&test, event, failure.as_ref(), hints)?;
             }
-            What::Warning { text } => self.status(ODD, "WARNING", "", &about(event, text))?,
-            What::AccelFallback { reason } => {
-                let text = format!("no hardware virtualization, emulating: {reason}");
-                self.status(ODD, "WARNING", "", &about(event, &text))?;
-            }
-            _ => {
-                if self.options.verbose {
+            what => {
+                if let Some(text) = machine::warning(what) {
+                    self.status(ODD, "WARNING", "", &about(event, &text))?;
+                } else if self.options.verbose {
                     self.verbose(event)?;
                 }
                 self.progress(event)?;
@@ -361,21 +359,18 @@ impl<W: Write + Send + 'static> Terminal<W> {
                 let test = event.test.clone().unwrap_or_default();
                 self.status(STRONG, "Running", "", &plain_line(&test))
             }
-            What::MachineStarting { backend, accel } => {
-                let how = match accel {
-                    Some(accel) => format!("starting by {backend} ({accel})"),
-                    None => format!("starting by {backend}"),
-                };
-                self.status(FAINT, "Machine", "", &about(event, &how))
-            }
-            What::MachineUp { seconds: took } => {
-                let text = format!("up after {}", seconds(*took));
-                self.status(FAINT, "Machine", "", &about(event, &text))
-            }
             What::MachineFailed { reason, .. } => {
                 self.status(BAD, "Machine", "", &about(event, reason))
             }
-            _ => Ok(()),
+            what => {
+                let test = event.test.as_deref().unwrap_or("");
+                let running = self.running.get(test);
+                let restored = running.is_some_and(|it| it.was_restored(event));
+                match machine::start(what, restored) {
+                    Some(text) => self.status(FAINT, "Machine", "", &about(event, &text)),
+                    None => Ok(()),
+                }
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use machinist_lab::{Bytes, Image, Lab, Machine, MachineName, Publish, Ready, Source, Volume};
+use machinist_lab::{Bytes, Checkpoint, Image, Lab, Machine, MachineName, Publish, Ready, Source, Volume};
 use machinist_session::protocol::{Command, Program};
 use machinist_session::{Brief, Cancel, Client, Engine, Session};
 
@@ -212,6 +212,8 @@ pub fn one_machine(
         gpu: None,
         env: BTreeMap::new(),
         ready: Ready::System,
+        snapshot: true,
+        checkpoint: Checkpoint::default(),
     };
     Ok(Lab {
         machines: vec![machine],

@@ -106,6 +106,8 @@ impl Reader<'_> {
                 },
                 env,
                 ready: parsed(either("ready")).unwrap_or_default(),
+                snapshot: either("snapshot").and_then(Value::bool).unwrap_or(true),
+                checkpoint: parsed(either("checkpoint")).unwrap_or_default(),
             },
             name_span: entry.key_span.clone(),
             publish_spans,
@@ -157,6 +159,23 @@ impl Reader<'_> {
                 Problem::new("a container has no disks", disks.span.clone())
                     .help("use `volumes`, or `kind = \"vm\"`")
                     .at(format!("{path}.disks")),
+            );
+        }
+        if let (Kind::Container, Some(snapshot)) = (kind, value.get("snapshot")) {
+            self.problem(
+                Problem::new("a container has no snapshot", snapshot.span.clone())
+                    .help("leave it out: it starts at once in any case; or use `kind = \"vm\"`")
+                    .at(format!("{path}.snapshot")),
+            );
+        }
+        if let (Kind::Vm, Some(checkpoint)) = (kind, value.get("checkpoint")) {
+            self.problem(
+                Problem::new(
+                    "a checkpoint saves a VM as it is: there is nothing to choose",
+                    checkpoint.span.clone(),
+                )
+                .help("leave it out, or use `kind = \"container\"`")
+                .at(format!("{path}.checkpoint")),
             );
         }
         for (key, devices) in devices {

@@ -1,7 +1,9 @@
 //! The keys of the lab file.
 
 use super::{Key, Keys, Shape, Syntax};
-use crate::types::{CdiName, Device, MachineName, Publish, Ready, Source, VlanId, Volume, WaitFor};
+use crate::types::{
+    CdiName, Checkpoint, Device, MachineName, Publish, Ready, Source, VlanId, Volume, WaitFor,
+};
 use crate::types::{check_guest_path, check_regex};
 use crate::{Bytes, SyntaxError};
 
@@ -55,6 +57,7 @@ pub(crate) static LAB: Keys = Keys {
 static DEFAULTS: Keys = Keys {
     what: "`defaults`",
     keys: &[
+        key("checkpoint", CHECKPOINT, "As in a machine."),
         key("cpus", CPUS, "As in a machine."),
         key(
             "env",
@@ -65,6 +68,7 @@ static DEFAULTS: Keys = Keys {
         key("kind", KIND, "As in a machine."),
         key("memory", Shape::Syntax(&SIZE), "As in a machine."),
         key("ready", Shape::Syntax(&READY), "As in a machine."),
+        key("snapshot", Shape::Bool, "As in a machine."),
         key("timeout", Shape::Duration, "As in a test."),
         key("vlans", VLANS, "As in a machine."),
     ],
@@ -100,6 +104,11 @@ static MACHINE: Keys = Keys {
             "cdi",
             Shape::List(0, &Shape::Syntax(&CDI)),
             "Devices of the Container Device Interface, for a container: `vendor.com/class=name`.",
+        ),
+        key(
+            "checkpoint",
+            CHECKPOINT,
+            "What a checkpoint of the lab makes of it, if it is a container: `refuse`, or `restart` with its files. Default: `refuse`.",
         ),
         key(
             "count",
@@ -156,7 +165,12 @@ static MACHINE: Keys = Keys {
         key(
             "ready",
             Shape::Syntax(&READY),
-            "When it counts as ready. Default: `system`.",
+            "When it counts as ready, and when the snapshot of a VM is made: `agent`, `system`, `unit:NAME` or `command:SHELL`. Default: `system`.",
+        ),
+        key(
+            "snapshot",
+            Shape::Bool,
+            "Whether it may be restored from a snapshot instead of booting, if it is a VM. Default: true.",
         ),
         key(
             "vlans",
@@ -169,7 +183,7 @@ static MACHINE: Keys = Keys {
             "Directories and files of the host.",
         ),
     ],
-    later: &["display", "kernel", "snapshot"],
+    later: &["display", "kernel"],
 };
 
 static VLAN: Keys = Keys {
@@ -346,6 +360,7 @@ static EXPECT: Keys = Keys {
 };
 
 const CPUS: Shape = Shape::Integer(1, 256);
+const CHECKPOINT: Shape = Shape::Choice(Checkpoint::WORDS);
 const KIND: Shape = Shape::Choice(&["auto", "container", "vm"]);
 const VLANS: Shape = Shape::List(0, &Shape::Integer(1, 254));
 const FILE: Shape = Shape::Either(&[Shape::AnyText, Shape::Table(&FILE_KEYS)]);

@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::EVERYTHING;
-use crate::{Action, Body, Bytes, ContainerLimits, Lab, RunsAs};
+use crate::{Action, Body, Bytes, Checkpoint, ContainerLimits, Lab, RunsAs};
 
 #[test]
 fn everything_is_understood() {
@@ -24,6 +24,9 @@ fn everything_is_understood() {
     let db = lab.machine("db").unwrap();
     assert_eq!((db.memory, db.cpus), (Bytes::mebibytes(1024), 1));
     assert_eq!(db.resolve().0, RunsAs::Vm);
+    assert_eq!((app.snapshot, db.snapshot), (true, false));
+    assert_eq!(app.checkpoint, Checkpoint::Restart);
+    assert_eq!(db.checkpoint, Checkpoint::Refuse);
     assert_eq!(lab.vlans.len(), 2);
     assert_eq!(lab.images["app"].packages, ["curl", "nginx"]);
     let [steps, script] = &lab.tests[..] else {
@@ -36,7 +39,7 @@ fn everything_is_understood() {
         panic!()
     };
     assert_eq!(steps.len(), 5);
-    assert_eq!(steps[0].line, 49);
+    assert_eq!(steps[0].line, 53);
     assert!(matches!(&steps[1].action, Action::Run { status: 3, .. }));
 }
 
@@ -61,6 +64,21 @@ fn one_machine_is_a_lab() {
     let lab = Lab::parse_toml("machine.web.image = 'host'", "lab.toml").unwrap();
     assert_eq!(lab.machines[0].vlans, [crate::VlanId::DEFAULT]);
     assert!(lab.tests.is_empty());
+}
+
+#[test]
+fn what_speaks_against_a_snapshot_is_told() {
+    let cold = |more: &str| {
+        let text = format!("[machine.a]\nkind = 'vm'\nimage = 'host'\n{more}");
+        Lab::parse_toml(&text, "lab.toml").unwrap().machines[0].cold()
+    };
+    assert_eq!(cold(""), None);
+    assert_eq!(cold("disks = [{ size = '1G' }]"), None);
+    assert_eq!(cold("disks = [{ path = 'x', read_only = true }]"), None);
+    let no = cold("snapshot = false").unwrap();
+    assert_eq!(no, "the lab file says `snapshot = false`");
+    let written = cold("disks = [{ size = '1G' }, { path = 'data.img' }]").unwrap();
+    assert_eq!(written, "its disk data.img keeps what is written");
 }
 
 #[test]

@@ -41,8 +41,9 @@ Error:
  5 │
    ╰────
   help: did you mean `memory`?
-        a machine has the keys `cdi`, `count`, `cpus`, `devices`, `disks`, `env`, `files`, `gpu`,
-        `image`, `kind`, `memory`, `packages`, `publish`, `ready`, `vlans`, `volumes`
+        a machine has the keys `cdi`, `checkpoint`, `count`, `cpus`, `devices`, `disks`, `env`,
+        `files`, `gpu`, `image`, `kind`, `memory`, `packages`, `publish`, `ready`, `snapshot`,
+        `vlans`, `volumes`
 
 Error:
   × `My_DB` cannot be the name of a machine: host names have no 'M'
@@ -100,7 +101,7 @@ Error:
     insta::assert_snapshot!(errors.plain(), @r#"
 lab.toml:4:1: unknown key `memroy` (machine.web.memroy)
   help: did you mean `memory`?
-        a machine has the keys `cdi`, `count`, `cpus`, `devices`, `disks`, `env`, `files`, `gpu`, `image`, `kind`, `memory`, `packages`, `publish`, `ready`, `vlans`, `volumes`
+        a machine has the keys `cdi`, `checkpoint`, `count`, `cpus`, `devices`, `disks`, `env`, `files`, `gpu`, `image`, `kind`, `memory`, `packages`, `publish`, `ready`, `snapshot`, `vlans`, `volumes`
 lab.toml:6:10: `My_DB` cannot be the name of a machine: host names have no 'M' (machine.My_DB)
   help: `my-db` would do; a name is a host name: lower-case letters, digits and `-`, beginning with a letter, at most 63
 lab.toml:7:9: there is no image `ap` (machine.My_DB.image)
@@ -276,4 +277,92 @@ Error:
    ·       ╰── not JSON
    ╰────
 "#);
+}
+
+#[test]
+fn snapshots_are_of_vms_and_restarts_of_containers() {
+    let errors = wrong(
+        r#"
+[machine.web]
+kind = "container"
+image = "host"
+snapshot = false
+checkpoint = "restrat"
+
+[machine.db]
+kind = "vm"
+image = "host"
+checkpoint = "restart"
+snapshot = "no"
+snapshots = true
+ready = "sytem"
+"#,
+    );
+    insta::assert_snapshot!(drawn(&errors), @r#"
+  × lab.toml: 6 mistakes
+
+Error:
+  × a container has no snapshot
+   ╭─[lab.toml:5:12]
+ 4 │ image = "host"
+ 5 │ snapshot = false
+   ·            ─────
+ 6 │ checkpoint = "restrat"
+   ╰────
+  help: leave it out: it starts at once in any case; or use `kind = "vm"`
+
+Error:
+  × `restrat` is not one of `refuse`, `restart`
+   ╭─[lab.toml:6:14]
+ 5 │ snapshot = false
+ 6 │ checkpoint = "restrat"
+   ·              ─────────
+ 7 │
+   ╰────
+  help: did you mean `restart`?
+
+Error:
+  × a checkpoint saves a VM as it is: there is nothing to choose
+    ╭─[lab.toml:11:14]
+ 10 │ image = "host"
+ 11 │ checkpoint = "restart"
+    ·              ─────────
+ 12 │ snapshot = "no"
+    ╰────
+  help: leave it out, or use `kind = "container"`
+
+Error:
+  × expected true or false, found a string
+    ╭─[lab.toml:12:12]
+ 11 │ checkpoint = "restart"
+ 12 │ snapshot = "no"
+    ·            ────
+ 13 │ snapshots = true
+    ╰────
+  help: Whether it may be restored from a snapshot instead of booting, if it is a VM. Default:
+        true.
+
+Error:
+  × unknown key `snapshots`
+    ╭─[lab.toml:13:1]
+ 12 │ snapshot = "no"
+ 13 │ snapshots = true
+    · ────┬────
+    ·     ╰── a machine has no such key
+ 14 │ ready = "sytem"
+    ╰────
+  help: did you mean `snapshot`?
+        a machine has the keys `cdi`, `checkpoint`, `count`, `cpus`, `devices`, `disks`, `env`,
+        `files`, `gpu`, `image`, `kind`, `memory`, `packages`, `publish`, `ready`, `snapshot`,
+        `vlans`, `volumes`
+
+Error:
+  × `sytem` is nothing to wait for here
+    ╭─[lab.toml:14:9]
+ 13 │ snapshots = true
+ 14 │ ready = "sytem"
+    ·         ───────
+    ╰────
+  help: `agent`, `system`, `unit:NAME` or `command:SHELL`
+    "#);
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{
-    CdiName, ContainerLimits, Device, Disk, Gpu, Image, MachineName, Publish, Ready, VlanId, Volume,
+    CdiName, Checkpoint, ContainerLimits, Device, Disk, DiskContents, Gpu, Image, MachineName,
+    Publish, Ready, VlanId, Volume,
 };
 use crate::Bytes;
 
@@ -74,8 +75,12 @@ pub struct Machine {
     pub gpu: Option<Gpu>,
     /// The environment of every command that steps and scripts run there.
     pub env: BTreeMap<String, String>,
-    /// When it counts as ready.
+    /// When it counts as ready; and, of a VM, when its snapshot is made.
     pub ready: Ready,
+    /// Whether it may be restored from a snapshot instead of booting, if it is a VM.
+    pub snapshot: bool,
+    /// What a checkpoint makes of it, if it is a container.
+    pub checkpoint: Checkpoint,
 }
 
 impl Machine {
@@ -107,6 +112,22 @@ impl Machine {
             }
             _ => (runs_as, reason),
         }
+    }
+
+    /// Why it boots each time where a VM could be restored from a snapshot, as half a sentence; none
+    /// if nothing speaks against that.
+    #[must_use]
+    pub fn cold(&self) -> Option<String> {
+        if !self.snapshot {
+            return Some("the lab file says `snapshot = false`".to_owned());
+        }
+        let mut disks = self.disks.iter();
+        let written = disks.find_map(|disk| match &disk.contents {
+            DiskContents::File(path) if !disk.read_only => Some(path),
+            _ => None,
+        })?;
+        let written = written.display();
+        Some(format!("its disk {written} keeps what is written"))
     }
 
     /// Whether it may be either kind, so that a host's limits decide.

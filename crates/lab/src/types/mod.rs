@@ -1,5 +1,6 @@
 //! What a lab file says, checked and resolved.
 
+mod checkpoint;
 mod hardware;
 mod image;
 mod lab;
@@ -12,6 +13,7 @@ mod storage;
 mod test;
 mod vlan;
 
+pub use checkpoint::Checkpoint;
 pub use hardware::{CdiName, Device, Gpu};
 pub use image::{AddedFile, FileContents, Image, Source};
 pub use lab::{Lab, MAX_MACHINES};

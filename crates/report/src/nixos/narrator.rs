@@ -350,6 +350,19 @@ impl Narrator {
                 entries.extend(info(&format!("(connecting took {seconds:.2} seconds)")));
                 entries
             }
+            What::MachineRestored { seconds } => {
+                info(&format!("restored from a snapshot ({seconds:.2} seconds)"))
+            }
+            What::SnapshotSaved { seconds } => {
+                info(&format!("snapshot saved ({seconds:.2} seconds)"))
+            }
+            What::MachineCold { reason } => {
+                info(&format!("not restored from a snapshot: {reason}"))
+            }
+            What::SnapshotDiscarded { reason } => {
+                let text = format!("warning: the snapshot was thrown away: {reason}");
+                self.say(machine, Level::Warning, &text)
+            }
             What::MachineFailed { reason, last_words } => {
                 let mut entries = self.say(machine, Level::Error, reason);
                 // Who sees the consoles has seen them.
