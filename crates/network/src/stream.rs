@@ -87,7 +87,10 @@ impl FrameReader {
 /// by the rest of it.
 #[derive(Debug)]
 pub struct FrameQueue {
+    /// Begins with a frame's length.
     bytes: Vec<u8>,
+    /// Where the first frame begins that is not wholly written.
+    first: usize,
     /// How much of `bytes` is written.
     written: usize,
     bound: usize,
@@ -99,6 +102,7 @@ impl FrameQueue {
     pub const fn new(bound: usize) -> Self {
         Self {
             bytes: Vec::new(),
+            first: 0,
             written: 0,
             bound,
         }
@@ -116,9 +120,10 @@ impl FrameQueue {
             return false;
         }
         // Moving is cheap where much has been written and little waits.
-        if self.written > waiting {
-            self.bytes.drain(..self.written);
-            self.written = 0;
+        if self.first > waiting {
+            self.bytes.drain(..self.first);
+            self.written -= self.first;
+            self.first = 0;
         }
         self.bytes.extend(length.to_be_bytes());
         self.bytes.extend(frame);
@@ -131,18 +136,42 @@ impl FrameQueue {
         &self.bytes[self.written..]
     }
 
+    /// The frames that the peer does not have, or not wholly.
+    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        let mut at = self.first;
+        std::iter::from_fn(move || {
+            let end = self.end_of(at)?;
+            let frame = self.bytes.get(at + LENGTH..end)?;
+            at = end;
+            Some(frame)
+        })
+    }
+
     /// Says that the first `count` bytes of [`FrameQueue::pending`] have been written.
     pub fn advance(&mut self, count: usize) {
         self.written = self.bytes.len().min(self.written + count);
         if self.written == self.bytes.len() {
             self.clear();
         }
+        while let Some(end) = self.end_of(self.first)
+            && end <= self.written
+        {
+            self.first = end;
+        }
     }
 
     /// Lets go of everything: the peer is gone.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.first = 0;
         self.written = 0;
+    }
+
+    /// Where the frame ends whose length is at `at`.
+    fn end_of(&self, at: usize) -> Option<usize> {
+        let length = self.bytes.get(at..)?.first_chunk::<LENGTH>()?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        Some(at + LENGTH + length)
     }
 }
 
@@ -199,6 +228,30 @@ mod tests {
             }
             while !carry(&mut queue, &mut got) {}
             prop_assert_eq!(got, want);
+        }
+
+        /// Wherever the writing stops, each frame is either with the peer, whole, or among those that
+        /// are told to wait.
+        #[test]
+        fn no_frame_is_lost_between_peer_and_queue(
+            frames in prop::collection::vec((0..300_usize, any::<u8>()), 0..40),
+            cuts in prop::collection::vec(0..700_usize, 1..40),
+        ) {
+            let (mut queue, mut reader) = (FrameQueue::new(1 << 20), FrameReader::default());
+            let (mut want, mut got) = (Vec::new(), Vec::new());
+            let mut cuts = cuts.iter().cycle();
+            for (length, byte) in frames {
+                want.push(vec![byte; length]);
+                prop_assert!(queue.push(&want[want.len() - 1]));
+                let count = queue.pending().len().min(*cuts.next().unwrap());
+                reader.room()[..count].copy_from_slice(&queue.pending()[..count]);
+                reader.fill(count);
+                queue.advance(count);
+                read_all(&mut reader, &mut got).unwrap();
+                let mut all = got.clone();
+                all.extend(queue.frames().map(<[u8]>::to_vec));
+                prop_assert_eq!(&all, &want);
+            }
         }
 
         #[test]

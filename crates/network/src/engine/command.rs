@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Sender};
 use super::doors::NewDoor;
 use super::poll::{DoorId, Waker};
 use crate::port::{Device, Tally};
+use crate::still::InFlight;
 use crate::switch::PortId;
 
 /// A port that is to be.
@@ -26,6 +27,9 @@ pub(crate) enum Command {
     Open(NewDoor, Sender<io::Result<DoorId>>),
     Close(DoorId, Sender<()>),
     SetDoorUp(DoorId, bool, Sender<()>),
+    Hold(Sender<()>),
+    Collect(Sender<Vec<InFlight>>),
+    Thaw(Vec<InFlight>, Sender<()>),
 }
 
 /// The sending end. Dropping it ends the loop.
@@ -77,6 +81,18 @@ impl Commands {
 
     pub fn set_door_up(&self, door: DoorId, up: bool) {
         self.ask(|reply| Command::SetDoorUp(door, up, reply));
+    }
+
+    pub fn hold(&self) {
+        self.ask(Command::Hold);
+    }
+
+    pub fn collect(&self) -> Vec<InFlight> {
+        self.ask(Command::Collect).unwrap_or_default()
+    }
+
+    pub fn thaw(&self, frames: Vec<InFlight>) {
+        self.ask(|reply| Command::Thaw(frames, reply));
     }
 
     /// Sends a command and waits until it is done. `None` where the loop has ended.

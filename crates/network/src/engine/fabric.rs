@@ -22,6 +22,8 @@ pub(super) struct Fabric {
     /// At the index of its number.
     pub(super) doors: Vec<Option<Door>>,
     started: Instant,
+    /// Nothing moves: see [`Fabric::hold`].
+    pub(super) still: bool,
     /// Memory to work in.
     work: Work,
 }
@@ -37,7 +39,7 @@ struct Work {
 #[derive(Debug)]
 pub(super) struct Attached {
     pub id: PortId,
-    name: String,
+    pub(super) name: String,
     mtu: u32,
     tally: Arc<Tally>,
     pub device: Device,
@@ -46,9 +48,14 @@ pub(super) struct Attached {
 }
 
 impl Attached {
-    fn parts<'a>(&'a mut self, poll: &'a Poll) -> (Context<'a>, &'a mut Device) {
+    pub(super) fn parts<'a>(
+        &'a mut self,
+        poll: &'a Poll,
+        still: bool,
+    ) -> (Context<'a>, &'a mut Device) {
         let context = Context {
             poll,
+            still,
             port: self.id,
             name: &self.name,
             mtu: self.mtu,
@@ -66,6 +73,7 @@ impl Fabric {
             ports: Vec::new(),
             doors: Vec::new(),
             started: Instant::now(),
+            still: false,
             work: Work::default(),
         }
     }
@@ -95,6 +103,17 @@ impl Fabric {
                 self.set_door_up(door, up);
                 let _ = reply.send(());
             }
+            Command::Hold(reply) => {
+                self.hold();
+                let _ = reply.send(());
+            }
+            Command::Collect(reply) => {
+                drop(reply.send(self.collect()));
+            }
+            Command::Thaw(frames, reply) => {
+                self.thaw(&frames);
+                let _ = reply.send(());
+            }
         }
     }
 
@@ -108,7 +127,7 @@ impl Fabric {
             device: new.device,
             door,
         };
-        let (context, device) = port.parts(&self.poll);
+        let (context, device) = port.parts(&self.poll, self.still);
         if let Err(error) = device.register(context) {
             self.switch.remove_port(id);
             return Err(error);
@@ -137,15 +156,26 @@ impl Fabric {
     }
 
     fn port_ready(&mut self, index: usize, part: Part, ready: Ready, batch: &mut Batch) {
+        self.distribute(index, |device, context, deliver| {
+            device.ready(context, part, ready, batch, deliver);
+        });
+    }
+
+    /// Lets `act` do something with a port, and sends the frames that it delivers to where they go.
+    pub(super) fn distribute(
+        &mut self,
+        index: usize,
+        act: impl FnOnce(&mut Device, Context<'_>, &mut dyn FnMut(&[Frame<'_>])),
+    ) {
         // While its frames are distributed, the port is not among the others: nothing goes back.
         let Some(mut port) = self.ports.get_mut(index).and_then(Option::take) else {
             return;
         };
         let (mut switch, mut work) = (mem::take(&mut self.switch), mem::take(&mut self.work));
         let now = self.started.elapsed();
-        let (context, device) = port.parts(&self.poll);
+        let (context, device) = port.parts(&self.poll, self.still);
         let ports = &mut self.ports;
-        device.ready(context, part, ready, batch, &mut |frames| {
+        act(device, context, &mut |frames| {
             for (index, frame) in frames.iter().enumerate() {
                 context.tally.received(frame.bytes.len());
                 match switch.forward(context.port, frame.bytes, now, &mut work.to) {
@@ -159,7 +189,7 @@ impl Fabric {
                     work.outgoing[to.index()].push(index);
                 }
             }
-            work.send(context.poll, frames, ports);
+            work.send(context, frames, ports);
         });
         (self.switch, self.work) = (switch, work);
         let (id, over) = (port.id, port.device.is_over());
@@ -172,14 +202,14 @@ impl Fabric {
 
 impl Work {
     /// Sends all frames in hand to where they go.
-    fn send(&mut self, poll: &Poll, frames: &[Frame<'_>], ports: &mut [Option<Attached>]) {
+    fn send(&mut self, from: Context<'_>, frames: &[Frame<'_>], ports: &mut [Option<Attached>]) {
         for (outgoing, port) in self.outgoing.iter_mut().zip(ports) {
             if outgoing.is_empty() {
                 continue;
             }
             let list: Vec<Frame<'_>> = outgoing.drain(..).map(|index| frames[index]).collect();
             if let Some(port) = port {
-                let (context, device) = port.parts(poll);
+                let (context, device) = port.parts(from.poll, from.still);
                 device.send(context, &list, &mut self.scratch);
             }
         }

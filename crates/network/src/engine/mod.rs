@@ -7,6 +7,7 @@ mod command;
 mod doors;
 mod fabric;
 mod poll;
+mod still;
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
@@ -35,6 +36,13 @@ fn run(mut fabric: Fabric, commands: &Receiver<Command>) {
     let mut batch = Batch::new();
     let mut events = Vec::new();
     loop {
+        if fabric.still {
+            match commands.recv() {
+                Ok(command) => fabric.obey(command),
+                Err(mpsc::RecvError) => return,
+            }
+            continue;
+        }
         if let Err(error) = fabric.poll().wait(&mut events) {
             tracing::error!(%error, "the switch has stopped: it cannot poll its ports");
             return;

@@ -18,6 +18,8 @@ pub(crate) struct Context<'a> {
     pub name: &'a str,
     pub mtu: u32,
     pub tally: &'a Tally,
+    /// The VLAN stands still: what goes to a virtual machine waits.
+    pub still: bool,
 }
 
 /// A socket for a virtual machine, the outer end of a container's interface, or a client of the VDE

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use machinist_sys::outgoing::is_read;
 use machinist_sys::packet::{FRAMES_AT_ONCE, Frame};
 use tracing::{debug, warn};
 
@@ -17,6 +18,9 @@ use crate::stream::{FrameQueue, FrameReader};
 
 /// At most so many bytes wait for a virtual machine: at 100 Mbit/s, a tenth of a second's worth.
 const BOUND: usize = 1024 * 1024;
+
+/// Far more than a virtual machine that stands still has left to say.
+const MOST_READS: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct SocketDevice {
@@ -73,6 +77,49 @@ impl SocketDevice {
         }
     }
 
+    /// Whether the virtual machine has taken all that was written to it.
+    pub fn is_taken(&self) -> bool {
+        let peer = self.peer.as_ref();
+        peer.is_none_or(|peer| is_read(peer).unwrap_or(true))
+    }
+
+    /// Reads all that the virtual machine has sent, as far as that ends.
+    pub fn receive_all(&mut self, context: Context<'_>, deliver: &mut dyn FnMut(&[Frame<'_>])) {
+        for _ in 0..MOST_READS {
+            match self.receive(deliver) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return self.disconnect(context, &error),
+            }
+        }
+    }
+
+    /// The frames that wait for the virtual machine.
+    pub fn waiting(&self) -> impl Iterator<Item = &[u8]> {
+        self.queue.frames()
+    }
+
+    /// Goes on after a standstill: takes the virtual machine that waits, if one does, and gives it
+    /// what has waited for it, and then `frames`.
+    pub fn go_on<'f>(&mut self, context: Context<'_>, frames: impl Iterator<Item = &'f [u8]>) {
+        self.accept(context);
+        if self.peer.is_none() {
+            context.tally.dropped(Count::Nobody, frames.count());
+            return;
+        }
+        for frame in frames {
+            if self.queue.push(frame) {
+                context.tally.sent(frame.len());
+            } else {
+                context.tally.dropped(Count::NoRoom, 1);
+            }
+        }
+        self.write(context);
+        if !self.queue.pending().is_empty() {
+            self.set_interest(context, Interest::READ_WRITE);
+        }
+    }
+
     /// Takes a peer, if there is none. Others wait until it is gone.
     fn accept(&mut self, context: Context<'_>) {
         if self.peer.is_some() {
@@ -111,14 +158,15 @@ impl SocketDevice {
     }
 
     /// Reads once, so that a loud machine has its turn and no more, and hands out whole frames.
-    fn receive(&mut self, deliver: &mut dyn FnMut(&[Frame<'_>])) -> io::Result<()> {
+    /// False where there was nothing.
+    fn receive(&mut self, deliver: &mut dyn FnMut(&[Frame<'_>])) -> io::Result<bool> {
         let Some(peer) = &mut self.peer else {
-            return Ok(());
+            return Ok(false);
         };
         match peer.read(self.reader.room()) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => self.reader.fill(count),
-            Err(error) if is_not_now(&error) => return Ok(()),
+            Err(error) if is_not_now(&error) => return Ok(false),
             Err(error) => return Err(error),
         }
         let mut at = 0;
@@ -131,7 +179,7 @@ impl SocketDevice {
                         at = place.end;
                         places.push(place);
                     }
-                    Ok(None) => break Some(Ok(())),
+                    Ok(None) => break Some(Ok(true)),
                     // The frames before it are good.
                     Err(error) => break Some(Err(error)),
                 }
@@ -173,7 +221,7 @@ impl SocketDevice {
                 context.tally.dropped(Count::Refused, 1);
             }
         }
-        if had_to_wait {
+        if had_to_wait || context.still {
             return;
         }
         self.write(context);

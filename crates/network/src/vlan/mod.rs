@@ -27,7 +27,7 @@ pub const DEFAULT_MTU: u32 = 1500;
 /// their own.
 #[derive(Debug)]
 pub struct Vlan {
-    segment: Arc<Segment>,
+    pub(crate) segment: Arc<Segment>,
 }
 
 /// A container's interface that is to be.

@@ -11,6 +11,7 @@ use super::inner::CARRIER;
 use super::outside::Outside;
 use crate::engine::{self, Commands, DoorId, NewDoor, NewPort};
 use crate::error::AttachError;
+use crate::still::InFlight;
 use crate::switch::PortId;
 
 /// What a VLAN's handle and its ports share.
@@ -72,6 +73,23 @@ impl Segment {
     pub(crate) fn set_door_up(&self, door: DoorId, up: bool) {
         if let Some((commands, _)) = &self.engine {
             commands.set_door_up(door, up);
+        }
+    }
+
+    pub(crate) fn hold(&self) {
+        if let Some((commands, _)) = &self.engine {
+            commands.hold();
+        }
+    }
+
+    pub(crate) fn collect(&self) -> Vec<InFlight> {
+        let engine = self.engine.as_ref();
+        engine.map_or_else(Vec::new, |(commands, _)| commands.collect())
+    }
+
+    pub(crate) fn thaw(&self, frames: Vec<InFlight>) {
+        if let Some((commands, _)) = &self.engine {
+            commands.thaw(frames);
         }
     }
 
