@@ -15,6 +15,7 @@ mod error;
 mod journal;
 mod link;
 mod process;
+mod renewal;
 pub mod shell;
 mod stream;
 pub mod systemd;
@@ -30,6 +31,7 @@ pub use machinist_wire::message::{
     Address, Exit, HostLine, Identity, Interface, Mount, MountKind, Program, Size,
 };
 pub use process::{Process, Running};
+pub use renewal::{Change, HostKey, HostKeyFile, Lack, Renewal, Renewed, Settled, entropy};
 pub use stream::{Reader, Stream, Writer};
 
 /// The agent: a static program for Linux. Empty where the build could not make one.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 /// A byte string: a path, an argument, a name. Unix names are bytes, not text.
@@ -65,7 +65,7 @@ impl Serialize for Blob {
 impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Bytes;
-        impl Visitor<'_> for Bytes {
+        impl<'de> Visitor<'de> for Bytes {
             type Value = Blob;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,6 +74,15 @@ impl<'de> Deserialize<'de> for Blob {
 
             fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Blob, E> {
                 Ok(Blob(bytes.to_vec()))
+            }
+
+            // As JSON has it, which knows no bytes.
+            fn visit_seq<A: SeqAccess<'de>>(self, mut bytes: A) -> Result<Blob, A::Error> {
+                let mut blob = Vec::new();
+                while let Some(byte) = bytes.next_element()? {
+                    blob.push(byte);
+                }
+                Ok(Blob(blob))
             }
         }
         deserializer.deserialize_bytes(Bytes)

@@ -16,6 +16,7 @@ mod frame;
 mod hello;
 mod link;
 pub mod message;
+pub mod renewal;
 mod stream;
 pub mod tree;
 

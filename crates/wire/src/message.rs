@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::renewal::{Renewal, Renewed, Settled};
 use crate::{Blob, ProtocolError};
 
 /// What a stream is opened for.
@@ -25,6 +26,10 @@ pub enum Request {
     },
     /// To an agent that is the machine's init: who this machine is. [`Reply::Configured`].
     Configure(Identity),
+    /// Before the machine is saved: become quiet, and say what there is. [`Reply::Settled`].
+    Settle,
+    /// After it was restored: [`Reply::Renewed`].
+    Renew(Box<Renewal>),
     /// To an agent that is PID 1: sync and stop, or start over. No reply but [`Reply::Failed`].
     Power(Power),
 }
@@ -57,6 +62,10 @@ pub enum Reply {
         /// The agent now hands over to another process of itself: a new hello follows.
         restarts: bool,
     },
+    /// This machine is ready to be saved.
+    Settled(Settled),
+    /// This machine is what [`Renewal`] says.
+    Renewed(Renewed),
     /// What was asked for cannot be done.
     Failed(Failure),
 }

@@ -46,6 +46,8 @@ pub enum Order {
     Again,
     /// The machine restarts: nothing of before is there any more.
     Restarted,
+    /// The machine goes on from where it was saved: its agent is there.
+    Restored,
 }
 
 /// Attends to the shell at the other end of `io`, on a task of its own. It ends with `io`, or when
@@ -84,6 +86,8 @@ enum Break {
     Over,
     /// The machine restarts.
     Restarted,
+    /// The machine has been there before, and so has its agent.
+    Restored,
     /// Another shell has begun.
     Anew,
     /// The shell says nothing.
@@ -98,6 +102,8 @@ enum State {
     Silent,
     /// It reads commands.
     Ready,
+    /// The agent is there, whatever the shell does.
+    Brought,
 }
 
 struct Shell<T> {
@@ -116,12 +122,15 @@ impl<T: AsyncRead + AsyncWrite + Send + 'static> Shell<T> {
                 State::Unknown => self.until_ready().await,
                 State::Silent => self.probe().await,
                 State::Ready => self.round().await,
+                // The shell may still be there when the agent is gone, or another may come.
+                State::Brought => self.until_gone().await.and(Err(Break::Silent)),
             };
             state = match next {
                 Ok(()) => State::Ready,
                 Err(Break::Anew) => State::Ready,
                 Err(Break::Silent) => State::Silent,
                 Err(Break::Restarted) => State::Unknown,
+                Err(Break::Restored) => State::Brought,
                 Err(Break::Over) => return,
             }
         }
@@ -166,6 +175,8 @@ impl<T: AsyncRead + AsyncWrite + Send + 'static> Shell<T> {
                     Some(Order::Again) if anew => return Err(Break::Anew),
                     Some(Order::Again) => return Ok(()),
                     Some(Order::Restarted) => return Err(Break::Restarted),
+                    // Its agent is the one that was waited for.
+                    Some(Order::Restored) => {}
                     None => return Err(Break::Over),
                 },
             }
@@ -194,6 +205,7 @@ impl<T: AsyncRead + AsyncWrite + Send + 'static> Shell<T> {
                     // It is being brought already.
                     Some(Order::Again) => {}
                     Some(Order::Restarted) => return Err(Break::Restarted),
+                    Some(Order::Restored) => return Err(Break::Restored),
                     None => return Err(Break::Over),
                 },
                 line = self.lines.next() => return line.ok_or(Break::Over),

@@ -93,10 +93,20 @@ impl Bus {
 
     /// A property of the manager.
     pub(super) async fn manager_property(&self, name: &str) -> Result<String, zbus::Error> {
-        let body = (MANAGER_INTERFACE, name);
-        let reply = self.call(MANAGER, PROPERTIES, "Get", &body).await?;
-        let value: OwnedVariant = reply.body().deserialize()?;
+        let value = self.property(MANAGER, MANAGER_INTERFACE, name).await?;
         Ok(text(&value).unwrap_or_default())
+    }
+
+    /// A property of an object.
+    pub(super) async fn property(
+        &self,
+        path: &str,
+        interface: &str,
+        name: &str,
+    ) -> Result<OwnedVariant, zbus::Error> {
+        let body = (interface, name);
+        let reply = self.call(path, PROPERTIES, "Get", &body).await?;
+        reply.body().deserialize()
     }
 
     /// The properties that every unit has.

@@ -9,9 +9,11 @@ mod manager;
 mod plain;
 mod ready;
 mod sender;
+mod timers;
 mod unit;
 
 pub use error::SystemdError;
 pub use manager::{Job, Manager};
 pub use ready::SystemState;
+pub(crate) use timers::start_unit_message;
 pub use unit::{UnitState, unit_name};

@@ -1,0 +1,199 @@
+//! Snapshots: what is done before a machine is saved, and after it was restored.
+
+use std::time::{Duration, SystemTime};
+
+use machinist_wire::message::{Reply, Request};
+pub use machinist_wire::renewal::{Change, HostKey, HostKeyFile, Lack, Renewed};
+use machinist_wire::{Blob, renewal};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::agent::Agent;
+use crate::error::{ChannelError, GuestError};
+use crate::systemd::Manager;
+
+/// How long systemd may take to say which timers there are, and to stop them.
+const TIMERS: Duration = Duration::from_secs(60);
+
+/// A guest's clock is this near to the host's, or it is set once more.
+const CLOCK: Duration = Duration::from_millis(20);
+
+/// How often the clock is set once more: every time the way there is shorter, since the code for it
+/// has been run before.
+const CLOCK_TRIES: u32 = 3;
+
+/// A machine that is ready to be saved: what it has, and what is to be undone after a restore.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// In the agent's words.
+    pub agent: renewal::Settled,
+    /// Timers of systemd that were stopped, since they go by the calendar.
+    pub timers: Vec<String>,
+}
+
+/// What a restored machine is told; see [`Agent::renew`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Renewal {
+    /// Bytes that nobody else has, for the kernel's random state.
+    pub entropy: Vec<u8>,
+    /// Who the machine was, and who it is now. None where it stays who it is.
+    pub change: Option<Change>,
+    /// SSH host keys in the place of those that were saved.
+    pub host_keys: Vec<HostKey>,
+    /// What was stopped or looked at before the save.
+    pub settled: Settled,
+    /// A line for the journal; none if empty.
+    pub mark: String,
+}
+
+impl Renewal {
+    /// For a machine that goes on after it was settled, without a restore.
+    #[must_use]
+    pub fn resume(settled: &Settled) -> Self {
+        Self {
+            settled: settled.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// For a machine that goes back to what it was: the clock, and new random numbers.
+    ///
+    /// # Errors
+    /// The host gives no random numbers.
+    pub fn again() -> std::io::Result<Self> {
+        Ok(Self {
+            entropy: entropy()?,
+            ..Self::default()
+        })
+    }
+}
+
+/// Fresh bytes of the host's, enough for a kernel's random state.
+///
+/// # Errors
+/// The host gives none.
+pub fn entropy() -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 64];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += rustix::rand::getrandom(
+            &mut bytes[filled..],
+            rustix::rand::GetRandomFlags::empty(),
+        )?;
+    }
+    Ok(bytes)
+}
+
+impl Agent {
+    /// Makes the machine quiet, so that it can be saved: caches are written, calendar timers are
+    /// stopped, helpers of the agent end. Says what there is. The machine is to be saved now, and
+    /// [`renewed`](Agent::renew) after every restore; or to go on with [`Renewal::resume`].
+    ///
+    /// # Errors
+    /// There is no agent but a shell, it or systemd refuses, or the channel ended.
+    pub async fn settle(&self) -> Result<Settled, GuestError> {
+        let mut settled = Settled::default();
+        let mut lacks = Vec::new();
+        if let Some(manager) = self.systemd().await? {
+            match manager.stop_calendar_timers(Instant::now() + TIMERS).await {
+                Ok(timers) => settled.timers = timers,
+                Err(error) => lacks.push(Lack {
+                    what: "timers".into(),
+                    why: error.to_string(),
+                }),
+            }
+        }
+        let handle = self.link.open(&Request::Settle)?;
+        match handle.reply().await? {
+            Reply::Settled(agent) => settled.agent = agent,
+            _ => return Err(ChannelError::Unexpected("another reply than settled").into()),
+        }
+        settled.agent.lacks.extend(lacks);
+        Ok(settled)
+    }
+
+    /// systemd's manager, where the machine has one and there is an agent to reach it through.
+    async fn systemd(&self) -> Result<Option<Manager>, GuestError> {
+        if self.info().plain {
+            return Ok(None);
+        }
+        match Manager::connect(self, None, Instant::now()).await {
+            Ok(manager) => Ok(Some(manager)),
+            Err(crate::systemd::SystemdError::Guest(GuestError::Channel(error))) => {
+                Err(error.into())
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Makes a restored machine right: its clock, its random state, and what else is told. One
+    /// round trip, after which commands may run.
+    ///
+    /// # Errors
+    /// Part of it that must be so cannot be done, and the machine is of no use; or the channel ended.
+    pub async fn renew(&self, renewal: &Renewal) -> Result<Renewed, GuestError> {
+        let settled = &renewal.settled;
+        let request = renewal::Renewal {
+            clock: now(),
+            entropy: renewal.entropy.clone().into(),
+            change: renewal.change.clone(),
+            host_keys: renewal.host_keys.clone(),
+            reload: match renewal.host_keys.is_empty() {
+                true => Vec::new(),
+                false => settled.agent.sshd.clone(),
+            },
+            thaw: settled.agent.frozen.clone(),
+            manager: start_timers(&settled.timers),
+            mark: renewal.mark.clone(),
+        };
+        let renewed = self.ask_to_renew(request).await?;
+        self.approach_clock(&renewed);
+        Ok(renewed)
+    }
+
+    async fn ask_to_renew(&self, request: renewal::Renewal) -> Result<Renewed, GuestError> {
+        let handle = self.link.open(&Request::Renew(Box::new(request)))?;
+        match handle.reply().await? {
+            Reply::Renewed(renewed) => Ok(renewed),
+            _ => Err(ChannelError::Unexpected("another reply than renewed").into()),
+        }
+    }
+
+    /// The guest's clock is behind by what the request took to get there. Where that may be too
+    /// much, the clock is set again, beside all else that happens.
+    fn approach_clock(&self, renewed: &Renewed) {
+        let off = |renewed: &Renewed| Duration::from_nanos(now().saturating_sub(renewed.clock));
+        if off(renewed) <= CLOCK {
+            return;
+        }
+        let agent = self.clone();
+        tokio::spawn(async move {
+            for _ in 0..CLOCK_TRIES {
+                let request = renewal::Renewal {
+                    clock: now(),
+                    ..renewal::Renewal::default()
+                };
+                // Where the channel has ended, so has the machine, or it is another one's now.
+                match agent.ask_to_renew(request).await {
+                    Ok(renewed) if off(&renewed) > CLOCK => {}
+                    _ => return,
+                }
+            }
+        });
+    }
+}
+
+/// The host's clock, in nanoseconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Calls to the manager that start the timers: the bytes of D-Bus messages that want no answer.
+fn start_timers(timers: &[String]) -> Blob {
+    let mut bytes = Vec::new();
+    for timer in timers {
+        bytes.extend(crate::systemd::start_unit_message(timer));
+    }
+    bytes.into()
+}
