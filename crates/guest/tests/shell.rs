@@ -140,6 +140,23 @@ async fn commands_in_every_shell() {
     }
 }
 
+/// The shell of a machine that goes on from where it was saved says nothing, and need not be asked
+/// for anything while the agent is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_that_was_there_before() {
+    let mut shell = shell(
+        "exec 3>&1 1>/dev/null;",
+        "/bin/sh -c 'exec 1>&3; exec sh \"$0\"'",
+    );
+    shell.orders.send(Order::Restored).unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(300), shell.brought.recv()).await;
+    assert!(early.is_err(), "{early:?}");
+    shell.orders.send(Order::Again).unwrap();
+    let agent = shell.plain().await;
+    let output = agent.output(&Command::shell("echo out")).await.unwrap();
+    assert_eq!(output.stdout, b"out\n");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn several_at_a_time_and_a_limit() {
     let mut shell = shell("", "/bin/sh");

@@ -116,7 +116,7 @@ impl<T: AsyncRead + AsyncWrite + Send + 'static> Plain<'_, T> {
                 Woken::Line(line) => self.line(&line.ok_or(Break::Over)?)?,
                 Woken::Order(None) => return Err(Break::Over),
                 Woken::Order(Some(Order::Restarted)) => return Err(Break::Restarted),
-                Woken::Order(Some(Order::Again)) => {}
+                Woken::Order(Some(Order::Again | Order::Restored)) => {}
                 Woken::Written(count) => self.endpoint.written(count),
                 Woken::Read(count) => self.receive(&buffer[..count]).await?,
                 Woken::Time => self.look().await?,
