@@ -16,6 +16,7 @@ mod init;
 mod login;
 mod names;
 mod plain;
+mod plan9;
 mod server;
 mod spawn;
 mod task;
