@@ -47,6 +47,7 @@ async fn once(image: &Image, dir: &Path) -> Result<(), Error> {
         verdicts: Verdicts::forgetful(),
         search: std::env::var_os("PATH").unwrap_or_default(),
         hidden: Vec::new(),
+        snapshots: None,
     };
     let began = Instant::now();
     let machine = Machine::new(spec(image), environment)?;
@@ -85,5 +86,6 @@ fn spec(image: &Image) -> MachineSpec {
         volumes: Vec::new(),
         publish: Vec::new(),
         start_within: Duration::from_secs(60),
+        warm: machinist_machine::Warm::default(),
     }
 }

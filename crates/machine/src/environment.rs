@@ -10,6 +10,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
 use crate::ground::Ground;
+use crate::snapshot::SnapshotStore;
 use crate::spec::NicSpec;
 use crate::verdict::Verdicts;
 
@@ -93,6 +94,26 @@ pub enum Report {
         /// The end of its console, and of its backend's own output.
         last_words: Vec<String>,
     },
+    /// It is restored from a snapshot; its agent answers in a moment.
+    Restored {
+        /// Since the start was asked for.
+        seconds: f64,
+    },
+    /// It has booted to its ready point and was saved; it goes on as a restore of that snapshot.
+    SnapshotSaved {
+        /// From the ready point on.
+        seconds: f64,
+    },
+    /// A snapshot was of no use and is thrown away; the machine boots.
+    SnapshotDiscarded {
+        /// What was seen.
+        reason: String,
+    },
+    /// It boots although it was to be restored.
+    ColdBecause {
+        /// One sentence.
+        reason: String,
+    },
     /// One line of its console, control sequences and all.
     Console {
         /// The line.
@@ -128,6 +149,8 @@ pub struct Environment {
     /// Absolute paths that a machine whose root is the host's sees as empty directories: the
     /// cache, and the sessions' directories.
     pub hidden: Vec<PathBuf>,
+    /// Where VMs are saved, and restored from. Without one they all boot.
+    pub snapshots: Option<SnapshotStore>,
 }
 
 impl std::fmt::Debug for Environment {

@@ -33,6 +33,7 @@ mod reach;
 pub mod rootless;
 mod script;
 mod seeing;
+mod snapshot;
 mod spec;
 mod supervised;
 mod task;
@@ -50,5 +51,9 @@ pub use path_error::PathError;
 pub use qemu::PROGRAM as QEMU;
 pub use qemu::qmp::{Qmp, QmpError, QmpEvents};
 pub use script::{ScriptKind, ScriptSpec};
+pub use snapshot::{
+    Difference, Freed, Golden, Manifest, Part, Parts, ReadyPoint, Saved, SnapshotError,
+    SnapshotInfo, SnapshotKey, SnapshotStore, Warm,
+};
 pub use spec::{Boot, Disk, DiskAccess, HostLine, Kind, MachineSpec, NicSpec, Publish, Volume};
 pub use verdict::{Accel, Accelerator, Verdicts};

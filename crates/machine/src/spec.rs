@@ -7,6 +7,7 @@ use std::time::Duration;
 use machinist_image::Image;
 
 use crate::devices::Devices;
+use crate::snapshot::Warm;
 use crate::verdict::Accel;
 
 /// What a machine is to be. Nothing in it changes while the machine lives.
@@ -36,6 +37,8 @@ pub struct MachineSpec {
     pub publish: Vec<Publish>,
     /// How long its agent may take to answer after a start or a restart.
     pub start_within: Duration,
+    /// Whether it may be restored instead of booting. For VMs.
+    pub warm: Warm,
 }
 
 /// What runs a machine.

@@ -11,7 +11,7 @@ use machinist_guest::AGENT;
 use machinist_image::{Image, ImageSpec, Source, Store, Want};
 use machinist_machine::{
     Accel, AgentBinary, Attach, Boot, Environment, Kind, Machine, MachineError, MachineSpec,
-    NoNetwork, Report, Verdicts,
+    NoNetwork, Report, Verdicts, Warm,
 };
 use tempfile::TempDir;
 
@@ -116,6 +116,7 @@ pub fn spec(image: Image, kind: Kind) -> MachineSpec {
         volumes: Vec::new(),
         publish: Vec::new(),
         start_within: LONG,
+        warm: Warm::default(),
     }
 }
 
@@ -129,6 +130,7 @@ pub fn environment(dir: &Path, verdicts: Verdicts) -> std::io::Result<Environmen
         verdicts,
         search: std::env::var_os("PATH").unwrap_or_default(),
         hidden: vec![cache()],
+        snapshots: None,
     })
 }
 

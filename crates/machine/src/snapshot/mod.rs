@@ -1,0 +1,23 @@
+//! Snapshots: VMs that were saved right after their boot, and are restored instead of booting.
+//!
+//! A snapshot is a directory ([`Saved`]) in a [`SnapshotStore`], known by a key over everything
+//! that went into the machine ([`Parts`]). How one is made and restored is in `qemu/warm.rs`; what
+//! a user should know is in `docs/snapshots.md`.
+
+mod catalogue;
+mod digest;
+mod error;
+mod host;
+mod known;
+mod lock;
+mod parts;
+mod saved;
+mod store;
+mod warm;
+
+pub use catalogue::{Freed, SnapshotInfo};
+pub use error::SnapshotError;
+pub use parts::{Difference, Part, Parts, SnapshotKey};
+pub use saved::{Manifest, Saved};
+pub use store::SnapshotStore;
+pub use warm::{Golden, ReadyPoint, Warm};

@@ -1,0 +1,355 @@
+//! Where snapshots are kept.
+//!
+//! ```text
+//! format          the version of this layout
+//! host.json       what was found out about the host
+//! known/          hashes of kernels, disks and programs
+//! KEY/            a snapshot (saved.rs); its users hold a shared lock on the directory
+//! tmp/KEY/        one that is being made; its maker holds the lock
+//! ```
+//! The time of last use is the modification time of a snapshot's directory. Everything here belongs
+//! to one user and is readable by nobody else: it holds guests' memory.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use super::error::SnapshotError;
+use super::host::Host;
+use super::known::Known;
+use super::lock::DirectoryLock;
+use super::parts::SnapshotKey;
+use super::saved::{Draft, Saved};
+use crate::path_error::{PathContext, PathError};
+
+/// What the format file says.
+const FORMAT: &str = "machinist snapshots 1";
+
+/// How often to look whether another process has made what we wait for. The lock of a file has no
+/// event that could be awaited, and a boot takes seconds.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Keeps snapshots. Clones are the same store.
+#[derive(Debug, Clone)]
+pub struct SnapshotStore {
+    pub(super) shared: Arc<Shared>,
+    /// Directories with snapshots that others made, which are only read.
+    sources: Vec<PathBuf>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) dir: PathBuf,
+    /// Bytes that snapshots may take.
+    pub(super) limit: u64,
+    /// Why nothing can be kept, where that is so.
+    read_only: Option<String>,
+    known: Known,
+    host: OnceLock<Host>,
+    /// Who makes a snapshot in this process, by key: others wait for that without looking again and
+    /// again.
+    makers: Mutex<HashMap<SnapshotKey, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// What becomes of the wish for a snapshot.
+pub(crate) enum Claim {
+    /// It is there.
+    There(Saved),
+    /// It is ours to make.
+    Ours(Making),
+    /// It is not there, and cannot be made here: why.
+    Unable(String),
+}
+
+impl SnapshotStore {
+    /// Opens the store in the directory `dir`, which is made if it is not there. `limit` is how many
+    /// bytes snapshots may take. What dead makers left is removed. A store that cannot be written
+    /// is used as it is.
+    ///
+    /// # Errors
+    /// It was written by another version of machinist, or cannot be read.
+    pub fn open(dir: &Path, limit: u64) -> Result<Self, SnapshotError> {
+        let read_only = match prepare(dir) {
+            Ok(()) => None,
+            Err(error) => Some(format!(
+                "nothing can be saved in {}: {}",
+                dir.display(),
+                error.source
+            )),
+        };
+        check_format(dir)?;
+        // One absolute path: it goes into command lines.
+        let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+        let known = read_only.is_none().then(|| dir.join("known"));
+        let store = Self {
+            shared: Arc::new(Shared {
+                known: Known::in_directory(known),
+                dir,
+                limit,
+                read_only,
+                host: OnceLock::new(),
+                makers: Mutex::default(),
+            }),
+            sources: Vec::new(),
+        };
+        store.sweep();
+        Ok(store)
+    }
+
+    /// The same store, which also finds the snapshots in `dir`: a directory as a store has them, or
+    /// one snapshot. Nothing in it is changed.
+    #[must_use]
+    pub fn with_source(mut self, dir: &Path) -> Self {
+        self.sources.push(dir.to_owned());
+        self
+    }
+
+    pub(crate) fn known(&self) -> &Known {
+        &self.shared.known
+    }
+
+    /// This host. The first who asks may wait some milliseconds.
+    pub(crate) fn host(&self) -> &Host {
+        let shared = &self.shared;
+        let dir = shared.read_only.is_none().then_some(shared.dir.as_path());
+        shared.host.get_or_init(|| Host::look(dir))
+    }
+
+    /// The snapshot, if it is there. Blocks.
+    pub(crate) fn find(&self, key: &SnapshotKey) -> Option<Saved> {
+        let own = self.shared.dir.join(key.as_str());
+        let theirs = self.sources.iter().flat_map(|source| {
+            let inside = source.join(key.as_str());
+            [inside, source.clone()]
+        });
+        std::iter::once(own)
+            .chain(theirs)
+            .find_map(|dir| match take(&dir) {
+                Ok(Some(saved)) if saved.manifest().parts.key() == *key => Some(saved),
+                _ => None,
+            })
+    }
+
+    /// The snapshot, or the right to make it. Waits while somebody else makes it.
+    pub(crate) async fn claim(&self, key: &SnapshotKey) -> Result<Claim, SnapshotError> {
+        let mutex = self.maker(key);
+        let turn = mutex.lock_owned().await;
+        loop {
+            let (this, wanted) = (self.clone(), key.clone());
+            let tried = tokio::task::spawn_blocking(move || this.try_claim(&wanted)).await;
+            match tried.map_err(io::Error::from).path(&self.shared.dir)?? {
+                Some(Claim::Ours(mut making)) => {
+                    making.turn = Some(turn);
+                    return Ok(Claim::Ours(making));
+                }
+                Some(claim) => return Ok(claim),
+                None => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+
+    fn maker(&self, key: &SnapshotKey) -> Arc<tokio::sync::Mutex<()>> {
+        let makers = self.shared.makers.lock();
+        let mut makers = makers.unwrap_or_else(PoisonError::into_inner);
+        makers.retain(|_, maker| maker.strong_count() > 0);
+        let known = makers.get(key).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let maker = Arc::default();
+            makers.insert(key.clone(), Arc::downgrade(&maker));
+            maker
+        })
+    }
+
+    /// None while somebody else makes it.
+    fn try_claim(&self, key: &SnapshotKey) -> Result<Option<Claim>, SnapshotError> {
+        if let Some(saved) = self.find(key) {
+            return Ok(Some(Claim::There(saved)));
+        }
+        let shared = &self.shared;
+        if let Some(reason) = &shared.read_only {
+            return Ok(Some(Claim::Unable(reason.clone())));
+        }
+        let dir = shared.dir.join("tmp").join(key.as_str());
+        match private_directory(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).path(&dir)?;
+            }
+            _ => {}
+        }
+        let Some(lock) = DirectoryLock::exclusive(&dir)? else {
+            return Ok(None);
+        };
+        // Another may have made it between our look and our lock.
+        if let Some(saved) = self.find(key) {
+            drop(fs::remove_dir(&dir));
+            return Ok(Some(Claim::There(saved)));
+        }
+        // What is in it, a maker left who was killed.
+        for entry in fs::read_dir(&dir).path(&dir)? {
+            let path = entry.path(&dir)?.path();
+            remove(&path).path(&path)?;
+        }
+        Ok(Some(Claim::Ours(Making {
+            store: self.clone(),
+            key: key.clone(),
+            dir,
+            lock: Some(lock),
+            turn: None,
+        })))
+    }
+
+    /// Throws a snapshot of this store away. One of another directory stays.
+    pub(crate) fn discard(&self, saved: Saved) {
+        let dir = saved.dir().to_owned();
+        let ours = dir.parent() == Some(&self.shared.dir);
+        if !ours || self.shared.read_only.is_some() {
+            return;
+        }
+        // Others may be using it; nothing of theirs breaks: they have its files open, or are about
+        // to find it as useless as we did.
+        if let Err(error) = self.take_away(&dir) {
+            tracing::warn!(path = %dir.display(), %error, "a useless snapshot stays");
+        }
+    }
+
+    /// Moves a snapshot out of sight, and removes it.
+    pub(super) fn take_away(&self, dir: &Path) -> io::Result<()> {
+        let tmp = self.shared.dir.join("tmp");
+        let away = tempfile::Builder::new().prefix("gone-").tempdir_in(tmp)?;
+        // Whoever is to sweep it meanwhile does what we are about to do.
+        fs::rename(dir, away.path().join("snapshot"))?;
+        away.close()
+    }
+
+    /// Removes what dead makers left. What cannot be removed takes up room and does no other harm.
+    fn sweep(&self) {
+        let tmp = self.shared.dir.join("tmp");
+        let Ok(entries) = fs::read_dir(&tmp) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if let Ok(Some(_lock)) = DirectoryLock::exclusive(&path) {
+                tracing::info!(path = %path.display(), "removing what a dead maker left");
+                drop(remove(&path));
+            }
+        }
+    }
+}
+
+/// A snapshot that is being made. Dropped before [`Making::commit`], it leaves nothing.
+pub(crate) struct Making {
+    store: SnapshotStore,
+    key: SnapshotKey,
+    dir: PathBuf,
+    lock: Option<DirectoryLock>,
+    /// Others of this process wait for this.
+    turn: Option<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+impl Making {
+    /// Where its files go.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Puts it into the store. Blocks.
+    ///
+    /// # Errors
+    /// The disk is full, or fails.
+    pub(crate) fn commit(mut self, draft: Draft) -> Result<Saved, SnapshotError> {
+        let saved = Saved::seal(&self.dir, draft, &self.store.host().boot_id)?;
+        let target = self.store.shared.dir.join(self.key.as_str());
+        if target.exists() {
+            // What is there could not be read.
+            self.store.take_away(&target).path(&target)?;
+        }
+        fs::rename(&self.dir, &target).path(&target)?;
+        let Some(lock) = self.lock.take() else {
+            return Ok(saved.moved(target));
+        };
+        lock.share().path(&target)?;
+        let saved = saved.moved(target).holding(lock);
+        self.store.keep_to_limit();
+        Ok(saved)
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if self.lock.is_some() && remove(&self.dir).is_err() {
+            // The next sweep takes it.
+            tracing::warn!(path = %self.dir.display(), "half a snapshot stays");
+        }
+    }
+}
+
+/// The snapshot in `dir`, held.
+fn take(dir: &Path) -> Result<Option<Saved>, SnapshotError> {
+    let Some(lock) = DirectoryLock::shared(dir)? else {
+        return Ok(None);
+    };
+    let saved = Saved::open(dir)?;
+    // In a store that cannot be written nothing is removed for its age either.
+    drop(lock.touch());
+    Ok(Some(saved.holding(lock)))
+}
+
+fn private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+/// Makes what a store needs; an error where it cannot be written.
+fn prepare(dir: &Path) -> Result<(), PathError> {
+    if let Some(parent) = dir.parent() {
+        fs::create_dir_all(parent).path(parent)?;
+    }
+    for path in [dir.to_owned(), dir.join("tmp"), dir.join("known")] {
+        match private_directory(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).path(&path);
+            }
+            _ => {}
+        }
+    }
+    rustix::fs::access(dir.join("tmp"), rustix::fs::Access::WRITE_OK).path(dir)?;
+    let format = dir.join("format");
+    if !format.exists() {
+        // Whole at once, and whoever is faster writes the same.
+        let beside = tempfile::NamedTempFile::new_in(dir).path(dir)?;
+        fs::write(beside.path(), format!("{FORMAT}\n")).path(&format)?;
+        let persisted = beside.persist(&format).map_err(|error| error.error);
+        persisted.path(&format)?;
+    }
+    Ok(())
+}
+
+fn check_format(dir: &Path) -> Result<(), SnapshotError> {
+    let path = dir.join("format");
+    let found = match fs::read_to_string(&path) {
+        Ok(found) => found,
+        // An empty store that cannot be written.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).path(&path)?,
+    };
+    if found.trim() == FORMAT {
+        return Ok(());
+    }
+    Err(SnapshotError::Format {
+        path: dir.to_owned(),
+        found: found.trim().to_owned(),
+        known: FORMAT.to_owned(),
+    })
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    }
+}
