@@ -4,6 +4,7 @@
 mod code;
 mod driver;
 mod labs;
+mod machines;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ fn main() -> Result<ExitCode> {
     } else {
         Some(Arc::new(NixHost::new()?))
     };
-    let cases = [code::CASES, labs::CASES, driver::CASES];
+    let cases = [code::CASES, machines::CASES, labs::CASES, driver::CASES];
     let trials = cases
         .into_iter()
         .flatten()

@@ -1,0 +1,63 @@
+//! The image that our builders boot: a Debian with Nix, and what makes it one.
+
+use serde_json::{Value, json};
+
+/// The first Debian whose Nix gives a build a range of user ids, in its version 2.34.
+const SOURCE: &str = "debian:forky";
+
+const PACKAGES: [&str; 3] = ["ca-certificates", "e2fsprogs", "nix-bin"];
+
+/// Whatever a file is about is said in it.
+const FILES: [(&str, &str, u32); 8] = [
+    ("/etc/nix/nix.conf", include_str!("nix.conf"), 0o644),
+    (
+        "/etc/systemd/system/nix-daemon.service",
+        include_str!("nix-daemon.service"),
+        0o644,
+    ),
+    (
+        "/etc/systemd/system/nix-daemon.socket",
+        include_str!("nix-daemon.socket"),
+        0o644,
+    ),
+    (
+        "/etc/systemd/system/sockets.target.d/machinist.conf",
+        include_str!("sockets.conf"),
+        0o644,
+    ),
+    (
+        "/etc/systemd/system/nix.mount",
+        include_str!("nix.mount"),
+        0o644,
+    ),
+    (
+        "/etc/systemd/system/machinist-store.service",
+        include_str!("machinist-store.service"),
+        0o644,
+    ),
+    (
+        "/usr/lib/machinist/store-disk",
+        include_str!("store-disk"),
+        0o755,
+    ),
+    (
+        "/etc/modules-load.d/machinist.conf",
+        include_str!("modules.conf"),
+        0o644,
+    ),
+];
+
+/// The features that it has wherever it runs.
+pub(crate) const FEATURES: [&str; 4] = ["benchmark", "big-parallel", "nixos-test", "uid-range"];
+
+/// As a lab file describes it.
+pub(crate) fn image() -> Value {
+    let files: serde_json::Map<String, Value> = FILES
+        .iter()
+        .map(|(path, text, mode)| {
+            let file = json!({ "text": text, "mode": format!("{mode:o}") });
+            ((*path).to_owned(), file)
+        })
+        .collect();
+    json!({ "source": SOURCE, "packages": PACKAGES, "files": files })
+}

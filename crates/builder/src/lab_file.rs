@@ -1,0 +1,86 @@
+//! The lab that a builder's machine is of, as a lab file.
+
+use machinist_lab::{Lab, LabErrors};
+use serde_json::{Value, json};
+
+use crate::config::{Config, Kind};
+use crate::definition;
+use crate::state::State;
+
+/// The store, in the machine.
+const STORE: &str = "/nix";
+
+/// The text of the lab file.
+pub(crate) fn text(config: &Config, state: &State) -> String {
+    let mut machine = json!({
+        "kind": config.kind.to_string(),
+        "image": "builder",
+        "memory": format!("{}M", config.memory >> 20),
+        "cpus": config.cores,
+        "vlans": [],
+    });
+    match config.kind {
+        Kind::Container => {
+            machine["volumes"] = json!([format!("{}:{STORE}:rw", state.store().display())]);
+        }
+        Kind::Vm => machine["disks"] = json!([{ "path": state.disk() }]),
+    }
+    let lab = json!({
+        "image": { "builder": definition::image() },
+        "machine": { config.name.clone(): machine },
+    });
+    pretty(&lab)
+}
+
+/// The lab.
+///
+/// # Errors
+/// A path in it is none that a lab file can have.
+pub(crate) fn lab(text: &str) -> Result<Lab, LabErrors> {
+    Lab::parse_json(text, "lab.json")
+}
+
+fn pretty(value: &Value) -> String {
+    // It has alternative form: many lines.
+    format!("{value:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use machinist_lab::RunsAs;
+
+    use super::*;
+    use crate::config::{Host, Options, Places};
+
+    #[test]
+    fn both_kinds_make_a_lab() {
+        for (kind, runs_as) in [(Kind::Container, RunsAs::Container), (Kind::Vm, RunsAs::Vm)] {
+            let host = Host {
+                cores: 2,
+                memory: 8 << 30,
+                no_containers: None,
+            };
+            let places = Places {
+                images: "/cache".into(),
+                runtime: "/run/machinist".into(),
+                search: "/usr/bin".into(),
+            };
+            let options = Options {
+                kind: Some(kind),
+                ..Options::default()
+            };
+            let config = options.check("linux", &host, places).unwrap();
+            let state = State::of(Path::new("/var/lib/machinist/builders"), "linux");
+            let lab = lab(&text(&config, &state)).unwrap();
+            let machine = lab.machine("linux").unwrap();
+            assert_eq!(machine.resolve().0, runs_as);
+            assert_eq!((machine.cpus, machine.memory.0), (2, 4 << 30));
+            assert!(machine.vlans.is_empty());
+            assert_eq!(machine.image.packages.len(), 3);
+            let stores = machine.volumes.len() + machine.disks.len();
+            assert_eq!(stores, 1);
+        }
+    }
+}

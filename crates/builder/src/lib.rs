@@ -1,0 +1,5 @@
+//! Builders: machines that build for Nix, and how Nix comes to know them.
+
+#![forbid(unsafe_code)]
+
+pub mod machines_file;

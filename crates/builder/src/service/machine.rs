@@ -1,0 +1,251 @@
+//! A builder's machine: from its configuration to a Nix daemon that answers, and back.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use machinist_events::{Event, What};
+use machinist_guest::{Agent, Command, GuestError};
+use machinist_lab::ContainerLimits;
+use machinist_session::{Brief, Cancel, Engine, EventSink, Session, Settings};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::log::Log;
+use super::predecessor;
+use crate::config::{Accel, Config};
+use crate::definition::FEATURES;
+use crate::lab_file;
+use crate::state::{Proven, State, private_file};
+
+/// Where Nix's daemon listens in the machine.
+pub(super) const DAEMON: &str = "/nix/var/nix/daemon-socket/socket";
+/// How long a start may take, the build of an image included.
+const START: Duration = Duration::from_secs(30 * 60);
+/// How long Nix's daemon may take once the agent answers. Emulated machines are slow.
+const SETTLE: Duration = Duration::from_secs(300);
+/// How long a machine may take to stop in order.
+const STOP: Duration = Duration::from_secs(90);
+
+/// Run in the machine, before anything speaks to its Nix: writes what is known now, and says what was
+/// found.
+const SETTLE_SCRIPT: &str = r#"
+set -eu
+if grep -qwE 'vmx|svm' /proc/cpuinfo && systemd-detect-virt --quiet --vm; then
+    modprobe kvm_intel 2>/dev/null || modprobe kvm_amd 2>/dev/null || true
+fi
+features=$1
+if [ -c /dev/kvm ] && (exec 3<>/dev/kvm) 2>/dev/null && chmod 0666 /dev/kvm; then
+    features="$features kvm"
+fi
+{ cat; echo "system-features = $features"; } > /etc/nix/machinist.conf
+echo "$features"
+dpkg-query --show --showformat='${Version}\n' nix-bin
+"#;
+
+/// A machine that runs, with a Nix daemon that answers.
+pub(super) struct Running {
+    session: Session,
+    agent: Agent,
+}
+
+/// What a start needs.
+#[derive(Clone)]
+pub(super) struct Starter {
+    pub(super) config: Arc<Config>,
+    pub(super) state: State,
+    /// Our own program.
+    pub(super) exe: PathBuf,
+    pub(super) log: Log,
+    /// What is going on, for those who wait.
+    pub(super) note: watch::Sender<String>,
+}
+
+impl Starter {
+    /// Starts the machine. The error is for people.
+    pub(super) async fn start(&self, cancel: &Cancel) -> Result<Running, String> {
+        let began = Instant::now();
+        let started = self.boot(cancel).await;
+        match &started {
+            Ok(_) => self.log.say(&format!(
+                "up after {:.1} s",
+                began.elapsed().as_secs_f64()
+            )),
+            Err(error) => self.log.say(&format!("did not start: {error}")),
+        }
+        started
+    }
+
+    async fn boot(&self, cancel: &Cancel) -> Result<Running, String> {
+        let text = lab_file::text(&self.config, &self.state);
+        let lab = lab_file::lab(&text).map_err(|error| error.plain())?;
+        let path = self.state.lab();
+        self.state.write(&path, text.as_bytes()).map_err(chain)?;
+        let sink = self.sink().map_err(chain)?;
+        let engine = Engine::open(self.settings(), sink).await.map_err(chain)?;
+        self.after_the_last().await?;
+        let brief = Brief {
+            lab: Arc::new(lab),
+            file: path,
+            base: self.state.path().to_owned(),
+            test: None,
+            agent_only: false,
+            timeout_factor: 1.0,
+        };
+        let session = Session::open(&engine, brief).await.map_err(chain)?;
+        // From here on what was begun has to be ended.
+        let noted = self.state.set_session(session.path()).map_err(chain);
+        let settled = tokio::select! {
+            settled = timeout(START, self.settled(&session)) => settled.unwrap_or_else(|_| {
+                Err(format!("it took longer than {} s", START.as_secs()))
+            }),
+            () = cancel.cancelled() => Err("it was stopped".into()),
+        };
+        match noted.and(settled) {
+            Ok(agent) => Ok(Running { session, agent }),
+            Err(error) => {
+                drop(session.close(&thrown()).await);
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until nothing is left of a former machine, whose service may have been killed a moment
+    /// ago: two would have one store.
+    async fn after_the_last(&self) -> Result<(), String> {
+        let Some(session) = self.state.session() else {
+            return Ok(());
+        };
+        let runtime = self.config.places.runtime.clone();
+        let gone = tokio::task::spawn_blocking(move || predecessor::wait(&runtime, &session));
+        let gone = gone.await.map_err(chain)?;
+        gone.map_err(|error| format!("its former machine is not gone: {error}"))
+    }
+
+    async fn settled(&self, session: &Session) -> Result<Agent, String> {
+        session.prepare().await.map_err(chain)?;
+        self.note.send_replace("booting".into());
+        let agent = session.agent(&self.config.name).await.map_err(chain)?;
+        self.note.send_replace("waiting for its Nix daemon".into());
+        let failed = |error: GuestError| format!("its Nix daemon did not start: {}", chain(error));
+        let proven = self.tell(&agent).await.map_err(failed)?;
+        self.state.set_proven(&proven).map_err(chain)?;
+        let deadline = Instant::now() + SETTLE;
+        let waited = agent.wait_socket(Path::new(DAEMON), false, deadline).await;
+        waited.map_err(failed)?;
+        Ok(agent)
+    }
+
+    /// Tells the machine what its builder is to be.
+    async fn tell(&self, agent: &Agent) -> Result<Proven, GuestError> {
+        let settings = format!(
+            "max-jobs = {}\ncores = {}\n",
+            self.config.max_jobs, self.config.cores
+        );
+        let features = FEATURES.join(" ");
+        let words = ["sh", "-c", SETTLE_SCRIPT, "settle", features.as_str()];
+        let command = Command::argv(words).stdin().timeout(SETTLE);
+        let output = agent.output_with(&command, settings.as_bytes()).await?;
+        if !output.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(GuestError::TimedOut {
+                what: format!("its settings to be written: {}", said.trim()),
+            });
+        }
+        let said = String::from_utf8_lossy(&output.stdout);
+        let mut lines = said.lines();
+        let features = lines.next().unwrap_or_default().split_whitespace();
+        let mut features: Vec<String> = features.map(str::to_owned).collect();
+        features.sort();
+        Ok(Proven {
+            features,
+            nix: lines.next().unwrap_or_default().to_owned(),
+        })
+    }
+
+    fn settings(&self) -> Settings {
+        let places = &self.config.places;
+        Settings {
+            runtime: places.runtime.clone(),
+            exe: self.exe.clone(),
+            images: places.images.clone(),
+            search: places.search.clone(),
+            accel: match self.config.accel {
+                Accel::Auto => machinist_session::Accel::Auto,
+                Accel::Kvm => machinist_session::Accel::Kvm,
+                Accel::Tcg => machinist_session::Accel::Tcg,
+            },
+            cdi: Vec::new(),
+            containers: ContainerLimits::default(),
+        }
+    }
+
+    /// Writes what the machine's console shows, and tells what takes long.
+    fn sink(&self) -> Result<EventSink, crate::PathError> {
+        use crate::path_error::At;
+        let path = self.state.console();
+        let file = private_file().create(true).truncate(true).open(&path);
+        let console: Mutex<File> = Mutex::new(file.at("open", &path)?);
+        let (log, note) = (self.log.clone(), self.note.clone());
+        Ok(Arc::new(move |event: &Event| match &event.what {
+            What::Console { line } => {
+                let mut console = console.lock().unwrap_or_else(PoisonError::into_inner);
+                // A full disk must not stop builds.
+                drop(writeln!(console, "{line}"));
+            }
+            What::ImageStarted { image } => {
+                log.say(&format!("building its image, {image}"));
+                note.send_replace("building its image".into());
+            }
+            What::ImageStep { step, .. } => {
+                note.send_replace(format!("building its image: {step}"));
+            }
+            What::Warning { text } => log.say(&format!("warning: {text}")),
+            What::AccelFallback { reason } => log.say(&format!("warning: {reason}")),
+            What::MachineFailed { reason, .. } => log.say(&format!("its machine: {reason}")),
+            _ => {}
+        }))
+    }
+}
+
+impl Running {
+    pub(super) fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Stops it in order, and leaves nothing of it but its store.
+    pub(super) async fn stop(self, log: &Log) {
+        self.session.power_off(STOP).await;
+        if let Err(error) = self.session.close(&Cancel::new()).await {
+            log.say(&format!("warning: {}", chain(error)));
+        }
+    }
+}
+
+fn thrown() -> Cancel {
+    let cancel = Cancel::new();
+    cancel.cancel();
+    cancel
+}
+
+/// The whole chain of an error's causes, in one line.
+pub(super) fn chain(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // A transparent error says the same as its source.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
