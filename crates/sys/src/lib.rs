@@ -1,5 +1,6 @@
 //! What needs unsafe or the kernel's own interfaces: processes, namespaces, netlink, packet sockets.
 
+pub mod descriptors;
 pub mod ethtool;
 pub mod isolation;
 pub mod namespace;
@@ -8,6 +9,7 @@ pub mod outgoing;
 pub mod packet;
 pub mod power;
 pub mod process;
+pub mod random;
 pub mod tsc;
 pub mod user_namespace;
 pub mod vfork;

@@ -7,6 +7,7 @@
 //! The agent links this module too, so replies are read by hand from their few attributes that
 //! matter: the decoders of `netlink-packet-route` know every attribute there is, and weigh that much.
 
+mod address;
 mod bridge;
 mod error;
 mod link;
