@@ -6,7 +6,7 @@ pub use machinist_guest::Agent;
 use machinist_guest::systemd::Manager;
 use machinist_guest::{
     Address, ChannelError, Command, GuestError, HostLine, Identity, Interface, Mount, MountKind,
-    Stream,
+    Renewal, Settled, Stream,
 };
 
 use tokio::time::Instant;
@@ -26,20 +26,52 @@ pub(crate) enum Power {
 
 /// Finds the agent at the other end of `channel`, and tells it who it is where it asks for that.
 pub(crate) async fn connect(channel: Channel, origin: &Origin) -> Result<Agent, String> {
-    let agent = Agent::connect(channel, origin.start_within())
-        .await
-        .map_err(|error| format!("its agent does not answer: {}", chain(&error)))?;
-    if let Origin::Lab(spec) = origin
-        && agent.info().init
-    {
+    match origin {
+        Origin::Lab(spec) => connect_to(channel, spec).await,
+        Origin::Script(spec) => find(channel, spec.start_within).await,
+    }
+}
+
+/// Finds the agent of a machine of ours, and tells it who it is where it asks for that.
+pub(crate) async fn connect_to(channel: Channel, spec: &MachineSpec) -> Result<Agent, String> {
+    let agent = find(channel, spec.start_within).await?;
+    if agent.info().init {
         let configured = agent.configure(&identity(spec)).await;
         configured.map_err(|error| format!("its agent cannot prepare it: {}", chain(&error)))?;
     }
     Ok(agent)
 }
 
+/// Makes a machine right that was restored: it was `golden` when it was saved, and is `spec` now.
+pub(crate) async fn renew(
+    agent: &Agent,
+    golden: &MachineSpec,
+    spec: &MachineSpec,
+    settled: &Settled,
+) -> Result<(), String> {
+    let failed = |error: GuestError| format!("it cannot be made right: {}", chain(&error));
+    let mut renewal = Renewal::again().map_err(|error| error.to_string())?;
+    renewal.settled = settled.clone();
+    let _ = (golden, spec);
+    agent.renew(&renewal).await.map(drop).map_err(failed)
+}
+
+/// Makes a machine right that goes on from an earlier moment of its own.
+pub(crate) async fn go_on(agent: &Agent) -> Result<(), String> {
+    let renewal = Renewal::again().map_err(|error| error.to_string())?;
+    let failed = |error: GuestError| format!("it cannot be made right: {}", chain(&error));
+    agent.renew(&renewal).await.map(drop).map_err(failed)
+}
+
+/// Finds the agent at the other end of `channel`.
+pub(crate) async fn find(channel: Channel, within: Duration) -> Result<Agent, String> {
+    Agent::connect(channel, within)
+        .await
+        .map_err(|error| format!("its agent does not answer: {}", chain(&error)))
+}
+
 /// Who the machine is. A container has been told by its files; this is for VMs.
-fn identity(spec: &MachineSpec) -> Identity {
+pub(crate) fn identity(spec: &MachineSpec) -> Identity {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let hosts = spec.hosts.iter().map(|line| HostLine {
         address: line.address,
@@ -91,6 +123,16 @@ pub(crate) async fn system_ready(agent: &Agent, boot: Boot, within: Duration) ->
         Ok(manager) => manager.wait_ready(deadline).await.is_ok(),
         Err(_) => false,
     }
+}
+
+/// Waits until a unit is active.
+pub(crate) async fn unit_active(agent: &Agent, unit: &str, within: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + within;
+    let active = async {
+        let manager = Manager::connect(agent, None, deadline).await?;
+        manager.wait_for_unit(unit, deadline, &mut |_| {}).await
+    };
+    active.await.map_err(|error| chain(&error))
 }
 
 /// Asks the machine's system to go off or to restart. Whether it was asked.

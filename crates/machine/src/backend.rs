@@ -1,5 +1,6 @@
 //! What a machine's task and a backend say to each other.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::agent::Agent;
 use crate::console::Console;
 use crate::environment::Environment;
 use crate::error::LaunchError;
@@ -14,6 +16,7 @@ use crate::lifecycle::Ending;
 use crate::nspawn::Nspawn;
 use crate::origin::Origin;
 use crate::qemu::Qemu;
+use crate::qemu::frozen::{Frozen, Tops};
 use crate::reach::Reach;
 use crate::script::container::ScriptContainer;
 use crate::script::vm::ScriptVm;
@@ -33,6 +36,8 @@ pub(crate) type Channel = Pin<Box<dyn Stream>>;
 pub(crate) enum Happening {
     /// An agent listens, or will in a moment, at the other end of this.
     Channel(Channel),
+    /// An agent that answers, of a machine that was restored.
+    Agent(Agent),
     /// What handles can get at, from now on; before that, nothing.
     Reach(Reach),
     /// The machine's own system says that its start has finished.
@@ -65,6 +70,8 @@ pub(crate) enum Control {
 /// A backend that runs. Its task ends after [`Happening::Ended`]; dropping this kills it.
 pub(crate) struct Run {
     pub(crate) control: mpsc::UnboundedSender<Control>,
+    /// What was seen before others were to hear of it: it comes first.
+    pub(crate) early: VecDeque<Happening>,
     pub(crate) happenings: mpsc::UnboundedReceiver<Happening>,
     pub(crate) task: JoinHandle<()>,
 }
@@ -72,6 +79,9 @@ pub(crate) struct Run {
 /// What a run sees next; never, where nothing runs.
 pub(crate) async fn next_of(run: Option<&mut Run>) -> Happening {
     if let Some(run) = run {
+        if let Some(happening) = run.early.pop_front() {
+            return happening;
+        }
         if let Some(happening) = run.happenings.recv().await {
             return happening;
         }
@@ -105,9 +115,10 @@ impl Backend {
         environment: &Environment,
         console: &Console,
         words: &Words,
+        tops: &Tops,
     ) -> Self {
         match origin {
-            Origin::Lab(spec) => of_spec(spec, environment, console, words),
+            Origin::Lab(spec) => of_spec(spec, environment, console, words, tops),
             Origin::Script(spec) => of_script(spec, environment, console, words),
         }
     }
@@ -122,10 +133,18 @@ impl Backend {
         }
     }
 
-    /// Starts it. Dropped before its end, it leaves nothing that runs.
-    pub(crate) async fn launch(self, mode: Mode) -> Result<Run, LaunchError> {
+    /// Starts it; a VM of ours also from where it stood still, `from`. Dropped before its end, it
+    /// leaves nothing that runs.
+    pub(crate) async fn launch(
+        self,
+        mode: Mode,
+        from: Option<Arc<Frozen>>,
+    ) -> Result<Run, LaunchError> {
         match self {
-            Self::Qemu(qemu) => qemu.launch(mode).await,
+            Self::Qemu(qemu) => match from {
+                Some(frozen) => qemu.go_back(mode, frozen).await,
+                None => qemu.launch(mode).await,
+            },
             Self::Nspawn(nspawn) => nspawn.launch(mode).await,
             Self::ScriptVm(script) => script.launch(mode).await,
             Self::ScriptContainer(script) => script.launch(mode).await,
@@ -138,14 +157,16 @@ fn of_spec(
     environment: &Environment,
     console: &Console,
     words: &Words,
+    tops: &Tops,
 ) -> Backend {
     match spec.kind {
-        Kind::Vm { .. } => Backend::Qemu(Arc::new(Qemu {
-            spec: spec.clone(),
-            environment: environment.clone(),
-            console: console.clone(),
-            words: words.clone(),
-        })),
+        Kind::Vm { .. } => Backend::Qemu(Arc::new(Qemu::new(
+            spec.clone(),
+            environment.clone(),
+            console.clone(),
+            words.clone(),
+            tops.clone(),
+        ))),
         Kind::Container { .. } => Backend::Nspawn(Arc::new(Nspawn {
             spec: spec.clone(),
             environment: environment.clone(),

@@ -12,6 +12,7 @@
 
 mod agent;
 mod backend;
+pub mod checkpoint;
 mod console;
 pub mod devices;
 mod environment;

@@ -24,6 +24,7 @@
 //!   From every state but Off:  Panicked, Broken, Expired, Ended by a fault ──▶ Failed
 //!   (Stopping forgives all of these but a panic: the machine was to go off, and it is off.)
 //!   From Off and Failed:       Start ──▶ Starting
+//!   From every state:          Restore ──▶ Starting (with what was saved in the place of a boot)
 //! ```
 //!
 //! | state    | a backend runs | the agent answers |
@@ -97,6 +98,11 @@ pub enum Event {
     PowerOff,
     /// Asked: restart in order.
     Reboot,
+    /// Asked: go back to what was saved.
+    Restore {
+        /// The machine's own system had finished its start then.
+        ready: bool,
+    },
     /// Seen: the agent answers, and the machine has its identity.
     AgentUp,
     /// Seen: the machine's own system has finished its start.
@@ -205,6 +211,13 @@ impl Lifecycle {
 
     /// Moves, and says what is to be done.
     pub fn handle(&mut self, event: Event) -> Decision {
+        if let Event::Restore { ready } = event {
+            // What the machine does now is of no interest any more.
+            self.enter_start();
+            self.ready_early = ready;
+            let plain = self.plain;
+            return Decision::one(Effect::Launch { plain });
+        }
         match self.state.clone() {
             State::Off | State::Failed { .. } => self.while_over(&event),
             State::Starting => self.while_starting(event),
@@ -234,14 +247,15 @@ impl Lifecycle {
             | Event::Panicked(_)
             | Event::Broken(_)
             | Event::Ended(_)
-            | Event::Expired => Decision::nothing(),
+            | Event::Expired
+            | Event::Restore { .. } => Decision::nothing(),
         }
     }
 
     fn while_starting(&mut self, event: Event) -> Decision {
         match event {
             // Whoever asks twice waits for the same thing.
-            Event::Start => Decision::nothing(),
+            Event::Start | Event::Restore { .. } => Decision::nothing(),
             Event::Shutdown => self.stop(Effect::AskToStop),
             Event::PowerOff => self.stop(Effect::Kill),
             Event::Reboot => Decision::Refuse(Refused::NotRunning),
@@ -275,7 +289,9 @@ impl Lifecycle {
 
     fn while_up(&mut self, event: Event) -> Decision {
         match event {
-            Event::Start | Event::AgentUp | Event::Expired => Decision::nothing(),
+            Event::Start | Event::AgentUp | Event::Expired | Event::Restore { .. } => {
+                Decision::nothing()
+            }
             Event::Shutdown => self.stop(Effect::AskToStop),
             Event::PowerOff => self.stop(Effect::Kill),
             Event::Reboot => self.restart(Effect::AskToReboot),
@@ -301,7 +317,7 @@ impl Lifecycle {
             Event::Shutdown => self.stop(Effect::AskToStop),
             Event::PowerOff => self.stop(Effect::Kill),
             Event::AgentUp => self.answer(),
-            Event::SystemReady | Event::AgentLost => Decision::nothing(),
+            Event::SystemReady | Event::AgentLost | Event::Restore { .. } => Decision::nothing(),
             Event::GuestReset => self.restart(Effect::DropAgent),
             Event::Unfit(reason) | Event::Panicked(reason) | Event::Broken(reason) => {
                 self.fail(reason)
@@ -317,6 +333,7 @@ impl Lifecycle {
             Event::Shutdown => self.stop(Effect::AskToStop),
             Event::PowerOff => self.stop(Effect::Kill),
             Event::AgentUp => self.answer(),
+            Event::Restore { .. } => Decision::nothing(),
             Event::SystemReady => {
                 self.ready_early = true;
                 Decision::nothing()
@@ -340,7 +357,8 @@ impl Lifecycle {
             | Event::AgentUp
             | Event::SystemReady
             | Event::AgentLost
-            | Event::GuestReset => Decision::nothing(),
+            | Event::GuestReset
+            | Event::Restore { .. } => Decision::nothing(),
             Event::PowerOff | Event::Expired | Event::Unfit(_) | Event::Broken(_) => {
                 Decision::one(Effect::Kill)
             }

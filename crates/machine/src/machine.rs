@@ -1,6 +1,7 @@
 //! A machine, as everybody but its task sees it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::error::MachineError;
 use crate::lifecycle::{Refused, State};
 use crate::origin::Origin;
 use crate::path_error::{PathContext, PathError};
+use crate::qemu::frozen::Tops;
 use crate::reach::Reach;
 use crate::script::ScriptSpec;
 use crate::spec::MachineSpec;
@@ -53,6 +55,8 @@ pub struct Machine {
     status: watch::Receiver<Status>,
     agents: watch::Receiver<Option<Agent>>,
     reach: watch::Receiver<Reach>,
+    tops: Tops,
+    dir: Arc<Path>,
 }
 
 impl Machine {
@@ -96,10 +100,12 @@ impl Machine {
         });
         let (agents, agent) = watch::channel(None);
         let (reaches, reach) = watch::channel(Reach::default());
+        let (tops, dir) = (Tops::default(), Arc::from(environment.dir.as_path()));
         let task = Task::new(
             Arc::clone(&origin),
             environment,
             console.clone(),
+            &tops,
             told,
             agents,
             reaches,
@@ -113,6 +119,8 @@ impl Machine {
             status,
             agents: agent,
             reach,
+            tops,
+            dir,
         })
     }
 
@@ -142,6 +150,16 @@ impl Machine {
 
     pub(crate) fn reach(&self) -> watch::Receiver<Reach> {
         self.reach.clone()
+    }
+
+    /// Where its writable disks lie.
+    pub(crate) fn tops(&self) -> &Tops {
+        &self.tops
+    }
+
+    /// Its own directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Its console, over all its starts.
@@ -310,7 +328,7 @@ impl Machine {
         }
     }
 
-    async fn ask(&self, what: Ask) -> Result<(), MachineError> {
+    pub(crate) async fn ask(&self, what: Ask) -> Result<(), MachineError> {
         let (answer, answered) = oneshot::channel();
         let request = Request { what, answer };
         self.requests.send(request).map_err(|_| self.gone())?;
@@ -324,7 +342,7 @@ impl Machine {
         }
     }
 
-    async fn until_it_answers(&self) -> Result<(), MachineError> {
+    pub(crate) async fn until_it_answers(&self) -> Result<(), MachineError> {
         let mut status = self.status.clone();
         let now = status
             .wait_for(|status| status.state.answers() || status.state.is_over())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::script::{ScriptKind, ScriptSpec};
+use crate::snapshot::Warm;
 use crate::spec::{Boot, Kind, MachineSpec, Publish};
 
 /// How long a machine of our own may go on after its agent is gone: it is on its way down, or it is
@@ -30,6 +31,18 @@ impl Origin {
             Self::Lab(spec) => spec.start_within,
             Self::Script(spec) => spec.start_within,
         }
+    }
+
+    /// Whether it may be restored instead of booting.
+    pub(crate) fn is_warm(&self) -> bool {
+        matches!(self, Self::Lab(spec) if matches!(spec.warm, Warm::At { .. }))
+    }
+
+    /// How long it may take from the wish to start it until its agent is waited for.
+    pub(crate) fn launch_within(&self) -> Duration {
+        let within = self.start_within();
+        // It may boot to be saved, after somebody else has tried that in vain.
+        if self.is_warm() { within * 4 } else { within }
     }
 
     /// How long it may go on without an agent once it had one. A script's machine may leave its

@@ -1,6 +1,8 @@
 //! What of a running backend a machine's handles can get at.
 
+use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
@@ -18,21 +20,35 @@ pub(crate) struct Reach {
     /// Of a script's container: the process that is its init.
     pub(crate) leader: Option<u32>,
     pub(crate) qmp: Option<Qmp>,
+    /// What the memory of its guest began as; none where that was empty.
+    pub(crate) memory: Option<Arc<File>>,
     /// What is written here, the serial console receives.
     pub(crate) console: Option<ConsoleInput>,
 }
 
 /// The writing end of a serial console.
 #[derive(Debug, Clone)]
-pub(crate) struct ConsoleInput(Arc<Mutex<pipe::Sender>>);
+pub(crate) struct ConsoleInput {
+    pipe: Arc<Mutex<pipe::Sender>>,
+    touched: Arc<AtomicBool>,
+}
 
 impl ConsoleInput {
     pub(crate) fn new(pipe: pipe::Sender) -> Self {
-        Self(Arc::new(Mutex::new(pipe)))
+        Self {
+            pipe: Arc::new(Mutex::new(pipe)),
+            touched: Arc::default(),
+        }
     }
 
     pub(crate) async fn send(&self, bytes: &[u8]) -> std::io::Result<()> {
-        let mut pipe = self.0.lock().await;
+        self.touched.store(true, Ordering::Relaxed);
+        let mut pipe = self.pipe.lock().await;
         pipe.write_all(bytes).await
+    }
+
+    /// Whether anything was written.
+    pub(crate) fn touched(&self) -> bool {
+        self.touched.load(Ordering::Relaxed)
     }
 }

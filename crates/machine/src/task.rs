@@ -15,6 +15,7 @@ use crate::lifecycle::{Decision, Effect, Ending, Event, Lifecycle, Refused, Stat
 use crate::machine::{StartOptions, Status};
 use crate::origin::Origin;
 use crate::publish::Published;
+use crate::qemu::frozen::{Frozen, Tops};
 use crate::reach::Reach;
 use crate::script;
 use crate::words::Words;
@@ -23,12 +24,13 @@ use crate::words::Words;
 const LAST_LINES: usize = 20;
 
 /// What a handle asks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Ask {
     Start(StartOptions),
     Shutdown(Duration),
     PowerOff,
     Reboot,
+    Restore(Arc<Frozen>),
 }
 
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub(crate) struct Task {
     launching: Option<JoinHandle<Result<Run, LaunchError>>>,
     run: Option<Run>,
     may_restart: bool,
+    /// What the next launch goes on with, where it is no boot.
+    frozen: Option<Arc<Frozen>>,
     status: watch::Sender<Status>,
     agents: watch::Sender<Option<Agent>>,
     reach: watch::Sender<Reach>,
@@ -81,12 +85,13 @@ impl Task {
         origin: Arc<Origin>,
         environment: Environment,
         console: Console,
+        tops: &Tops,
         status: watch::Sender<Status>,
         agents: watch::Sender<Option<Agent>>,
         reach: watch::Sender<Reach>,
     ) -> Self {
         let words = Words::default();
-        let backend = Backend::of(&origin, &environment, &console, &words);
+        let backend = Backend::of(&origin, &environment, &console, &words, tops);
         let (tell, told) = mpsc::unbounded_channel();
         Self {
             life: Lifecycle::new(origin.may_end_early()),
@@ -98,6 +103,7 @@ impl Task {
             launching: None,
             run: None,
             may_restart: true,
+            frozen: None,
             status,
             agents,
             reach,
@@ -126,7 +132,13 @@ impl Task {
                 launched = end_of(self.launching.as_mut()) => {
                     self.launching = None;
                     match launched {
-                        Ok(run) => self.run = Some(run),
+                        Ok(run) => {
+                            if self.origin.is_warm() {
+                                // What came before may have been another machine's boot.
+                                self.begin_to_wait();
+                            }
+                            self.run = Some(run);
+                        }
                         Err(reason) => self.event(Event::Broken(reason)).await,
                     }
                 }
@@ -161,6 +173,11 @@ impl Task {
             }
             Ask::PowerOff => Event::PowerOff,
             Ask::Reboot => Event::Reboot,
+            Ask::Restore(frozen) => {
+                let ready = frozen.system_ready;
+                self.frozen = Some(frozen);
+                Event::Restore { ready }
+            }
         };
         let decision = self.decide(event);
         let answer = match &decision {
@@ -176,6 +193,7 @@ impl Task {
     async fn happened(&mut self, happening: Happening) {
         match happening {
             Happening::Channel(channel) => self.connect(channel),
+            Happening::Agent(agent) => self.attend(async { Ok(agent) }),
             Happening::Reach(reach) => drop(self.reach.send_replace(reach)),
             Happening::Standing(standing) => self.stand(standing),
             Happening::Ready => self.event(Event::SystemReady).await,
@@ -250,7 +268,8 @@ impl Task {
             self.began = now;
         }
         self.expires = match after {
-            State::Starting | State::Rebooting => Some(now + self.origin.start_within()),
+            State::Starting => Some(now + self.origin.launch_within()),
+            State::Rebooting => Some(now + self.origin.start_within()),
             State::Silent => Some(now + self.origin.silence()),
             State::Stopping => Some(now + self.stop_within),
             State::Off | State::Up | State::Ready | State::Failed { .. } => None,
@@ -282,11 +301,18 @@ impl Task {
         });
     }
 
+    /// Gives a machine that was launched its time to answer.
+    fn begin_to_wait(&mut self) {
+        if *self.life.state() == State::Starting {
+            self.expires = Some(Instant::now() + self.origin.start_within());
+        }
+    }
+
     fn expired(&self) -> Event {
         if self.launching.is_none() {
             return Event::Expired;
         }
-        let seconds = self.origin.start_within().as_secs_f64();
+        let seconds = self.origin.launch_within().as_secs_f64();
         Event::Broken(format!("it could not be launched within {seconds} s"))
     }
 
@@ -344,7 +370,8 @@ impl Task {
         self.report(Report::Starting { backend, accel });
         self.publish().await?;
         let backend = self.backend.clone();
-        let launch = async move { backend.launch(mode).await };
+        let from = self.frozen.take();
+        let launch = async move { backend.launch(mode, from).await };
         self.launching = Some(tokio::spawn(launch));
         Ok(())
     }
@@ -375,13 +402,20 @@ impl Task {
 
     /// Speaks to the agent at the other end of `channel`, on a task of its own.
     fn connect(&mut self, channel: Channel) {
+        let origin = Arc::clone(&self.origin);
+        self.attend(async move { agent::connect(channel, &origin).await });
+    }
+
+    /// Speaks to the agent that `finding` finds, on a task of its own.
+    fn attend(&mut self, finding: impl Future<Output = Result<Agent, String>> + Send + 'static) {
         self.drop_agent();
         let number = self.channel;
         let tell = self.tell.clone();
         let origin = Arc::clone(&self.origin);
         let console = self.console.clone();
+        let system_ready = self.system_ready;
         let task = tokio::spawn(async move {
-            let agent = match agent::connect(channel, &origin).await {
+            let agent = match finding.await {
                 Ok(agent) => agent,
                 Err(reason) => {
                     // A channel that closes is the first sign of many ends; the end itself, which
@@ -394,6 +428,7 @@ impl Task {
             drop(tell.send(Inner::Agent(number, agent.clone())));
             let readiness = async {
                 if origin.ready_by_asking()
+                    && !system_ready
                     && agent::system_ready(&agent, origin.boot(), origin.start_within()).await
                 {
                     drop(tell.send(Inner::Ready(number)));

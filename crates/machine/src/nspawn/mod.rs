@@ -15,6 +15,7 @@ mod plan;
 pub(crate) mod run;
 pub(crate) mod watch;
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -107,6 +108,7 @@ impl Nspawn {
         };
         Ok(Run {
             control,
+            early: VecDeque::new(),
             happenings,
             task: tokio::spawn(running.run()),
         })

@@ -18,6 +18,9 @@ pub(crate) struct VmPlan {
     pub(crate) accelerator: Accelerator,
     /// In bytes; QEMU gets whole mebibytes.
     pub(crate) memory: u64,
+    pub(crate) memory_from: Memory,
+    /// The state of the devices that it begins with, in the place of a boot.
+    pub(crate) incoming: Option<PathBuf>,
     pub(crate) cpus: u16,
     pub(crate) kernel: PathBuf,
     pub(crate) initrd: PathBuf,
@@ -33,12 +36,25 @@ pub(crate) struct VmPlan {
     pub(crate) may_restart: bool,
 }
 
+/// Where a VM's memory is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// Its own, and empty.
+    Own,
+    /// This file: what the guest writes, the file has.
+    Shared(PathBuf),
+    /// It begins with what this file has, and leaves the file alone. Any number of VMs may.
+    Private(PathBuf),
+}
+
 /// A file as a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Drive {
     pub(crate) path: PathBuf,
     pub(crate) format: Format,
     pub(crate) read_only: bool,
+    /// What is written to it must survive the host, too.
+    pub(crate) keep: bool,
     /// The disk's serial number, by which the guest knows it.
     pub(crate) serial: String,
 }
@@ -71,8 +87,8 @@ pub(crate) struct Share {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Nic {
     pub(crate) mac: [u8; 6],
-    /// The socket that the switch listens on.
-    pub(crate) socket: PathBuf,
+    /// The socket that the switch listens on; none for a wire that leads nowhere.
+    pub(crate) socket: Option<PathBuf>,
 }
 
 impl VmPlan {
@@ -103,6 +119,10 @@ impl VmPlan {
         argv.option("-display", "none");
         // A HPET that the guest leaves ticking costs four times the idle processor time.
         argv.option("-machine", "q35,hpet=off");
+        argv.0.extend(self.memory_from.arguments(self.memory));
+        if let Some(state) = &self.incoming {
+            argv.0.extend(incoming(state));
+        }
         match self.accelerator {
             Accelerator::Kvm => {
                 argv.option("-accel", "kvm");
@@ -116,7 +136,7 @@ impl VmPlan {
             }
         }
         argv.option("-smp", self.cpus.to_string());
-        argv.option("-m", format!("{}M", self.memory.div_ceil(1 << 20)));
+        argv.option("-m", mebibytes(self.memory));
         argv.option(
             "-action",
             if self.may_restart {
@@ -149,7 +169,46 @@ impl VmPlan {
         argv.option("-object", "rng-random,id=random,filename=/dev/urandom");
         argv.option("-device", "virtio-rng-pci,rng=random");
         argv.option("-device", "pvpanic-pci");
+        // Tells a restored kernel that it was restored, so that no two have the same random state.
+        argv.option("-device", "vmgenid,guid=auto");
     }
+}
+
+/// Bytes as QEMU takes them, rounded up.
+fn mebibytes(bytes: u64) -> String {
+    format!("{}M", bytes.div_ceil(1 << 20))
+}
+
+impl Memory {
+    /// What gives a machine of `size` bytes this memory. It may stand behind another `-machine`.
+    pub(crate) fn arguments(&self, size: u64) -> Vec<OsString> {
+        let (path, how) = match self {
+            Self::Own => return Vec::new(),
+            Self::Shared(path) => (path, ",share=on"),
+            // Opened for reading alone, so that whatever goes wrong the file is what it was.
+            Self::Private(path) => (path, ",share=off,readonly=on,rom=off"),
+        };
+        let size = mebibytes(size);
+        let mut object = Options::new(format!("memory-backend-file,id=memory,size={size}{how}"));
+        object.path(",mem-path=", path);
+        let mut argv = Argv::default();
+        argv.option("-object", object.0);
+        argv.option("-machine", "memory-backend=memory");
+        argv.0
+    }
+}
+
+/// What makes a machine begin with the state of the devices in `state`, as `save.rs` saves it.
+pub(crate) fn incoming(state: &Path) -> Vec<OsString> {
+    let mut argv = Argv::default();
+    // What is saved says nothing of the command line that it fits: that is the caller's business.
+    argv.option("-global", "migration.send-configuration=off");
+    // With the MAC that was saved, which may be another machine's.
+    argv.option("-global", "migration.announce-rounds=0");
+    let mut file = OsString::from("file:");
+    file.push(state);
+    argv.option("-incoming", file);
+    argv.0
 }
 
 impl Drive {
@@ -159,8 +218,13 @@ impl Drive {
         blockdev.text(if self.read_only {
             // Whoever else has it open for reading is no trouble, and nobody writes it.
             ",read-only=on,file.driver=file,file.locking=off"
-        } else {
+        } else if self.keep {
             ",discard=unmap,file.driver=file,file.discard=unmap"
+        } else {
+            // No waiting for the host's disk, least of all while the machine stands still for a
+            // checkpoint. Nobody else has the file; who restores from it leaves it alone.
+            ",discard=unmap,cache.no-flush=on,file.driver=file,file.discard=unmap\
+             ,file.cache.no-flush=on,file.locking=off"
         });
         blockdev.path(",file.filename=", &self.path);
         argv.option("-blockdev", blockdev.0);
@@ -188,9 +252,16 @@ impl Share {
 
 impl Nic {
     fn add(&self, number: usize, argv: &mut Argv) {
-        let mut netdev = Options::new(format!("stream,id=net{number},server=off,addr.type=unix"));
-        netdev.path(",addr.path=", &self.socket);
-        argv.option("-netdev", netdev.0);
+        let netdev = match &self.socket {
+            Some(socket) => {
+                let stream = format!("stream,id=net{number},server=off,addr.type=unix");
+                let mut netdev = Options::new(stream);
+                netdev.path(",addr.path=", socket);
+                netdev.0
+            }
+            None => format!("hubport,id=net{number},hubid={number}").into(),
+        };
+        argv.option("-netdev", netdev);
         let mac = self.mac.map(|byte| format!("{byte:02x}")).join(":");
         // No option ROM: nothing boots from the network, and reading it takes time.
         argv.option(
@@ -249,6 +320,8 @@ mod tests {
             name: "db".into(),
             accelerator: Accelerator::Tcg,
             memory: 512 << 20,
+            memory_from: Memory::Own,
+            incoming: None,
             cpus: 2,
             kernel: "/cache/vmlinuz".into(),
             initrd: "/cache/initrd".into(),
@@ -258,12 +331,14 @@ mod tests {
                     path: "/cache/root.erofs".into(),
                     format: Format::Raw,
                     read_only: true,
+                    keep: false,
                     serial: "root".into(),
                 },
                 Drive {
                     path: "/run/a,b/disk0.img".into(),
                     format: Format::Raw,
                     read_only: false,
+                    keep: false,
                     serial: "disk0".into(),
                 },
             ],
@@ -274,7 +349,7 @@ mod tests {
             }],
             nics: vec![Nic {
                 mac: [0x52, 0x54, 0, 0x12, 1, 3],
-                socket: "/run/vlan1/db.sock".into(),
+                socket: Some("/run/vlan1/db.sock".into()),
             }],
             qmp: 7,
             agent: 9,
@@ -311,9 +386,10 @@ mod tests {
         -object rng-random,id=random,filename=/dev/urandom
         -device virtio-rng-pci,rng=random
         -device pvpanic-pci
+        -device vmgenid,guid=auto
         -blockdev driver=raw,node-name=root,read-only=on,file.driver=file,file.locking=off,file.filename=/cache/root.erofs
         -device virtio-blk-pci,drive=root,serial=root
-        -blockdev driver=raw,node-name=disk0,discard=unmap,file.driver=file,file.discard=unmap,file.filename=/run/a,,b/disk0.img
+        -blockdev driver=raw,node-name=disk0,discard=unmap,cache.no-flush=on,file.driver=file,file.discard=unmap,file.cache.no-flush=on,file.locking=off,file.filename=/run/a,,b/disk0.img
         -device virtio-blk-pci,drive=disk0,serial=disk0
         -fsdev local,id=volume0,security_model=none,multidevs=remap,readonly=on,path=/srv/data
         -device virtio-9p-pci,fsdev=volume0,mount_tag=volume0
@@ -323,6 +399,29 @@ mod tests {
         -initrd /cache/initrd
         -append console=ttyS0
         ");
+    }
+
+    #[test]
+    fn to_be_saved_and_restored() {
+        let mut plan = plan();
+        plan.memory_from = Memory::Shared("/tmp/a,b/memory".into());
+        plan.nics[0].socket = None;
+        let text = pairs(&plan);
+        for line in [
+            "-object memory-backend-file,id=memory,size=512M,share=on,mem-path=/tmp/a,,b/memory\n-machine memory-backend=memory\n",
+            "-netdev hubport,id=net0,hubid=0\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        plan.memory_from = Memory::Private("/cache/memory".into());
+        plan.incoming = Some("/cache/state".into());
+        let text = pairs(&plan);
+        for line in [
+            "-object memory-backend-file,id=memory,size=512M,share=off,readonly=on,rom=off,mem-path=/cache/memory\n",
+            "-global migration.send-configuration=off\n-global migration.announce-rounds=0\n-incoming file:/cache/state\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use machinist_sys::process::Spawn;
 use super::argv::{Drive, Format};
 use crate::error::LaunchError;
 use crate::path_error::PathContext;
+use crate::snapshot::disk_name;
 use crate::spec::{Disk, DiskAccess};
 
 /// Makes the files that `disks` need in `dir`, and says how QEMU is to open them. What is there
@@ -23,6 +24,7 @@ pub(crate) fn prepare(dir: &Path, disks: &[Disk]) -> Result<Vec<Drive>, LaunchEr
                 path: scratch(&dir.join(format!("{serial}.img")), *size)?,
                 format: Format::Raw,
                 read_only: false,
+                keep: false,
                 serial,
             },
             Disk::File { path, access } => {
@@ -32,15 +34,73 @@ pub(crate) fn prepare(dir: &Path, disks: &[Disk]) -> Result<Vec<Drive>, LaunchEr
                         path: overlay(&dir.join(format!("{serial}.qcow2")), path, format)?,
                         format: Format::Qcow2,
                         read_only: false,
+                        keep: false,
                         serial,
                     },
                     DiskAccess::ReadOnly | DiskAccess::Write => Drive {
                         path: path.clone(),
                         format,
                         read_only: *access == DiskAccess::ReadOnly,
+                        keep: true,
                         serial,
                     },
                 }
+            }
+        });
+    }
+    Ok(drives)
+}
+
+/// Makes the disks of a machine that boots to be saved in `dir`: what it writes to them is part of
+/// what is saved.
+pub(crate) fn golden(dir: &Path, disks: &[Disk]) -> Result<Vec<Drive>, LaunchError> {
+    let mut writable = Vec::new();
+    for (number, disk) in disks.iter().enumerate() {
+        let path = dir.join(disk_name(number));
+        let path = match disk {
+            Disk::Scratch { size } => create(&path, None, &[&size.to_string()])?,
+            Disk::File {
+                path: base,
+                access: DiskAccess::Discard,
+            } => overlay(&path, base, format_of(base)?)?,
+            Disk::File { .. } => continue,
+        };
+        writable.push(Drive {
+            path,
+            format: Format::Qcow2,
+            read_only: false,
+            keep: false,
+            serial: format!("disk{number}"),
+        });
+    }
+    with(disks, &writable)
+}
+
+/// The drives of `disks`, of which those that the machine may write to and throw away are `fresh`.
+pub(crate) fn with(disks: &[Disk], fresh: &[Drive]) -> Result<Vec<Drive>, LaunchError> {
+    let mut drives = Vec::new();
+    for (number, disk) in disks.iter().enumerate() {
+        let serial = format!("disk{number}");
+        let given = fresh.iter().find(|drive| drive.serial == serial);
+        drives.push(match (disk, given) {
+            (_, Some(drive)) => drive.clone(),
+            (
+                Disk::File {
+                    path,
+                    access: access @ (DiskAccess::ReadOnly | DiskAccess::Write),
+                },
+                None,
+            ) => Drive {
+                path: path.clone(),
+                format: format_of(path)?,
+                read_only: *access == DiskAccess::ReadOnly,
+                keep: true,
+                serial,
+            },
+            (_, None) => {
+                return Err(LaunchError::Unable(format!(
+                    "what was saved has no {serial}"
+                )));
             }
         });
     }
@@ -83,21 +143,30 @@ fn format_of(path: &Path) -> Result<Format, LaunchError> {
 }
 
 /// A qcow2 file above `base` that takes the writes.
-fn overlay(path: &Path, base: &Path, format: Format) -> Result<PathBuf, LaunchError> {
+pub(crate) fn overlay(path: &Path, base: &Path, format: Format) -> Result<PathBuf, LaunchError> {
     if path.exists() {
         return Ok(path.to_owned());
     }
+    create(path, Some((base, format)), &[])
+}
+
+/// Makes a qcow2 file.
+fn create(
+    path: &Path,
+    base: Option<(&Path, Format)>,
+    size: &[&str],
+) -> Result<PathBuf, LaunchError> {
     let failed = |source| LaunchError::Spawn {
         program: "qemu-img".into(),
         source,
     };
     let mut spawn = Spawn::new("qemu-img");
-    spawn
-        .command()
-        .args(["create", "-q", "-f", "qcow2", "-F", format.name(), "-b"])
-        .arg(base)
-        .arg(path)
-        .stderr(Stdio::piped());
+    let command = spawn.command();
+    command.args(["create", "-q", "-f", "qcow2"]);
+    if let Some((base, format)) = base {
+        command.args(["-F", format.name(), "-b"]).arg(base);
+    }
+    command.arg(path).args(size).stderr(Stdio::piped());
     let mut child = spawn.start().map_err(failed)?;
     let mut said = Vec::new();
     if let Some(mut stderr) = child.stderr.take() {
@@ -107,8 +176,8 @@ fn overlay(path: &Path, base: &Path, format: Format) -> Result<PathBuf, LaunchEr
         return Ok(path.to_owned());
     }
     Err(LaunchError::Unable(format!(
-        "qemu-img cannot make an overlay for {}: {}",
-        base.display(),
+        "qemu-img cannot make {}: {}",
+        path.display(),
         String::from_utf8_lossy(&said).trim()
     )))
 }

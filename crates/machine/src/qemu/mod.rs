@@ -3,22 +3,29 @@
 //! QEMU is our child. It speaks QMP on a socket pair, writes the serial console to its standard
 //! output, and listens on a socket of ours for the agent's port.
 
-mod argv;
+pub(crate) mod argv;
 mod cmdline;
 mod disks;
+pub(crate) mod frozen;
+mod golden;
+mod key;
 pub(crate) mod panic;
 pub(crate) mod port;
 pub(crate) mod qmp;
 mod run;
+pub(crate) mod save;
 mod vitality;
+mod warm;
 
 pub(crate) use argv::AGENT_PORT;
 
+use std::collections::VecDeque;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use machinist_image::BootRoot;
 use machinist_sys::process::{Child, Spawn};
@@ -31,13 +38,15 @@ use crate::environment::{Attached, Environment};
 use crate::error::LaunchError;
 use crate::path_error::PathContext;
 use crate::reach::{ConsoleInput, Reach};
+use crate::snapshot::Saved;
 use crate::spec::{Kind, MachineSpec};
 use crate::supervised::Supervised;
 use crate::verdict::{Accel, Accelerator};
 use crate::words::{self, Words};
 
-use argv::{Drive, Format, Nic, Share, VmPlan};
+use argv::{Drive, Format, Memory, Nic, Share, VmPlan};
 use cmdline::{RootArguments, kernel_command_line};
+use frozen::{Frozen, Tops};
 use port::AgentPort;
 
 /// The program.
@@ -54,6 +63,24 @@ pub(crate) struct Qemu {
     pub(crate) environment: Environment,
     pub(crate) console: Console,
     pub(crate) words: Words,
+    /// Where its writable disks lie.
+    pub(crate) tops: Tops,
+    /// Another console that gets all that this one gets.
+    record: Option<Console>,
+    /// The snapshot that it was last restored from: its disks may stand on it.
+    stands_on: Mutex<Option<Saved>>,
+}
+
+/// How a VM begins.
+#[derive(Debug, Clone)]
+pub(crate) enum Beginning {
+    /// It boots.
+    Boot,
+    /// It boots to be saved in this directory: there are its memory and its disks, and nobody is
+    /// on its networks.
+    Golden(PathBuf),
+    /// It goes on from where another stood still.
+    Frozen(Arc<Frozen>),
 }
 
 /// A QEMU that has just begun, and what belongs to it. Dropping it ends both.
@@ -63,10 +90,32 @@ struct Spawned {
     /// QMP.
     control_socket: UnixStream,
     accelerator: Accelerator,
-    attached: Attached,
+    attached: Option<Attached>,
+    /// Somebody is at the other end of the agent's port already.
+    restored: bool,
+    /// What its memory is mapped from.
+    memory: Option<Arc<File>>,
 }
 
 impl Qemu {
+    pub(crate) fn new(
+        spec: MachineSpec,
+        environment: Environment,
+        console: Console,
+        words: Words,
+        tops: Tops,
+    ) -> Self {
+        Self {
+            spec,
+            environment,
+            console,
+            words,
+            tops,
+            record: None,
+            stands_on: Mutex::default(),
+        }
+    }
+
     fn wish(&self) -> Accel {
         match &self.spec.kind {
             Kind::Vm { accel, .. } => *accel,
@@ -76,39 +125,48 @@ impl Qemu {
 
     /// What the next launch will run on.
     pub(crate) fn accelerator(&self, plain: bool) -> Accelerator {
-        let wish = if plain { Accel::Tcg } else { self.wish() };
         // Where the wish cannot be fulfilled, the launch says so.
-        let chosen = self.environment.verdicts.choose(wish);
-        chosen.unwrap_or(Accelerator::Kvm)
+        self.choose(plain).unwrap_or(Accelerator::Kvm)
     }
 
-    pub(crate) async fn launch(self: Arc<Self>, mode: Mode) -> Result<Run, LaunchError> {
+    fn choose(&self, plain: bool) -> Result<Accelerator, LaunchError> {
+        let wish = if plain { Accel::Tcg } else { self.wish() };
+        let chosen = self.environment.verdicts.choose(wish);
+        chosen.map_err(LaunchError::Unable)
+    }
+
+    /// Starts it. Returns when QEMU runs; nothing has booted by then.
+    pub(crate) async fn begin(
+        self: &Arc<Self>,
+        mode: Mode,
+        beginning: Beginning,
+    ) -> Result<Run, LaunchError> {
         // Disks and ports are made there, and a disk may be slow.
-        let this = Arc::clone(&self);
-        let spawned = tokio::task::spawn_blocking(move || this.spawn(mode))
+        let this = Arc::clone(self);
+        let spawned = tokio::task::spawn_blocking(move || this.spawn(mode, &beginning))
             .await
             .map_err(|error| spawn_failed(error.into()))??;
         self.supervise(spawned).map_err(spawn_failed)
     }
 
     /// Makes what QEMU needs, and starts it. Blocks.
-    fn spawn(&self, mode: Mode) -> Result<Spawned, LaunchError> {
-        let wish = if mode.plain { Accel::Tcg } else { self.wish() };
-        let verdicts = &self.environment.verdicts;
-        let accelerator = verdicts.choose(wish).map_err(LaunchError::Unable)?;
+    fn spawn(&self, mode: Mode, beginning: &Beginning) -> Result<Spawned, LaunchError> {
+        let accelerator = self.choose(mode.plain)?;
         let dir = &self.environment.dir;
 
         // Whatever fails from here on, the ports that were opened are let go.
-        let attached = Attached::new(&self.environment, &self.spec.name);
+        let alone = matches!(beginning, Beginning::Golden(_));
+        let attached = (!alone).then(|| Attached::new(&self.environment, &self.spec.name));
         let (port, listener) = AgentPort::new(dir)?;
         let (ours, theirs) = UnixStream::pair().path(dir)?;
-        let mut spawn = Spawn::new(PROGRAM);
-        let plan = self.plan(
-            accelerator,
-            mode,
-            spawn.pass(theirs.into()),
-            spawn.pass(listener.into()),
-        )?;
+        let mut spawn = Spawn::new(host_program(self));
+        let mut plan = self.plan(accelerator, mode, beginning)?;
+        let memory = match &plan.memory_from {
+            Memory::Private(path) => Some(Arc::new(File::open(path).path(path)?)),
+            Memory::Own | Memory::Shared(_) => None,
+        };
+        plan.qmp = spawn.pass(theirs.into());
+        plan.agent = spawn.pass(listener.into());
         spawn
             .command()
             .args(plan.argv())
@@ -122,26 +180,33 @@ impl Qemu {
             control_socket: ours,
             accelerator,
             attached,
+            restored: matches!(beginning, Beginning::Frozen(_)),
+            memory,
         })
     }
 
     fn supervise(&self, spawned: Spawned) -> std::io::Result<Run> {
         let Spawned {
             mut child,
-            port,
+            mut port,
             control_socket,
             accelerator,
             attached,
+            restored,
+            memory,
         } = spawned;
         control_socket.set_nonblocking(true)?;
         let control_socket = tokio::net::UnixStream::from_std(control_socket)?;
         let (seen, signs) = mpsc::unbounded_channel();
         let mut readers = Vec::new();
         if let Some(stdout) = child.stdout.take() {
-            let console = self.console.clone();
+            let (console, record) = (self.console.clone(), self.record.clone());
             let mut finder = panic::PanicFinder::default();
             readers.push(words::drain(OwnedFd::from(stdout), move |bytes| {
                 console.feed(bytes);
+                if let Some(record) = &record {
+                    record.feed(bytes);
+                }
                 // Nobody looks at signs of life any more when the run is over.
                 drop(seen.send(finder.feed(bytes)));
             })?);
@@ -159,8 +224,18 @@ impl Qemu {
         }
         let (qmp, events) = qmp::Qmp::start(control_socket);
         // The receiver is in our hand.
-        drop(tell.send(Happening::Reach(reach(&mut child, &qmp)?)));
-        let trial = (accelerator == Accelerator::Kvm).then(|| run::Trial {
+        drop(tell.send(Happening::Reach(Reach {
+            memory,
+            ..reach(&mut child, &qmp)?
+        })));
+        if restored && let Some(stream) = port.take()? {
+            // It listens as soon as it goes on: the news of its port opening may come too early for
+            // anybody to hear.
+            drop(tell.send(Happening::Channel(Box::pin(stream))));
+        }
+        // What is restored has run on it before.
+        let tried = restored || accelerator != Accelerator::Kvm;
+        let trial = (!tried).then(|| run::Trial {
             verdicts: self.environment.verdicts.clone(),
             strict: self.wish() == Accel::Kvm,
             condemned: self.environment.verdicts.watch(),
@@ -183,25 +258,39 @@ impl Qemu {
         };
         Ok(Run {
             control,
+            early: VecDeque::new(),
             happenings,
             task: tokio::spawn(running.run()),
         })
     }
 
+    /// The machine as QEMU is told of it. The numbers of its channels are not known yet.
     fn plan(
         &self,
         accelerator: Accelerator,
         mode: Mode,
-        qmp: i32,
-        agent: i32,
+        beginning: &Beginning,
     ) -> Result<VmPlan, LaunchError> {
+        let mut plan = self.outline(accelerator, mode)?;
+        plan.drives = self.drives(beginning)?;
+        match beginning {
+            Beginning::Boot => plan.nics = self.ports()?,
+            Beginning::Golden(dir) => {
+                plan.memory_from = Memory::Shared(golden::empty_memory(dir, plan.memory)?);
+            }
+            Beginning::Frozen(frozen) => {
+                plan.nics = self.ports()?;
+                plan.memory_from = Memory::Private(frozen.memory.clone());
+                plan.incoming = Some(frozen.state.clone());
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The plan without what has to be made first: its disks, and the wires of its networks.
+    fn outline(&self, accelerator: Accelerator, mode: Mode) -> Result<VmPlan, LaunchError> {
         let spec = &self.spec;
-        let boot = spec.image.boot.as_ref().ok_or_else(|| {
-            LaunchError::Unable(format!(
-                "the image {} has no kernel: it was not made for a VM",
-                spec.image.name
-            ))
-        })?;
+        let boot = self.boot()?;
         let mut shares = Vec::new();
         let root = match &boot.root {
             BootRoot::Erofs(_) => "erofs:root",
@@ -229,22 +318,34 @@ impl Qemu {
             name: spec.name.clone(),
             accelerator,
             memory: spec.memory,
+            memory_from: Memory::Own,
+            incoming: None,
             cpus: spec.cpus,
             kernel: boot.kernel.clone(),
             initrd: boot.initrd.clone(),
             append: kernel_command_line(&root, spec.boot),
-            drives: self.drives(boot)?,
+            drives: Vec::new(),
             shares,
-            nics: self.ports()?,
-            qmp,
-            agent,
+            nics: spec.nics.iter().map(unplugged).collect(),
+            qmp: -1,
+            agent: -1,
             may_restart: mode.may_restart,
+        })
+    }
+
+    fn boot(&self) -> Result<&machinist_image::Boot, LaunchError> {
+        self.spec.image.boot.as_ref().ok_or_else(|| {
+            LaunchError::Unable(format!(
+                "the image {} has no kernel: it was not made for a VM",
+                self.spec.image.name
+            ))
         })
     }
 
     /// What becomes `vda`, `vdb` and so on: ours first, then the lab's, and what only the agent
     /// looks for (by its serial) behind them, so that the lab's begin at `vdb` in every VM.
-    fn drives(&self, boot: &machinist_image::Boot) -> Result<Vec<Drive>, LaunchError> {
+    fn drives(&self, beginning: &Beginning) -> Result<Vec<Drive>, LaunchError> {
+        let boot = self.boot()?;
         let root = match &boot.root {
             BootRoot::Erofs(path) => Some(read_only_drive("root", path)),
             BootRoot::Share9p(_) => None,
@@ -255,7 +356,15 @@ impl Qemu {
             .chain(modules.map(|path| read_only_drive("modules", path)));
         let mut drives: Vec<Drive> = ours.next().into_iter().collect();
         if let Kind::Vm { disks, .. } = &self.spec.kind {
-            drives.extend(disks::prepare(&self.environment.dir, disks)?);
+            let dir = &self.environment.dir;
+            drives.extend(match beginning {
+                Beginning::Boot => self.tops.of_boot(disks::prepare(dir, disks)?),
+                Beginning::Golden(dir) => disks::golden(dir, disks)?,
+                Beginning::Frozen(frozen) => {
+                    let fresh = self.tops.of_frozen(dir, &frozen.disks)?;
+                    disks::with(disks, &fresh)?
+                }
+            });
         }
         drives.extend(ours);
         Ok(drives)
@@ -266,7 +375,7 @@ impl Qemu {
         let port = |nic: &crate::spec::NicSpec| {
             Ok(Nic {
                 mac: nic.mac,
-                socket: attach.vm_port(&self.spec.name, nic)?,
+                socket: Some(attach.vm_port(&self.spec.name, nic)?),
             })
         };
         let ports: Result<_, _> = self.spec.nics.iter().map(port).collect();
@@ -287,6 +396,22 @@ fn reach(child: &mut Child, qmp: &qmp::Qmp) -> std::io::Result<Reach> {
     })
 }
 
+/// Where QEMU is, as far as that can be told.
+fn host_program(qemu: &Qemu) -> PathBuf {
+    std::env::split_paths(&qemu.environment.search)
+        .map(|dir| dir.join(PROGRAM))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| PROGRAM.into())
+}
+
+/// A card whose wire leads nowhere.
+fn unplugged(nic: &crate::spec::NicSpec) -> Nic {
+    Nic {
+        mac: nic.mac,
+        socket: None,
+    }
+}
+
 fn spawn_failed(source: std::io::Error) -> LaunchError {
     LaunchError::Spawn {
         program: PROGRAM.into(),
@@ -299,6 +424,7 @@ fn read_only_drive(serial: &str, path: &Path) -> Drive {
         path: path.to_owned(),
         format: Format::Raw,
         read_only: true,
+        keep: false,
         serial: serial.to_owned(),
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,10 @@ command!(
 command!(
     /// Ends QEMU in order, as by a pulled plug.
     Quit = "quit" -> Nothing
+);
+command!(
+    /// Lets the virtual processors stand still.
+    Stop = "stop" -> Nothing
 );
 command!(
     /// What the machine does.
@@ -153,6 +157,8 @@ pub struct Qmp {
     ids: Arc<AtomicU64>,
     /// Never read: listeners are made from it.
     events: Arc<broadcast::Receiver<Arc<Value>>>,
+    /// Somebody else than the machine's own backend has given it commands.
+    touched: Arc<AtomicBool>,
 }
 
 /// What QEMU says by itself.
@@ -186,6 +192,7 @@ impl Qmp {
             ask,
             ids: Arc::default(),
             events: Arc::new(heard),
+            touched: Arc::default(),
         };
         (qmp, events)
     }
@@ -207,7 +214,18 @@ impl Qmp {
         } else {
             arguments
         };
+        self.touched.store(true, Ordering::Relaxed);
         self.ask(name, arguments).await
+    }
+
+    /// Whether somebody has [`execute`](Self::execute)d commands: the guest may have been typed to.
+    pub(crate) fn touched(&self) -> bool {
+        self.touched.load(Ordering::Relaxed)
+    }
+
+    /// Executes a command without arguments that changes nothing.
+    pub(crate) async fn query(&self, name: &str) -> Result<Value, QmpError> {
+        self.ask(name, &serde_json::Map::new()).await
     }
 
     /// Executes a command that we know.

@@ -52,7 +52,7 @@ pub(super) struct Running {
     pub(super) trial: Option<Trial>,
     /// The guest said that it goes off.
     pub(super) went_off: bool,
-    pub(super) attached: Attached,
+    pub(super) attached: Option<Attached>,
 }
 
 enum End {

@@ -2,6 +2,7 @@
 
 mod running;
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -80,6 +81,7 @@ impl ScriptContainer {
         );
         Ok(Run {
             control,
+            early: VecDeque::new(),
             happenings,
             task: tokio::spawn(running.run()),
         })

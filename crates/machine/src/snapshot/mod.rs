@@ -15,6 +15,16 @@ mod saved;
 mod store;
 mod warm;
 
+pub(crate) use host::qemu as qemu_identity;
+pub(crate) use known::Known;
+pub(crate) use saved::{CONSOLE, Draft, MEMORY, STATE, disk_name};
+pub(crate) use store::{Claim, Making};
+
+/// What a file system says of a file, as text that changes when the file is written.
+pub(crate) fn stamp_of(found: &std::fs::Metadata) -> String {
+    digest::Stamp::of(found).text()
+}
+
 pub use catalogue::{Freed, SnapshotInfo};
 pub use error::SnapshotError;
 pub use parts::{Difference, Part, Parts, SnapshotKey};

@@ -10,13 +10,14 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use machinist_guest::Settled;
 use serde::{Deserialize, Serialize};
 
 use super::digest::{self, Stamp};
@@ -25,6 +26,8 @@ use super::known::write_beside;
 use super::lock::DirectoryLock;
 use super::parts::Parts;
 use crate::path_error::PathContext;
+use crate::qemu::argv::{Drive, Format};
+use crate::qemu::frozen::Frozen;
 
 pub(crate) const MEMORY: &str = "memory";
 pub(crate) const STATE: &str = "state";
@@ -54,6 +57,8 @@ pub struct Manifest {
     pub created: u64,
     /// Whether the machine's own system had finished its start.
     pub system_ready: bool,
+    /// What was stopped or looked at before the save.
+    pub settled: Settled,
     /// Everything that went in.
     pub parts: Parts,
     /// The files, by name.
@@ -139,6 +144,9 @@ impl Saved {
                 continue;
             }
             let file = File::open(&path).path(&path)?;
+            // QEMU makes its files for everybody to read.
+            let private = Permissions::from_mode(0o600);
+            file.set_permissions(private).path(&path)?;
             let digest = digest::of_file(&file).path(&path)?;
             let found = file.metadata().path(&path)?;
             usage += found.blocks() * 512;
@@ -153,6 +161,7 @@ impl Saved {
             image: draft.image,
             created: created.map_or(0, |since| since.as_secs()),
             system_ready: draft.system_ready,
+            settled: draft.settled,
             parts: draft.parts,
             files,
             usage,
@@ -260,6 +269,26 @@ impl Saved {
         there.then(|| self.dir.join(name))
     }
 
+    /// What a QEMU that goes on from it begins with.
+    pub(crate) fn frozen(&self) -> Frozen {
+        let files = self.manifest.files.keys();
+        let disks = files.filter_map(|name| {
+            Some(Drive {
+                path: self.dir.join(name),
+                format: Format::Qcow2,
+                read_only: false,
+                keep: false,
+                serial: name.strip_suffix(".qcow2")?.to_owned(),
+            })
+        });
+        Frozen {
+            memory: self.memory(),
+            state: self.state(),
+            disks: disks.collect(),
+            system_ready: self.manifest.system_ready,
+        }
+    }
+
     /// What the machine had printed on its console.
     ///
     /// # Errors
@@ -276,6 +305,7 @@ pub(crate) struct Draft {
     pub(crate) machine: String,
     pub(crate) image: String,
     pub(crate) system_ready: bool,
+    pub(crate) settled: Settled,
     pub(crate) parts: Parts,
 }
 
@@ -295,6 +325,7 @@ mod tests {
             machine: "web".into(),
             image: "debian".into(),
             system_ready: true,
+            settled: Settled::default(),
             parts: Parts::default(),
         };
         Saved::seal(dir, draft, "this boot").unwrap()

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use twox_hash::xxhash3_64;
+
 use super::error::SnapshotError;
 use super::host::Host;
 use super::known::Known;
@@ -50,6 +52,7 @@ pub(super) struct Shared {
     read_only: Option<String>,
     known: Known,
     host: OnceLock<Host>,
+    agent: OnceLock<String>,
     /// Who makes a snapshot in this process, by key: others wait for that without looking again and
     /// again.
     makers: Mutex<HashMap<SnapshotKey, Weak<tokio::sync::Mutex<()>>>>,
@@ -92,6 +95,7 @@ impl SnapshotStore {
                 limit,
                 read_only,
                 host: OnceLock::new(),
+                agent: OnceLock::new(),
                 makers: Mutex::default(),
             }),
             sources: Vec::new(),
@@ -110,6 +114,17 @@ impl SnapshotStore {
 
     pub(crate) fn known(&self) -> &Known {
         &self.shared.known
+    }
+
+    /// What the agent is that machines bring along.
+    pub(crate) fn agent(&self) -> String {
+        let hash = || {
+            format!(
+                "{:016x}",
+                xxhash3_64::Hasher::oneshot(machinist_guest::AGENT)
+            )
+        };
+        self.shared.agent.get_or_init(hash).clone()
     }
 
     /// This host. The first who asks may wait some milliseconds.

@@ -16,6 +16,7 @@ mod lab;
 mod leftovers;
 mod script_container;
 mod script_vm;
+mod snapshot;
 mod vm;
 
 use std::process::ExitCode;
@@ -67,6 +68,7 @@ const CONTAINERS: &[(&str, Test)] = &[
 ];
 
 const VMS: &[(&str, Test)] = &[
+    ("vm_is_saved_and_restored", snapshot::life),
     ("vm_by_whatever_accelerates", vm::automatic),
     ("vm_full_life", vm::life),
     ("vm_shares_folders_and_disks", vm::shares),

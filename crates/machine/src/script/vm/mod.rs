@@ -7,6 +7,7 @@
 mod argv;
 mod run;
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
@@ -76,6 +77,7 @@ impl ScriptVm {
         };
         Ok(Run {
             control,
+            early: VecDeque::new(),
             happenings,
             task: tokio::spawn(running.run(monitor, shell)),
         })

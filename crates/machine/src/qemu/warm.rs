@@ -1,0 +1,329 @@
+//! Starting a VM warm: from its snapshot, which is made first where there is none.
+//!
+//! ```text
+//! key ──▶ in the store? ──yes──▶ whole? ──yes──▶ restore ──▶ the agent answers ──▶ the machine is up
+//!           │ no                   │ no             │ fails
+//!           ▼                      ▼                ▼
+//!         boot to the ready      thrown away, one line, and from the beginning;
+//!         point, save, quit      what has just been made and fails as well: a boot
+//! ```
+//! Whatever goes wrong here, the machine boots as it would without any of this.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::frozen::Frozen;
+use super::golden::{self, Unmade};
+use super::{Beginning, Qemu, key};
+use crate::agent::{self, Agent};
+use crate::backend::{Happening, Mode, Run, next_of};
+use crate::environment::Report;
+use crate::error::{LaunchError, chain};
+use crate::lifecycle::Ending;
+use crate::snapshot::{Claim, Golden, Parts, ReadyPoint, Saved, SnapshotStore, Warm};
+use crate::spec::{Disk, DiskAccess, Kind, MachineSpec};
+
+/// How long the agent of a restored machine may take to answer. It answers in a fraction of a
+/// second, but many may be restored at once on a busy host.
+const BACK: Duration = Duration::from_secs(60);
+
+/// What a warm start needs.
+struct Wish {
+    store: SnapshotStore,
+    ready: ReadyPoint,
+    golden: Option<Golden>,
+}
+
+/// How a way to a warm start ended.
+enum Way {
+    /// It runs.
+    Runs(Run),
+    /// It has to boot: why, where the user is to be told.
+    Cold(Option<String>),
+    /// It is worth another attempt.
+    Again,
+}
+
+impl Qemu {
+    /// Starts it: from a snapshot where that is wanted and can be, else by a boot.
+    pub(crate) async fn launch(self: Arc<Self>, mode: Mode) -> Result<Run, LaunchError> {
+        let because = match self.wish_for_warmth() {
+            Ok(wish) => match self.launch_warm(mode, &wish).await? {
+                Ok(run) => return Ok(run),
+                Err(because) => because,
+            },
+            Err(because) => because,
+        };
+        if let Some(reason) = because {
+            (self.environment.report)(Report::ColdBecause { reason });
+        }
+        self.begin(mode, Beginning::Boot).await
+    }
+
+    /// Whether it is to be restored. If not, why, where there is something to say.
+    fn wish_for_warmth(&self) -> Result<Wish, Option<String>> {
+        let (ready, golden) = match &self.spec.warm {
+            Warm::Cold { because } => return Err(because.clone()),
+            Warm::At { ready, golden } => (ready.clone(), golden.clone()),
+        };
+        let Some(store) = self.environment.snapshots.clone() else {
+            return Err(None);
+        };
+        if let Some(reason) = hindrance(&self.spec, golden.as_ref()) {
+            return Err(Some(reason));
+        }
+        if !self.tops.now().is_empty() {
+            return Err(Some(
+                "its disks hold what it wrote before it went off".to_owned(),
+            ));
+        }
+        Ok(Wish {
+            store,
+            ready,
+            golden,
+        })
+    }
+
+    /// Starts it warm, or says why it has to boot.
+    async fn launch_warm(
+        self: &Arc<Self>,
+        mode: Mode,
+        wish: &Wish,
+    ) -> Result<Result<Run, Option<String>>, LaunchError> {
+        let began = Instant::now();
+        let mut made = false;
+        loop {
+            let spec = golden::identity(&self.spec, wish.golden.as_ref());
+            let parts = match self.parts(mode, spec.clone(), wish).await? {
+                Ok(parts) => parts,
+                Err(reason) => return Ok(Err(Some(reason))),
+            };
+            let way = self.one_way(mode, wish, spec, parts, &mut made, began);
+            match way.await {
+                Way::Runs(run) => return Ok(Ok(run)),
+                Way::Cold(because) => return Ok(Err(because)),
+                Way::Again => {}
+            }
+        }
+    }
+
+    /// Everything that goes into the snapshot.
+    async fn parts(
+        self: &Arc<Self>,
+        mode: Mode,
+        spec: MachineSpec,
+        wish: &Wish,
+    ) -> Result<Result<Parts, String>, LaunchError> {
+        let accelerator = self.choose(mode.plain)?;
+        let this = Arc::clone(self);
+        let (store, ready) = (wish.store.clone(), wish.ready.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            key::parts(&this, spec, accelerator, &ready, &store)
+        });
+        Ok(match reading.await {
+            Ok(parts) => parts.map_err(|error| chain(&error)),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    /// Restores the snapshot, or makes it first. `made` says whether that has been done before.
+    async fn one_way(
+        self: &Arc<Self>,
+        mode: Mode,
+        wish: &Wish,
+        spec: MachineSpec,
+        parts: Parts,
+        made: &mut bool,
+        began: Instant,
+    ) -> Way {
+        let (saved, fresh) = match wish.store.claim(&parts.key()).await {
+            Ok(Claim::There(saved)) => (saved, false),
+            Ok(Claim::Ours(_)) if *made => return Way::Cold(None),
+            Ok(Claim::Ours(making)) => {
+                *made = true;
+                let making = self.make(mode, spec, &wish.ready, parts, making);
+                match making.await {
+                    Ok(saved) => (saved, true),
+                    Err(Unmade::Unfit(reason)) => {
+                        (self.environment.report)(Report::AccelFallback { reason });
+                        *made = false;
+                        return Way::Again;
+                    }
+                    Err(Unmade::Failed(reason)) => {
+                        return Way::Cold(Some(format!("it could not be saved: {reason}")));
+                    }
+                }
+            }
+            Ok(Claim::Unable(reason)) => return Way::Cold(Some(reason)),
+            Err(error) => return Way::Cold(Some(chain(&error))),
+        };
+        match self.restore(mode, wish, &saved, fresh, began).await {
+            Ok(run) => Way::Runs(run),
+            Err(reason) => {
+                (self.environment.report)(Report::SnapshotDiscarded { reason });
+                wish.store.discard(saved);
+                Way::Again
+            }
+        }
+    }
+
+    /// Restores a snapshot, and waits until its agent answers. `fresh` says that its console has
+    /// been seen here already.
+    async fn restore(
+        self: &Arc<Self>,
+        mode: Mode,
+        wish: &Wish,
+        saved: &Saved,
+        fresh: bool,
+        began: Instant,
+    ) -> Result<Run, String> {
+        let (this, store, looked_at) = (Arc::clone(self), wish.store.clone(), saved.clone());
+        let looking = tokio::task::spawn_blocking(move || this.look(&store, &looked_at, fresh));
+        let frozen = looking.await.map_err(|error| error.to_string())??;
+        let golden = golden::identity(&self.spec, wish.golden.as_ref());
+        let settled = &saved.manifest().settled;
+        let renew = |agent| async move {
+            agent::renew(&agent, &golden, &self.spec, settled).await?;
+            Ok(agent)
+        };
+        let run = self.revive(mode, Arc::new(frozen), renew).await;
+        let run = run.inspect_err(|_| self.tops.forget())?;
+        let mut stands_on = self
+            .stands_on
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *stands_on = Some(saved.clone());
+        (self.environment.report)(Report::Restored {
+            seconds: began.elapsed().as_secs_f64(),
+        });
+        Ok(run)
+    }
+
+    /// Looks whether a snapshot is whole, and shows its console. Blocks.
+    fn look(&self, store: &SnapshotStore, saved: &Saved, fresh: bool) -> Result<Frozen, String> {
+        saved
+            .verify(&store.host().boot_id)
+            .map_err(|error| chain(&error))?;
+        if !fresh {
+            let console = saved.console().map_err(|error| chain(&error))?;
+            self.console.feed(&console);
+        }
+        Ok(saved.frozen())
+    }
+
+    /// Starts it from where it stood still earlier in its life.
+    pub(crate) async fn go_back(
+        self: Arc<Self>,
+        mode: Mode,
+        frozen: Arc<Frozen>,
+    ) -> Result<Run, LaunchError> {
+        let again = |agent| async move {
+            agent::go_on(&agent).await?;
+            Ok(agent)
+        };
+        let revived = self.revive(mode, frozen, again).await;
+        revived.map_err(LaunchError::Unable)
+    }
+
+    /// Starts it from where it or another stood still, and waits until its agent answers and `renew`
+    /// has made it right.
+    async fn revive<F>(
+        self: &Arc<Self>,
+        mode: Mode,
+        frozen: Arc<Frozen>,
+        renew: impl FnOnce(Agent) -> F,
+    ) -> Result<Run, String>
+    where
+        F: Future<Output = Result<Agent, String>>,
+    {
+        let system_ready = frozen.system_ready;
+        let begun = self.begin(mode, Beginning::Frozen(frozen)).await;
+        let mut run = begun.map_err(|error| chain(&error))?;
+        let answered = tokio::time::timeout(BACK, until_back(&mut run, renew)).await;
+        let late = || Err(format!("its agent does not answer within {BACK:?}"));
+        let mut early = match answered.unwrap_or_else(|_| late()) {
+            Ok(early) => early,
+            Err(reason) => {
+                golden::end(run).await;
+                return Err(reason);
+            }
+        };
+        if system_ready {
+            early.push_back(Happening::Ready);
+        }
+        early.append(&mut run.early);
+        run.early = early;
+        Ok(run)
+    }
+}
+
+/// Waits until a restored machine's agent answers and `renew` is done with it. Returns what the
+/// machine's task is to hear of first.
+async fn until_back<F>(
+    run: &mut Run,
+    renew: impl FnOnce(Agent) -> F,
+) -> Result<VecDeque<Happening>, String>
+where
+    F: Future<Output = Result<Agent, String>>,
+{
+    let mut early = VecDeque::new();
+    let mut renew = Some(renew);
+    let mut reviving = None;
+    loop {
+        tokio::select! {
+            happening = next_of(Some(run)) => match happening {
+                Happening::Channel(channel) => {
+                    let renew = renew.take().ok_or("its agent went away")?;
+                    reviving = Some(Box::pin(async {
+                        renew(agent::find(channel, BACK).await?).await
+                    }));
+                }
+                Happening::Unfit(reason)
+                | Happening::Panicked(reason)
+                | Happening::Broken(reason) => return Err(reason),
+                Happening::Ended(Ending::Fault(reason)) => return Err(reason),
+                Happening::Ended(_) => return Err("it went off".into()),
+                Happening::Reset => return Err("it restarted".into()),
+                other => early.push_back(other),
+            },
+            revived = golden::next(reviving.as_mut()) => {
+                early.push_back(Happening::Agent(revived?));
+                return Ok(early);
+            }
+        }
+    }
+}
+
+/// What of a machine keeps it from being saved or restored, as one sentence.
+fn hindrance(spec: &MachineSpec, golden: Option<&Golden>) -> Option<String> {
+    let boot = spec.image.boot.as_ref()?;
+    if let machinist_image::BootRoot::Share9p(_) = boot.root {
+        return Some("its root is a directory of the host".into());
+    }
+    if let Some(volume) = spec.volumes.first() {
+        let target = volume.target.display();
+        return Some(format!("it sees a directory of the host at {target}"));
+    }
+    let written = |disk: &Disk| match disk {
+        Disk::File {
+            path,
+            access: DiskAccess::Write,
+        } => Some(format!("it writes to {}", path.display())),
+        _ => None,
+    };
+    if let Kind::Vm { disks, .. } = &spec.kind
+        && let Some(reason) = disks.iter().find_map(written)
+    {
+        return Some(reason);
+    }
+    let names = |nics: &[crate::spec::NicSpec]| -> Vec<String> {
+        nics.iter().map(|nic| nic.name.clone()).collect()
+    };
+    if let Some(golden) = golden
+        && names(&golden.nics) != names(&spec.nics)
+    {
+        return Some("its network interfaces are not those of its golden machine".into());
+    }
+    None
+}
