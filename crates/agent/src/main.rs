@@ -18,6 +18,7 @@ mod names;
 mod plain;
 mod plan9;
 mod server;
+mod shells;
 mod spawn;
 mod task;
 mod users;

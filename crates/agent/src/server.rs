@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::channel::{Channel, Read};
 use crate::login::Logins;
+use crate::shells::Shells;
 use crate::task::{self, Input, Port, Step, Task, Token, Wants};
 
 /// How long output may keep the loop from reading, in chunks.
@@ -59,6 +60,7 @@ pub(crate) struct Server<'a> {
 #[derive(Default)]
 pub(crate) struct Context {
     pub(crate) logins: Logins,
+    pub(crate) shells: Shells,
     /// Killed, not yet reaped.
     pub(crate) dying: Vec<Child>,
     /// Output of background processes whose command has ended: read, so that they can go on, and
@@ -168,7 +170,9 @@ impl<'a> Server<'a> {
         if !self.context.dying.is_empty() {
             return Some(now + Duration::from_millis(10));
         }
-        (self.info.pid == 1).then(|| now + REAP_INTERVAL)
+        let reap = (self.info.pid == 1).then(|| now + REAP_INTERVAL);
+        let shells = self.context.shells.next_end();
+        reap.into_iter().chain(shells).min()
     }
 
     /// Moves bytes to and from the host. False where the host is gone.
@@ -311,6 +315,7 @@ impl<'a> Server<'a> {
             .dying
             .retain(|child| matches!(child.try_wait(), Ok(None)));
         self.context.sinks.retain(drain);
+        self.context.shells.clean_up(&mut self.context.dying);
         if self.info.pid == 1 {
             task::reap_strangers(&self.tasks);
         }

@@ -35,13 +35,17 @@ pub(crate) fn failure(text: impl Into<String>, error: &io::Error) -> Failure {
     }
 }
 
-/// Starts a command.
-pub(crate) fn spawn(request: &Command, logins: &mut Logins) -> Result<(Child, Streams), Failure> {
+/// Who a command runs as.
+pub(crate) fn login<'a>(request: &Command, logins: &'a mut Logins) -> Result<&'a Login, Failure> {
     let name = request.user.as_deref().unwrap_or("root");
-    let login = logins.of(name).ok_or_else(|| Failure {
+    logins.of(name).ok_or_else(|| Failure {
         text: format!("no user named {name}"),
         errno: 0,
-    })?;
+    })
+}
+
+/// Starts a command, in a process of its own.
+pub(crate) fn spawn(request: &Command, login: &Login) -> Result<(Child, Streams), Failure> {
     let streams = match request.pty {
         Some(size) => on_terminal(size),
         None => on_pipes(request.stdin),
@@ -100,11 +104,7 @@ fn start(
             errno: 0,
         });
     };
-    let dir = match &request.dir {
-        Some(dir) => dir.as_os_str(),
-        None if Path::new(&login.user.home).is_dir() => OsStr::new(&login.user.home),
-        None => OsStr::new("/"),
-    };
+    let dir = directory(request, login);
     let mut env = BTreeMap::new();
     if !request.clear_env {
         env.extend(login.env.iter().map(|(name, value)| (&**name, &**value)));
@@ -129,6 +129,15 @@ fn start(
         Failed::Directory(error) => failure(format!("cannot enter {}", dir.display()), &error),
         Failed::Process(error) | Failed::Program(error) => cannot_run(&error),
     })
+}
+
+/// Where a command runs.
+pub(crate) fn directory<'a>(request: &'a Command, login: &'a Login) -> &'a OsStr {
+    match &request.dir {
+        Some(dir) => dir.as_os_str(),
+        None if Path::new(&login.user.home).is_dir() => OsStr::new(&login.user.home),
+        None => OsStr::new("/"),
+    }
 }
 
 /// Where a program of this name may be.
@@ -160,19 +169,28 @@ fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
 
 /// Streams for a command, ours and its own.
 fn on_pipes(stdin: bool) -> io::Result<(Streams, [OwnedFd; 3])> {
-    let pipe = || pipe_with(PipeFlags::CLOEXEC);
     let (input, stdin) = match stdin {
-        true => pipe().map(|(reader, writer)| (reader, Some(writer)))?,
+        true => {
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+            (reader, Some(nonblocking(writer)?))
+        }
         false => (null()?, None),
     };
+    let (ours, [output, errors]) = outputs()?;
+    Ok((Streams { stdin, ..ours }, [input, output, errors]))
+}
+
+/// Streams for a command that has nothing to read: ours, and its own output and error.
+pub(crate) fn outputs() -> io::Result<(Streams, [OwnedFd; 2])> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC);
     let ((stdout, output), (stderr, errors)) = (pipe()?, pipe()?);
     let ours = Streams {
-        stdin: stdin.map(nonblocking).transpose()?,
+        stdin: None,
         stdout: nonblocking(stdout)?,
         stderr: Some(nonblocking(stderr)?),
         terminal: None,
     };
-    Ok((ours, [input, output, errors]))
+    Ok((ours, [output, errors]))
 }
 
 /// What has nothing to read, and takes everything.
