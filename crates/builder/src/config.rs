@@ -1,6 +1,5 @@
 //! What a builder is: the options that it was created with, checked.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -72,7 +71,7 @@ pub struct Places {
     /// The directory of live sessions.
     pub runtime: PathBuf,
     /// Where programs are looked for, as in `PATH`.
-    pub search: OsString,
+    pub search: PathBuf,
 }
 
 /// A builder, as `builder.json` has it.
@@ -204,7 +203,13 @@ impl Options {
         let cores = within.check("--cores", self.cores, CORES.min(host.cores), 1..=host.cores);
         // In whole MiB, for people.
         let half = (host.memory / 2) >> 20 << 20;
-        let memory = within.bytes("--memory", self.memory, MEMORY.min(half), LEAST_MEMORY, half);
+        let memory = within.bytes(
+            "--memory",
+            self.memory,
+            MEMORY.min(half),
+            LEAST_MEMORY,
+            half,
+        );
         let disk = within.bytes("--disk", self.disk, DISK, LEAST_DISK, MOST_DISK);
         let jobs = within.check("--max-jobs", self.max_jobs, cores.into(), 1..=MOST_JOBS);
         if !wrong.is_empty() {
@@ -330,7 +335,9 @@ mod tests {
 
     #[test]
     fn defaults_are_cut_to_the_host() {
-        let small = Options::default().check("linux", &host(), places()).unwrap();
+        let small = Options::default()
+            .check("linux", &host(), places())
+            .unwrap();
         assert_eq!((small.cores, small.memory, small.max_jobs), (2, 4 * GIB, 2));
         assert_eq!((small.kind, small.disk), (Kind::Container, 100 * GIB));
         assert_eq!(small.idle(), Some(Duration::from_secs(180 * 60)));
@@ -362,13 +369,18 @@ mod tests {
         let texts: Vec<String> = wrong.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), 6, "{texts:?}");
         assert!(texts[1].contains("no ids"), "{texts:?}");
-        assert!(texts[2].contains("--cores cannot be 3: it may be 1 to 2 here"), "{texts:?}");
+        assert!(
+            texts[2].contains("--cores cannot be 3: it may be 1 to 2 here"),
+            "{texts:?}"
+        );
         assert!(texts[3].contains("--memory cannot be 5G"), "{texts:?}");
     }
 
     #[test]
     fn a_config_survives_its_file() {
-        let config = Options::default().check("linux", &host(), places()).unwrap();
+        let config = Options::default()
+            .check("linux", &host(), places())
+            .unwrap();
         let text = serde_json::to_string_pretty(&config).unwrap();
         assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
     }

@@ -18,7 +18,9 @@ pub enum IdleTimeout {
 
 /// What is no [`IdleTimeout`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no idle timeout: `90` is minutes, `30s`, `2h` are durations, `0` and `never` are for ever, `0s` is at once")]
+#[error(
+    "{0:?} is no idle timeout: `90` is minutes, `30s`, `2h` are durations, `0` and `never` are for ever, `0s` is at once"
+)]
 pub struct NoIdleTimeout(String);
 
 impl IdleTimeout {

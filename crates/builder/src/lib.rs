@@ -1,5 +1,39 @@
 //! Builders: machines that build for Nix, and how Nix comes to know them.
+//!
+//! ```text
+//! Options ──check──▶ Config ──create──▶ State        a builder's directory
+//!   Service          listens there, runs the machine as a session, joins connections to its Nix
+//!   Client           `machinist connect`, and what the verbs ask a service
+//! machines_file      the lines by which Nix knows builders
+//! ```
+//!
+//! See `docs/builders.md`.
 
 #![forbid(unsafe_code)]
 
+mod config;
+pub mod connect;
+mod definition;
+mod idle;
+mod lab_file;
 pub mod machines_file;
+pub mod nix_conf;
+mod path_error;
+mod protocol;
+pub mod registration;
+mod service;
+mod state;
+
+pub use config::{
+    Accel, Config, FORMAT, Host, Kind, OptionError, Options, Places, check_name,
+};
+pub use connect::{Client, ConnectError, Launch};
+pub use idle::{IdleTimeout, NoIdleTimeout};
+pub use path_error::PathError;
+pub use protocol::{Asked, MachineState, Said, Status};
+pub use service::{Listener, Service, ServiceError, is_listening};
+pub use state::{Lock, Proven, State, StateError};
+
+/// The features that a builder's Nix has wherever it runs. What a machine of one has been seen to
+/// have is in [`State::proven`].
+pub const FEATURES: &[&str] = &definition::FEATURES;

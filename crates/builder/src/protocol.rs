@@ -123,7 +123,9 @@ mod tests {
             failure: None,
         };
         for said in [
-            Said::Note { text: "a\nb".into() },
+            Said::Note {
+                text: "a\nb".into(),
+            },
             Said::Still,
             Said::Joined,
             Said::Status(status),

@@ -402,7 +402,10 @@ mod tests {
         assert_eq!(state.config().unwrap(), wanted);
         assert_eq!(fs::metadata(state.path()).unwrap().mode() & 0o777, 0o700);
         assert_eq!(State::find(&builders, "linux").unwrap(), state);
-        assert_eq!(State::find(&builders, &state.path().display().to_string()).unwrap(), state);
+        assert_eq!(
+            State::find(&builders, &state.path().display().to_string()).unwrap(),
+            state
+        );
         let again = State::create(&builders, &wanted);
         assert!(matches!(again, Err(StateError::Exists { .. })));
         let vm = State::create(&builders, &config("vm", Kind::Vm)).unwrap();
@@ -410,7 +413,10 @@ mod tests {
         assert_eq!((disk.len(), disk.blocks()), (100 << 30, 0));
         assert_eq!(State::all(&builders).unwrap().len(), 2);
         state.destroy().unwrap();
-        assert!(matches!(State::find(&builders, "linux"), Err(StateError::Unknown { .. })));
+        assert!(matches!(
+            State::find(&builders, "linux"),
+            Err(StateError::Unknown { .. })
+        ));
     }
 
     #[test]
@@ -421,7 +427,10 @@ mod tests {
         let lock = state.lock().unwrap().unwrap();
         assert!(state.lock().unwrap().is_none());
         assert_eq!(state.pid(), Some(std::process::id().to_string()));
-        assert!(matches!(state.clone().destroy(), Err(StateError::Runs { .. })));
+        assert!(matches!(
+            state.clone().destroy(),
+            Err(StateError::Runs { .. })
+        ));
         drop(lock);
         assert_eq!(state.pid(), None);
     }
@@ -431,6 +440,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let state = State::create(place.path(), &config("linux", Kind::Container)).unwrap();
         fs::write(state.config_file(), r#"{ "format": 9, "new": true }"#).unwrap();
-        assert!(matches!(state.config(), Err(StateError::Format { found: 9, .. })));
+        assert!(matches!(
+            state.config(),
+            Err(StateError::Format { found: 9, .. })
+        ));
     }
 }

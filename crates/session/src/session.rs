@@ -316,6 +316,11 @@ impl Session {
         removed.await.unwrap_or(Ok(()))
     }
 
+    /// Powers all machines off, side by side; what still runs after `within` is killed.
+    pub async fn power_off(&self, within: Duration) {
+        self.end_machines(Some(within)).await;
+    }
+
     /// Ends all machines: kills them, or powers them off within `grace`.
     pub(crate) async fn end_machines(&self, grace: Option<Duration>) {
         let machines = self.0.hub.all();

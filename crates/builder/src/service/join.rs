@@ -24,7 +24,7 @@ pub(super) async fn join(client: UnixStream, guest: Stream) {
         if carry_up(&mut from_client, &mut to_guest).await {
             drop(to_guest.shutdown().await);
             // It says no more, but may listen; only when it is gone, too, is this over.
-            drop(hung_up.await);
+            hung_up.await;
         }
     };
     let down = async {
@@ -45,10 +45,7 @@ pub(super) async fn join(client: UnixStream, guest: Stream) {
 }
 
 /// Whether the client ended its direction; otherwise the machine does not take any more.
-async fn carry_up(
-    from: &mut OwnedReadHalf,
-    to: &mut (impl AsyncWriteExt + Unpin),
-) -> bool {
+async fn carry_up(from: &mut OwnedReadHalf, to: &mut (impl AsyncWriteExt + Unpin)) -> bool {
     let mut bytes = vec![0; CHUNK];
     loop {
         match from.read(&mut bytes).await {

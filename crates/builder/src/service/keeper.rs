@@ -222,7 +222,7 @@ impl Task {
                     self.obey(next, false);
                 } else {
                     self.refuse("its service ends");
-                    drop(self.occupancy.stopped());
+                    _ = self.occupancy.stopped();
                 }
             }
             Message::Died(run) if run == self.run => {
@@ -268,6 +268,7 @@ impl Task {
         match started {
             Ok(running) if self.occupancy.machine() == MachineState::Starting => {
                 self.failure = None;
+                self.starter.note.send_replace(String::new());
                 self.watch(running.agent().clone());
                 self.running = Some(running);
                 let next = self.occupancy.started(Instant::now());

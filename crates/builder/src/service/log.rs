@@ -72,7 +72,10 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2);
-        assert!(lines[0].ends_with("Z one") && lines[0].starts_with("20"), "{text}");
+        assert!(
+            lines[0].ends_with("Z one") && lines[0].starts_with("20"),
+            "{text}"
+        );
         assert_eq!(stamp(0), "1970-01-01T00:00:00Z");
     }
 }

@@ -69,10 +69,9 @@ impl Starter {
         let began = Instant::now();
         let started = self.boot(cancel).await;
         match &started {
-            Ok(_) => self.log.say(&format!(
-                "up after {:.1} s",
-                began.elapsed().as_secs_f64()
-            )),
+            Ok(_) => self
+                .log
+                .say(&format!("up after {:.1} s", began.elapsed().as_secs_f64())),
             Err(error) => self.log.say(&format!("did not start: {error}")),
         }
         started
@@ -171,7 +170,7 @@ impl Starter {
             runtime: places.runtime.clone(),
             exe: self.exe.clone(),
             images: places.images.clone(),
-            search: places.search.clone(),
+            search: places.search.clone().into(),
             accel: match self.config.accel {
                 Accel::Auto => machinist_session::Accel::Auto,
                 Accel::Kvm => machinist_session::Accel::Kvm,

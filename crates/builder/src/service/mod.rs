@@ -228,11 +228,13 @@ impl Connection {
                     text: "its service ends".into(),
                 },
             },
-            Asked::Stop { force } => match self.patiently(&mut client, self.keeper.stop(force)).await {
-                Some(Ok(())) => Said::Stopped,
-                Some(Err(text)) => Said::Failed { text },
-                None => return,
-            },
+            Asked::Stop { force } => {
+                match self.patiently(&mut client, self.keeper.stop(force)).await {
+                    Some(Ok(())) => Said::Stopped,
+                    Some(Err(text)) => Said::Failed { text },
+                    None => return,
+                }
+            }
         };
         drop(say(&mut client, &said).await);
     }
@@ -267,7 +269,10 @@ impl Connection {
                 break;
             }
         }
-        let text = format!("cannot reach the Nix daemon of builder {}: {failure}", self.config.name);
+        let text = format!(
+            "cannot reach the Nix daemon of builder {}: {failure}",
+            self.config.name
+        );
         self.log.say(&text);
         drop(say(client, &Said::Failed { text }).await);
         None
@@ -290,6 +295,9 @@ impl Connection {
                 changed = notes.changed() => {
                     changed.ok()?;
                     let doing = notes.borrow_and_update().clone();
+                    if doing.is_empty() {
+                        continue;
+                    }
                     let text = if told {
                         format!("builder {}: {doing}", self.config.name)
                     } else {
@@ -318,7 +326,11 @@ impl Connection {
     }
 
     /// Does something long, with signs of life. `None` where the client has gone.
-    async fn patiently<T>(&self, client: &mut UnixStream, doing: impl Future<Output = T>) -> Option<T> {
+    async fn patiently<T>(
+        &self,
+        client: &mut UnixStream,
+        doing: impl Future<Output = T>,
+    ) -> Option<T> {
         let mut doing = std::pin::pin!(doing);
         loop {
             tokio::select! {

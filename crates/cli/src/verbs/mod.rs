@@ -1,8 +1,10 @@
 //! The verbs, one file each, and the help that groups them.
 
 mod attach;
+mod builder;
 mod check;
 mod completions;
+pub mod connect;
 mod cp;
 mod down;
 mod image;
@@ -17,7 +19,7 @@ mod schema;
 mod shell;
 mod show;
 mod test;
-mod up;
+pub mod up;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -55,6 +57,9 @@ pub enum Verb {
     Attach(attach::Attach),
     Cp(cp::Cp),
     #[command(subcommand)]
+    Builder(builder::Builder),
+    Connect(connect::Connect),
+    #[command(subcommand)]
     Image(image::Image),
     Schema(schema::Schema),
     Completions(completions::Completions),
@@ -62,13 +67,14 @@ pub enum Verb {
 }
 
 /// The groups of `machinist --help`.
-const GROUPS: [(&str, &[&str]); 4] = [
+const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Test",
         &["test", "list", "show", "check", "nixos-test-driver"],
     ),
     ("One machine", &["run", "shell"]),
     ("Labs", &["up", "down", "ps", "logs", "attach", "cp"]),
+    ("Builders", &["builder", "connect"]),
     ("Set-up", &["image", "schema", "completions", "man"]),
 ];
 
@@ -107,6 +113,8 @@ impl Verb {
             Self::Logs(verb) => verb.run(environment),
             Self::Attach(verb) => verb.run(environment),
             Self::Cp(verb) => verb.run(environment),
+            Self::Builder(verb) => verb.run(environment),
+            Self::Connect(verb) => verb.run(environment),
             Self::Image(verb) => verb.run(environment),
             Self::Schema(verb) => verb.run(),
             Self::Completions(verb) => verb.run(),

@@ -1,6 +1,6 @@
 //! `machinist up`
 
-mod background;
+pub mod background;
 
 use clap::Args;
 use machinist_session::{Brief, Engine, Session};

@@ -1,0 +1,95 @@
+//! `machinist builder`
+
+mod create;
+mod destroy;
+mod logs;
+mod serve;
+mod shell;
+mod start;
+mod status;
+mod stop;
+
+use clap::Subcommand;
+use machinist_builder::{Client, ConnectError, Launch, State, StateError};
+
+use crate::Outcome;
+use crate::environment::{self, Environment};
+use crate::error::CliError;
+
+/// Look after builders: machines that build for Nix
+///
+/// A builder is created once, starts when Nix's daemon first connects to it, and stops when nobody
+/// has used it for a while; what it has built stays.
+#[derive(Debug, Subcommand)]
+pub enum Builder {
+    Create(create::Create),
+    Start(start::Start),
+    Stop(stop::Stop),
+    Status(status::Status),
+    Shell(shell::Shell),
+    Logs(logs::Logs),
+    Destroy(destroy::Destroy),
+    #[command(hide = true)]
+    Serve(serve::Serve),
+}
+
+impl Builder {
+    /// Does it.
+    pub fn run(self, environment: &Environment) -> Outcome {
+        match self {
+            Self::Create(verb) => verb.run(environment),
+            Self::Start(verb) => verb.run(environment),
+            Self::Stop(verb) => verb.run(),
+            Self::Status(verb) => verb.run(environment),
+            Self::Shell(verb) => verb.run(environment),
+            Self::Logs(verb) => verb.run(),
+            Self::Destroy(verb) => verb.run(),
+            Self::Serve(verb) => verb.run(environment),
+        }
+    }
+}
+
+/// The builder of that name.
+fn find(name: &str) -> Result<State, CliError> {
+    State::find(&environment::builders()?, name).map_err(unknown)
+}
+
+fn unknown(error: StateError) -> CliError {
+    match error {
+        StateError::Unknown { .. } => CliError::nothing_selected(error)
+            .hint("`machinist builder status` shows all, `machinist builder create` makes one"),
+        error => failed(error),
+    }
+}
+
+fn failed(error: StateError) -> CliError {
+    match error {
+        StateError::Exists { .. } | StateError::Runs { .. } | StateError::TooLong(_) => {
+            CliError::usage(error)
+        }
+        error => CliError::machinery(error),
+    }
+}
+
+fn refused(error: ConnectError) -> CliError {
+    CliError::machinery(error)
+}
+
+/// How its service is run by hand.
+pub fn launch(environment: &Environment, state: &State) -> Launch {
+    Launch {
+        exe: environment.exe.clone(),
+        args: vec![
+            "builder".into(),
+            "serve".into(),
+            state.path().into(),
+            "--detach".into(),
+        ],
+    }
+}
+
+/// The service of a builder, which is started if needed.
+fn service(environment: &Environment, state: &State) -> Result<Client, CliError> {
+    let connected = Client::connect_or_launch(state, &launch(environment, state));
+    connected.map_err(refused)
+}

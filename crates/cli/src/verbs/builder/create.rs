@@ -1,0 +1,108 @@
+//! `machinist builder create`
+
+use clap::{Args, ValueEnum};
+use machinist_builder::{Accel, Host, IdleTimeout, Kind, Options, Places, State};
+use machinist_lab::Bytes;
+
+use super::failed;
+use crate::Outcome;
+use crate::environment::{self, Environment};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::{parse, ui};
+
+/// Create a builder
+///
+/// Nothing runs yet, and Nix knows nothing of it.
+#[derive(Debug, Args)]
+pub struct Create {
+    /// Its name, also its host name
+    name: String,
+    /// What runs it: a container, where one can run, else a VM
+    #[arg(short, long, value_enum)]
+    kind: Option<KindArg>,
+    /// How many processors it has: 4, or as many as the host
+    #[arg(long, value_name = "N")]
+    cores: Option<u16>,
+    /// How much memory: 8G, or half of the host's
+    #[arg(short, long, value_name = "SIZE", value_parser = parse::lab_value::<Bytes>)]
+    memory: Option<Bytes>,
+    /// How large a VM's disk can become: 100G. A container's store has no limit of its own
+    #[arg(long, value_name = "SIZE", value_parser = parse::lab_value::<Bytes>)]
+    disk: Option<Bytes>,
+    /// How many builds run at once: one for each processor
+    #[arg(long, value_name = "N")]
+    max_jobs: Option<u32>,
+    /// How long it runs with nothing to do: minutes, or a duration such as `30s`; `0` or `never` is
+    /// for ever, `0s` stops it after each build
+    #[arg(long, value_name = "TIME", default_value = "180")]
+    idle_timeout: IdleTimeout,
+    /// What runs the processors of a VM
+    #[arg(long, value_enum, default_value_t)]
+    accel: AccelArg,
+}
+
+/// `--kind`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum KindArg {
+    /// Starts in a second. Its kernel is the host's; needs root
+    Container,
+    /// Has a kernel of its own
+    Vm,
+}
+
+/// `--accel`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum AccelArg {
+    /// KVM where it works
+    #[default]
+    Auto,
+    /// KVM, or an error
+    Kvm,
+    /// Emulation
+    Tcg,
+}
+
+impl Create {
+    /// Creates it.
+    pub fn run(self, environment: &Environment) -> Outcome {
+        let options = Options {
+            kind: self.kind.map(|kind| match kind {
+                KindArg::Container => Kind::Container,
+                KindArg::Vm => Kind::Vm,
+            }),
+            cores: self.cores,
+            memory: self.memory.map(|bytes| bytes.0),
+            disk: self.disk.map(|bytes| bytes.0),
+            max_jobs: self.max_jobs,
+            idle_timeout: Some(self.idle_timeout),
+            accel: match self.accel {
+                AccelArg::Auto => Accel::Auto,
+                AccelArg::Kvm => Accel::Kvm,
+                AccelArg::Tcg => Accel::Tcg,
+            },
+        };
+        let places = Places {
+            images: environment.images.clone(),
+            runtime: environment.runtime.clone(),
+            search: environment.search.clone().into(),
+        };
+        let config = options
+            .check(&self.name, &Host::this(), places)
+            .map_err(|wrong| {
+                let lines: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+                CliError::usage(lines.join("\n"))
+            })?;
+        let state = State::create(&environment::builders()?, &config).map_err(failed)?;
+        ui::data(state.path().display());
+        ui::status(format_args!(
+            "{}: a {} with {}, {} of memory, {}",
+            config.name,
+            config.kind,
+            ui::count(config.cores.into(), "processor"),
+            Bytes(config.memory),
+            format_args!("{} at once", ui::count(config.max_jobs as usize, "build")),
+        ));
+        Ok(Exit::Passed)
+    }
+}
