@@ -52,17 +52,6 @@ impl Tops {
         drives
     }
 
-    /// The drives of a restore: `first` with fresh overlays in `dir` on what was frozen, which are
-    /// what the machine's disks are from now on. Blocks.
-    pub(crate) fn of_restore(
-        &self,
-        first: Vec<Drive>,
-        dir: &Path,
-        frozen: &[Drive],
-    ) -> Result<Vec<Drive>, LaunchError> {
-        Ok(put_in(first, &self.of_frozen(dir, frozen)?))
-    }
-
     /// Fresh overlays in `dir` on what was frozen. They are what the machine's disks are from now
     /// on. Blocks.
     pub(crate) fn of_frozen(
