@@ -4,8 +4,11 @@
 //! |---|---|
 //! | `MACHINIST_CACHE` | the cache; else `$XDG_CACHE_HOME/machinist`, else `~/.cache/machinist` |
 //! | `MACHINIST_RUNTIME` | live sessions; else `$XDG_RUNTIME_DIR/machinist`, else `/run/machinist` for root, else `/tmp/machinist-UID` |
-//! | `MACHINIST_BUILDERS` | builders; else `/var/lib/machinist/builders` for root, else `$XDG_STATE_HOME/machinist/builders`, else `~/.local/state/machinist/builders` |
 //! | `PATH` | where QEMU, systemd-nspawn, Python and the tools that build images are found |
+//! | `MACHINIST_COLD` | set, and not `0`: VMs boot, and none is restored from its snapshot |
+//! | `MACHINIST_MEMORY_BUDGET` | how much memory machines may need at once |
+//! | `MACHINIST_SNAPSHOT_LIMIT` | how much the snapshots in the cache may take |
+//! | `MACHINIST_SNAPSHOTS` | directories with more snapshots, which are only read |
 //! | `MACHINIST_CDI_PATH` | directories of CDI files, in the place of `/etc/cdi:/var/run/cdi` |
 //! | `LOGNAME`, else `USER` | whose subordinate ids to use, where `/etc/passwd` does not tell |
 //! | `NO_COLOR`, `CLICOLOR_FORCE` | colours |
@@ -30,6 +33,7 @@ use machinist_session::{Accel, Settings};
 
 use crate::containers::Containers;
 use crate::error::CliError;
+use crate::starts::Starts;
 
 /// The environment, read once.
 #[derive(Debug, Clone)]
@@ -46,6 +50,8 @@ pub struct Environment {
     pub here: PathBuf,
     /// Where devices of the Container Device Interface are described.
     pub cdi: Vec<PathBuf>,
+    /// How machines start.
+    pub starts: Starts,
     /// What the user is called.
     pub login: Option<String>,
     /// Whether containers can run here, once somebody has asked.
@@ -69,8 +75,10 @@ impl Environment {
         let here = env::current_dir().map_err(|error| {
             CliError::machinery(error).context("cannot tell the current directory")
         })?;
+        let cache = absolute(&here, cache);
         Ok(Self {
-            images: absolute(&here, cache).join("images"),
+            starts: Starts::read(set, &cache, &here)?,
+            images: cache.join("images"),
             runtime: absolute(&here, runtime),
             exe,
             search: set("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()),
@@ -93,6 +101,10 @@ impl Environment {
             accel,
             cdi: self.cdi.clone(),
             containers: self.known_containers().limits.clone(),
+            warm: !self.starts.cold,
+            snapshots: self.starts.snapshots.clone(),
+            memory_budget: self.starts.budget(),
+            starts: Starts::at_once(),
         }
     }
 
@@ -102,28 +114,6 @@ impl Environment {
             .map(|dir| dir.join(name))
             .find(|path| is_program(path))
     }
-}
-
-/// The directory of builders.
-pub fn builders() -> Result<PathBuf, CliError> {
-    let root = rustix::process::geteuid().is_root();
-    builders_of(set, root).ok_or_else(|| {
-        CliError::host("there is no place for builders: HOME is not set")
-            .hint("set MACHINIST_BUILDERS to a directory")
-    })
-}
-
-/// For root it is the same whoever asks: Nix's daemon has no home, and somebody else's environment.
-fn builders_of(var: impl Fn(&str) -> Option<OsString>, root: bool) -> Option<PathBuf> {
-    if let Some(builders) = var("MACHINIST_BUILDERS") {
-        return Some(builders.into());
-    }
-    if root {
-        return Some("/var/lib/machinist/builders".into());
-    }
-    let state = var("XDG_STATE_HOME").map(PathBuf::from);
-    let state = state.or_else(|| Some(PathBuf::from(var("HOME")?).join(".local/state")))?;
-    Some(state.join("machinist/builders"))
 }
 
 /// A variable's value, even an empty one.
@@ -294,18 +284,6 @@ mod tests {
         assert_eq!(path(&all[2..], false), Some("/c/.cache/machinist".into()));
         assert_eq!(path(&[], true), Some("/var/cache/machinist".into()));
         assert_eq!(path(&[], false), None);
-    }
-
-    #[test]
-    fn builders_of_root_are_where_nixs_daemon_finds_them() {
-        let home = [("HOME", "/root")];
-        let usual = PathBuf::from("/var/lib/machinist/builders");
-        assert_eq!(builders_of(var(&home), true), Some(usual.clone()));
-        assert_eq!(builders_of(var(&[]), true), Some(usual));
-        let own = PathBuf::from("/root/.local/state/machinist/builders");
-        assert_eq!(builders_of(var(&home), false), Some(own));
-        let named = [("MACHINIST_BUILDERS", "/b")];
-        assert_eq!(builders_of(var(&named), true), Some("/b".into()));
     }
 
     #[test]

@@ -9,6 +9,10 @@ use machinist_session::{ClientError, EngineError, SessionError};
 
 use crate::exit::Exit;
 
+/// What helps where machines need more memory than they may have.
+pub const MEMORY_HINT: &str =
+    "give machines less `memory`, or raise the budget with --memory-budget";
+
 /// Whose fault it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -176,7 +180,10 @@ impl From<EngineError> for CliError {
 
 impl From<SessionError> for CliError {
     fn from(error: SessionError) -> Self {
-        Self::machinery(error)
+        match error {
+            SessionError::Memory(_) => Self::new(Kind::Host, error).hint(MEMORY_HINT),
+            other => Self::machinery(other),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod driver;
 mod environment;
 mod error;
 mod exit;
+mod human;
 mod interrupt;
 mod lab_file;
 mod parse;
@@ -17,6 +18,7 @@ mod preflight;
 mod progress;
 mod prompt;
 mod sessions;
+mod starts;
 mod table;
 mod terminal;
 mod ui;
@@ -44,9 +46,6 @@ fn main() -> ExitCode {
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
     if let Some(code) = machinist_machine::helper::dispatch(&words) {
-        return code;
-    }
-    if let Some(code) = verbs::connect::dispatch(&args) {
         return code;
     }
     warnings::show();

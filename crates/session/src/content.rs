@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use machinist_events::What;
 use machinist_machine::Boot;
@@ -19,6 +19,7 @@ use crate::network::Network;
 use crate::plan::{self, Circumstances, MachinePlan};
 use crate::scripted::{self, ScriptFarm};
 use crate::session::{Brief, SessionError};
+use crate::sharing::{Costs, Usage};
 use crate::{Engine, protocol};
 
 /// What a session is filled with.
@@ -68,16 +69,33 @@ impl Content {
         }
     }
 
+    /// What its machines cost. Of start scripts nobody knows.
+    pub(crate) fn costs(&self, engine: &Engine) -> Costs {
+        match self {
+            Self::Lab(brief) => {
+                let settings = &engine.0.settings;
+                let wanted = wanted(brief);
+                let machines =
+                    brief.lab.machines.iter().filter(|machine| {
+                        wanted.is_empty() || wanted.contains(&machine.name.as_str())
+                    });
+                Costs::of(machines, &settings.containers, settings.warm)
+            }
+            Self::Driver(_) => Costs::none(),
+        }
+    }
+
     /// The hub of a session in `directory`, with all its machines, and what these share.
     pub(crate) fn fill(
         &self,
         engine: &Engine,
         directory: &Directory,
         log: &Arc<Log>,
+        usage: Usage,
     ) -> Result<(Hub, Arc<Ground>), SessionError> {
         match self {
-            Self::Lab(brief) => lab(engine, brief, directory, log),
-            Self::Driver(job) => driver(engine, job, directory, log),
+            Self::Lab(brief) => lab(engine, brief, directory, log, usage),
+            Self::Driver(job) => driver(engine, job, directory, log, usage),
         }
     }
 }
@@ -89,21 +107,9 @@ fn lab(
     brief: &Brief,
     directory: &Directory,
     log: &Arc<Log>,
+    usage: Usage,
 ) -> Result<(Hub, Arc<Ground>), SessionError> {
-    let circumstances = Circumstances {
-        session: directory.id(),
-        base: &brief.base,
-        timeout_factor: brief.timeout_factor,
-        containers: &engine.0.settings.containers,
-    };
-    let mut plans = plan::plan(&brief.lab, &wanted(brief), circumstances)?;
-    for plan in &mut plans {
-        find_devices(engine, plan)?;
-        let moved = plan.moved.iter().map(|why| format!("it is a VM: {why}"));
-        for text in moved.chain(plan.devices.warnings.clone()) {
-            log.emit_of(&plan.name, What::Warning { text });
-        }
-    }
+    let plans = planned(engine, brief, directory, log)?;
     let vlans: BTreeSet<u32> = plans
         .iter()
         .flat_map(|plan| &plan.nics)
@@ -122,6 +128,7 @@ fn lab(
             base: &brief.base,
             vlans: &vlans,
             boot,
+            usage,
         },
     )?);
     let machine = |plan: MachinePlan| {
@@ -153,6 +160,32 @@ fn lab(
     Ok((hub, ground))
 }
 
+/// The plans of the machines that the session has. What is odd about them is told.
+fn planned(
+    engine: &Engine,
+    brief: &Brief,
+    directory: &Directory,
+    log: &Log,
+) -> Result<Vec<MachinePlan>, SessionError> {
+    let circumstances = Circumstances {
+        session: directory.id(),
+        base: &brief.base,
+        timeout_factor: brief.timeout_factor,
+        containers: &engine.0.settings.containers,
+        warm: engine.0.settings.warm,
+        agent_only: brief.agent_only,
+    };
+    let mut plans = plan::plan(&brief.lab, &wanted(brief), circumstances)?;
+    for plan in &mut plans {
+        find_devices(engine, plan)?;
+        let moved = plan.moved.iter().map(|why| format!("it is a VM: {why}"));
+        for text in moved.chain(plan.devices.warnings.clone()) {
+            log.emit_of(&plan.name, What::Warning { text });
+        }
+    }
+    Ok(plans)
+}
+
 /// Finds what the machine asks for of the host's devices.
 fn find_devices(engine: &Engine, plan: &mut MachinePlan) -> Result<(), SessionError> {
     let settings = &engine.0.settings;
@@ -172,12 +205,14 @@ fn driver(
     job: &Arc<DriverJob>,
     directory: &Directory,
     log: &Arc<Log>,
+    usage: Usage,
 ) -> Result<(Hub, Arc<Ground>), SessionError> {
     let vlans: BTreeSet<u32> = job.vlans.iter().copied().collect();
     let shared = Shared {
         base: &job.cwd,
         vlans: &vlans,
         boot: Boot::System,
+        usage,
     };
     let ground = Arc::new(ground(engine, directory, log, shared)?);
     let farm = ScriptFarm::new(job, Arc::clone(&ground))?;
@@ -213,6 +248,7 @@ struct Shared<'a> {
     base: &'a Path,
     vlans: &'a BTreeSet<u32>,
     boot: Boot,
+    usage: Usage,
 }
 
 fn ground(
@@ -222,7 +258,11 @@ fn ground(
     shared: Shared<'_>,
 ) -> Result<Ground, SessionError> {
     let settings = &engine.0.settings;
-    let hidden: Vec<PathBuf> = vec![settings.runtime.clone(), settings.images.clone()];
+    let hidden: Vec<PathBuf> = vec![
+        settings.runtime.clone(),
+        settings.images.clone(),
+        settings.snapshots.directory.clone(),
+    ];
     let network = Network::new(
         shared.vlans.iter().copied(),
         directory.path(),
@@ -238,6 +278,10 @@ fn ground(
         search: settings.search.clone(),
         accel: settings.accel.into(),
         boot: shared.boot,
+        snapshots: engine.0.snapshots.clone(),
+        places: engine.0.places.clone(),
+        usage: shared.usage,
+        gates: Mutex::default(),
         directory: directory.machines(),
         hidden,
     })

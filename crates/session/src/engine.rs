@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,6 +12,8 @@ use machinist_machine::{AgentBinary, QEMU, Verdicts};
 use thiserror::Error;
 
 use crate::images::LazyStore;
+use crate::sharing::{Memory, Places};
+use crate::snapshots::LazySnapshots;
 use crate::sweep::{self, Swept};
 
 /// What an engine is given by its caller; this library reads no environment.
@@ -31,6 +34,25 @@ pub struct Settings {
     pub cdi: Vec<PathBuf>,
     /// What keeps containers from running here; machines that may be either are then VMs.
     pub containers: ContainerLimits,
+    /// Whether VMs may be restored from snapshots instead of booting.
+    pub warm: bool,
+    /// Where the snapshots are.
+    pub snapshots: Snapshots,
+    /// How many bytes of memory the machines of all sessions may need at once.
+    pub memory_budget: u64,
+    /// How many machines may start at once.
+    pub starts: NonZero<usize>,
+}
+
+/// Where VMs are saved, and restored from.
+#[derive(Debug, Clone)]
+pub struct Snapshots {
+    /// The directory. Made when it is first needed.
+    pub directory: PathBuf,
+    /// Directories that are looked into as well, but never written to.
+    pub sources: Vec<PathBuf>,
+    /// How many bytes the directory may hold; what was used longest ago goes first.
+    pub limit: u64,
 }
 
 /// What runs the processors of VMs.
@@ -69,6 +91,9 @@ pub(crate) struct Shared {
     pub(crate) store: LazyStore,
     pub(crate) agent: AgentBinary,
     pub(crate) verdicts: Verdicts,
+    pub(crate) snapshots: LazySnapshots,
+    pub(crate) memory: Memory,
+    pub(crate) places: Places,
     swept: Vec<Swept>,
 }
 
@@ -95,8 +120,14 @@ impl Engine {
             let agent = AgentBinary::new(machinist_guest::AGENT).map_err(EngineError::Agent)?;
             let qemu = find(&settings.search, QEMU).unwrap_or_default();
             let verdicts = Verdicts::open(&settings.images, &qemu);
+            let snapshots = LazySnapshots::new(settings.snapshots.clone());
+            let memory = Memory::new(settings.memory_budget);
+            let places = Places::new(settings.starts);
             Ok(Self(Arc::new(Shared {
                 settings,
+                snapshots,
+                memory,
+                places,
                 sink,
                 store,
                 agent,

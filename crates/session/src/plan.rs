@@ -39,6 +39,9 @@ pub(crate) struct MachinePlan {
     volumes: Vec<machine::Volume>,
     publish: Vec<machine::Publish>,
     start_within: Duration,
+    warm: machine::Warm,
+    /// Whether it shares a snapshot with others of its group.
+    pub(crate) group: Option<String>,
 }
 
 /// What a lab cannot say about itself.
@@ -52,6 +55,10 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) timeout_factor: f64,
     /// What keeps containers from running here.
     pub(crate) containers: &'a ContainerLimits,
+    /// Whether VMs may be restored from snapshots.
+    pub(crate) warm: bool,
+    /// The agent is the only thing that starts in a VM.
+    pub(crate) agent_only: bool,
 }
 
 /// Plans those machines of a lab that `wanted` names; all where it is empty. Sorted by name.
@@ -121,6 +128,59 @@ fn plan_machine(
             })
             .collect(),
         start_within: within.mul_f64(circumstances.timeout_factor.clamp(0.01, 1000.0)),
+        warm: match runs_as {
+            RunsAs::Vm => warm(lab, machine, circumstances)?,
+            RunsAs::Container => machine::Warm::default(),
+        },
+        group: first_of_several(lab, machine).map(|_| machine.group.clone()),
+    })
+}
+
+/// Whether a VM may be restored, and who it is in its snapshot.
+fn warm(
+    lab: &Lab,
+    machine: &lab::Machine,
+    circumstances: Circumstances<'_>,
+) -> Result<machine::Warm, MachineNumberError> {
+    if !circumstances.warm {
+        return Ok(machine::Warm::default());
+    }
+    let because = machine.cold();
+    if because.is_some() {
+        return Ok(machine::Warm::Cold { because });
+    }
+    let ready = match &machine.ready {
+        _ if circumstances.agent_only => machine::ReadyPoint::Agent,
+        lab::Ready::Agent => machine::ReadyPoint::Agent,
+        lab::Ready::System => machine::ReadyPoint::System,
+        lab::Ready::Unit(unit) => machine::ReadyPoint::Unit(unit.clone()),
+        lab::Ready::Command(command) => machine::ReadyPoint::Command(command.clone()),
+    };
+    let golden = match first_of_several(lab, machine) {
+        None => None,
+        Some(first) => Some(golden(lab, first)?),
+    };
+    Ok(machine::Warm::At { ready, golden })
+}
+
+/// The first of the machines that this one shares a table of the lab file with, if there are
+/// others.
+fn first_of_several<'a>(lab: &'a Lab, machine: &lab::Machine) -> Option<&'a lab::Machine> {
+    let mut members = lab.machines.iter();
+    let mut members = members.by_ref().filter(|it| it.group == machine.group);
+    let first = members.next()?;
+    members.next().map(|_| first)
+}
+
+/// Who a machine is in the snapshot that it shares with its group: the first of them, in whatever
+/// session.
+fn golden(lab: &Lab, first: &lab::Machine) -> Result<machine::Golden, MachineNumberError> {
+    let name = first.name.as_str().to_owned();
+    Ok(machine::Golden {
+        machine_id: machine_id("", &name),
+        nics: nics(first)?,
+        hosts: hosts(lab, first)?,
+        name,
     })
 }
 
@@ -210,6 +270,11 @@ impl MachinePlan {
         self.publish.iter().map(|publish| publish.guest)
     }
 
+    /// Whether it may be restored from a snapshot.
+    pub(crate) fn is_warm(&self) -> bool {
+        matches!(self.warm, machine::Warm::At { .. })
+    }
+
     /// The whole machine.
     pub(crate) fn spec(
         &self,
@@ -238,6 +303,7 @@ impl MachinePlan {
             volumes: self.volumes.clone(),
             publish: self.publish.clone(),
             start_within: self.start_within,
+            warm: machine::Warm::default(),
         }
     }
 }
@@ -273,6 +339,8 @@ vlans = []
             base: Path::new("/lab"),
             timeout_factor: 2.0,
             containers: &ContainerLimits::default(),
+            warm: true,
+            agent_only: false,
         };
         plan(&lab, wanted, circumstances).unwrap()
     }
@@ -349,6 +417,8 @@ vlans = []
                 base: Path::new("/lab"),
                 timeout_factor: 1.0,
                 containers: limits,
+                warm: true,
+                agent_only: false,
             };
             plan(&lab, &[], circumstances).unwrap().remove(0)
         };
@@ -362,6 +432,56 @@ vlans = []
         let elsewhere = planned(&limits);
         assert_eq!((elsewhere.runs_as, elsewhere.moved), (RunsAs::Vm, any));
         assert!(matches!(elsewhere.want, image::Want::Vm { .. }));
+    }
+
+    #[test]
+    fn machines_of_one_table_share_a_snapshot() {
+        let text = "[machine.a]\nkind = 'vm'\nimage = 'host'\ncount = 3\nready = 'unit:x'\n\
+                    [machine.b]\nkind = 'vm'\nimage = 'host'\n\
+                    [machine.c]\nkind = 'vm'\nimage = 'host'\nsnapshot = false\n\
+                    [machine.d]\nkind = 'container'\nimage = 'host'\n";
+        let lab = Lab::parse_toml(text, "lab.toml").unwrap();
+        let planned = |wanted: &[&str], warm, agent_only| {
+            let circumstances = Circumstances {
+                session: "abcdefgh",
+                base: Path::new("/lab"),
+                timeout_factor: 1.0,
+                containers: &ContainerLimits::default(),
+                warm,
+                agent_only,
+            };
+            plan(&lab, wanted, circumstances).unwrap()
+        };
+        let all = planned(&[], true, false);
+        let goldens: Vec<Option<&str>> = all
+            .iter()
+            .map(|plan| match &plan.warm {
+                machine::Warm::At { golden, .. } => golden.as_ref().map(|it| it.name.as_str()),
+                machine::Warm::Cold { because } => Some(because.as_deref().unwrap_or("cold")),
+            })
+            .collect();
+        let no = "the lab file says `snapshot = false`";
+        let a = Some("a-1");
+        assert_eq!(goldens, [a, a, a, None, Some(no), Some("cold")]);
+        assert_eq!(all[0].group.as_deref(), Some("a"));
+        assert_eq!(all[3].group, None);
+        // The first of them need not be in the test, and it is the same in each session.
+        let some = planned(&["a-2"], true, false);
+        assert_eq!(some[0].warm, all[1].warm);
+        assert_eq!(some[0].warm, all[0].warm);
+        let machine::Warm::At { ready, golden } = &some[0].warm else {
+            panic!("cold")
+        };
+        assert_eq!(*ready, machine::ReadyPoint::Unit("x.service".to_owned()));
+        assert_eq!(golden.as_ref().unwrap().nics, all[0].nics);
+        let alone = planned(&["b"], true, true).remove(0).warm;
+        let agent = machine::Warm::At {
+            ready: machine::ReadyPoint::Agent,
+            golden: None,
+        };
+        assert_eq!(alone, agent);
+        let cold = planned(&["b"], false, false).remove(0).warm;
+        assert_eq!(cold, machine::Warm::default());
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::machines::Ground;
 use crate::path_error::{At, PathError};
 use crate::protocol::{Fault, Status};
 use crate::scripted::ScriptedError;
+use crate::sharing::{TooMuch, Usage};
 use crate::{Cancel, Engine, server};
 
 /// How long machines may take to power off when a session ends.
@@ -107,6 +108,9 @@ pub enum SessionError {
         #[source]
         source: DeviceError,
     },
+    /// Its machines need more memory than they may have.
+    #[error(transparent)]
+    Memory(#[from] TooMuch),
     /// A machine of a start script.
     #[error(transparent)]
     Scripted(#[from] ScriptedError),
@@ -117,18 +121,32 @@ pub enum SessionError {
 
 impl Session {
     /// Makes a session: its directory, its guard, its event log, its VLANs and its socket. No image
-    /// is built and no machine started yet.
+    /// is built and no machine started yet. Waits until there is memory for its machines.
     ///
     /// # Errors
-    /// Its directory, a VLAN or the socket cannot be made.
+    /// Its machines need more memory than there ever is; its directory, a VLAN or the socket cannot
+    /// be made.
     pub async fn open(engine: &Engine, brief: Brief) -> Result<Self, SessionError> {
-        Self::with(engine, Content::Lab(brief)).await
+        let content = Content::Lab(brief);
+        let usage = Self::admitted(engine, &content).await?;
+        Self::with(engine, content, usage).await
+    }
+
+    /// Waits until there is memory for a session's machines.
+    pub(crate) async fn admitted(engine: &Engine, content: &Content) -> Result<Usage, TooMuch> {
+        let costs = content.costs(engine);
+        let share = engine.0.memory.ask(costs.sum()).await?;
+        Ok(Usage::new(costs, share))
     }
 
     /// Makes a session of whatever content.
-    pub(crate) async fn with(engine: &Engine, content: Content) -> Result<Self, SessionError> {
+    pub(crate) async fn with(
+        engine: &Engine,
+        content: Content,
+        usage: Usage,
+    ) -> Result<Self, SessionError> {
         let (directory, guard) = make_directory(engine, &content).await?;
-        match Self::fill(engine, &content, &directory) {
+        match Self::fill(engine, &content, &directory, usage) {
             Ok((inner, serving)) => {
                 let end = End {
                     directory,
@@ -152,6 +170,7 @@ impl Session {
         engine: &Engine,
         content: &Content,
         directory: &Directory,
+        usage: Usage,
     ) -> Result<(Inner, JoinHandle<()>), SessionError> {
         let log_path = directory.path().join("events.jsonl");
         let log = Log::create(&log_path, content.test(), Arc::clone(&engine.0.sink));
@@ -160,7 +179,7 @@ impl Session {
             session: directory.id().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         });
-        let (hub, ground) = content.fill(engine, directory, &log)?;
+        let (hub, ground) = content.fill(engine, directory, &log, usage)?;
         let hub = Arc::new(hub);
         let socket = directory.socket();
         let processes = ProcessList::open(directory.path())?;

@@ -10,9 +10,11 @@ use machinist_lab::{Body, Lab, Test};
 
 use crate::content::Content;
 use crate::driver::DriverJob;
+use crate::ended::{Ended, machinery};
 use crate::hub;
-use crate::protocol::{Command, Fault, ScriptReport};
+use crate::protocol::{Command, ScriptReport};
 use crate::script::{Script, ScriptError};
+use crate::session::SessionError;
 use crate::{Brief, Cancel, Engine, Session, chain, pause, server, steps};
 
 /// How long it may take to read a unit's journal.
@@ -66,10 +68,16 @@ pub struct TestResult {
     pub failure: Option<Failure>,
 }
 
-/// How the body of a test ended.
-struct Ended {
-    outcome: Outcome,
-    failure: Option<Failure>,
+impl TestResult {
+    /// Of a test that the user ended before it began.
+    fn not_run(test: &str) -> Self {
+        Self {
+            test: test.to_owned(),
+            outcome: Outcome::Interrupted,
+            seconds: 0.0,
+            failure: None,
+        }
+    }
 }
 
 /// Runs a test to its end, and leaves nothing behind. `cancel` thrown: the test ends as
@@ -121,8 +129,18 @@ pub(crate) async fn run(
     cancel: &Cancel,
     kill: &Cancel,
 ) -> TestResult {
+    let content = work.content();
+    // It counts for no time limit, nor as the test's time.
+    let admitted = tokio::select! {
+        admitted = Session::admitted(engine, &content) => admitted.map_err(SessionError::from),
+        () = cancel.cancelled() => return TestResult::not_run(work.name()),
+    };
     let began = Instant::now();
-    let (ended, seconds) = match Session::with(engine, work.content()).await {
+    let opened = match admitted {
+        Ok(usage) => Session::with(engine, content, usage).await,
+        Err(error) => Err(error),
+    };
+    let (ended, seconds) = match opened {
         Ok(session) => {
             session.hub().log.emit(What::TestStarted);
             let ended = in_session(engine, work, &session, cancel, kill).await;
@@ -426,61 +444,5 @@ async fn pause(session: &Session, failure: &Failure, cancel: &Cancel) {
         () = cancel.cancelled() => {}
         () = session.down_asked() => {}
         () = pause::stand_still(session.hub(), Some(failure.clone())) => {}
-    }
-}
-
-fn machinery(message: String) -> Failure {
-    steps::failure(message, Fault::machinery(""))
-}
-
-impl Ended {
-    fn passed() -> Self {
-        Self {
-            outcome: Outcome::Passed,
-            failure: None,
-        }
-    }
-
-    fn interrupted() -> Self {
-        Self {
-            outcome: Outcome::Interrupted,
-            failure: None,
-        }
-    }
-
-    fn failed(failure: Failure) -> Self {
-        let outcome = match failure.kind {
-            FailureKind::Test => Outcome::Failed,
-            FailureKind::Machinery => Outcome::Error,
-        };
-        Self {
-            outcome,
-            failure: Some(failure),
-        }
-    }
-
-    fn fault(fault: Fault) -> Self {
-        Self::failed(steps::failure(fault.to_string(), fault))
-    }
-
-    fn machinery(message: String) -> Self {
-        Self::failed(machinery(message))
-    }
-
-    /// The test's time was over; `last` is what its body said when it was ended.
-    fn timed_out(message: String, last: Option<Failure>) -> Self {
-        let failure = Failure {
-            kind: FailureKind::Test,
-            message,
-            exception: None,
-            traceback: None,
-            frames: last.as_ref().map_or(Vec::new(), |last| last.frames.clone()),
-            command: last.and_then(|last| last.command),
-            also: Vec::new(),
-        };
-        Self {
-            outcome: Outcome::TimedOut,
-            failure: Some(failure),
-        }
     }
 }

@@ -136,6 +136,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::starts::Starts;
 
     fn environment(here: &Path) -> Environment {
         Environment {
@@ -145,6 +146,7 @@ mod tests {
             search: "/usr/bin:/bin".into(),
             here: here.into(),
             cdi: Vec::new(),
+            starts: Starts::read(|_| None, here, here).unwrap(),
             login: None,
             containers: std::sync::OnceLock::new(),
         }

@@ -112,7 +112,9 @@ fn test(call: call::Call, environment: &DriverEnvironment) -> Outcome {
                 "Test will time out and terminate in {seconds} seconds"
             ));
         }
-        let settings = environment.common.settings(Accel::Auto);
+        let mut settings = environment.common.settings(Accel::Auto);
+        // A start script is somebody else's: it boots unless somebody asks for more.
+        settings.warm = false;
         let engine = Engine::open(settings, shown.sink()).await?;
         progress::swept(engine.swept());
         let result = run_driver(&engine, job, &interrupt.cancel, &interrupt.kill).await;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::Args;
-use machinist_lab::{Body, FileContents, Lab, Source};
+use machinist_lab::{Body, FileContents, Lab, RunsAs, Source};
 use serde::Serialize;
 
 use super::{Format, FormatArgs};
@@ -31,6 +31,8 @@ struct Report {
     machines: usize,
     tests: usize,
     problems: Vec<String>,
+    /// What is no mistake, but good to know.
+    notes: Vec<String>,
 }
 
 impl Check {
@@ -44,6 +46,7 @@ impl Check {
             machines: file.lab.machines.len(),
             tests: file.lab.tests.len(),
             problems,
+            notes: cold(&file.lab),
         };
         let good = report.problems.is_empty();
         match self.format.format {
@@ -59,11 +62,28 @@ fn show(report: &Report) {
     for problem in &report.problems {
         ui::data(format_args!("{file}: {problem}"));
     }
+    for note in &report.notes {
+        ui::status(format_args!("{file}: {note}"));
+    }
     if report.problems.is_empty() {
         let machines = ui::count(report.machines, "machine");
         let tests = ui::count(report.tests, "test");
         ui::data(format_args!("{file}: {machines}, {tests}, no mistakes"));
     }
+}
+
+/// VMs that are never restored from a snapshot, each group once.
+fn cold(lab: &Lab) -> Vec<String> {
+    let machines = lab.machines.iter();
+    let vms = machines.filter(|machine| machine.resolve().0 == RunsAs::Vm);
+    let mut notes: Vec<String> = vms
+        .filter_map(|machine| {
+            let why = machine.cold()?;
+            Some(format!("machine {} boots each time: {why}", machine.group))
+        })
+        .collect();
+    notes.dedup();
+    notes
 }
 
 /// What the lab names and the host does not have.

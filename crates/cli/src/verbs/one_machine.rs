@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use machinist_lab::{Bytes, Checkpoint, Image, Lab, Machine, MachineName, Publish, Ready, Source, Volume};
+use machinist_lab::{
+    Bytes, Checkpoint, Image, Lab, Machine, MachineName, Publish, Ready, Source, Volume,
+};
 use machinist_session::protocol::{Command, Program};
 use machinist_session::{Brief, Cancel, Client, Engine, Session};
 
 use super::block_on;
-use super::test::AccelArgs;
 use crate::Outcome;
 use crate::environment::Environment;
 use crate::error::{CliError, Kind};
@@ -18,6 +19,7 @@ use crate::exit::Exit;
 use crate::interrupt::Signals;
 use crate::parse::{self, EnvArg};
 use crate::progress::Boot;
+use crate::starts::StartArgs;
 use crate::{preflight, terminal, ui};
 
 /// A machine for one command or shell.
@@ -55,7 +57,7 @@ pub struct MachineArgs {
     #[arg(short, long)]
     tty: bool,
     #[command(flatten)]
-    accel: AccelArgs,
+    start: StartArgs,
 }
 
 /// `--kind`
@@ -93,7 +95,7 @@ impl MachineArgs {
 
     async fn run_lab(&self, environment: &Environment, lab: Lab, job: Job) -> Outcome {
         let boot = Boot::begin();
-        let engine = Engine::open(environment.settings(self.accel.engine()), boot.sink()).await?;
+        let engine = Engine::open(self.start.settings(environment), boot.sink()).await?;
         let brief = Brief {
             lab: Arc::new(lab),
             file: PathBuf::from("(command line)"),

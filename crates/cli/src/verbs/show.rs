@@ -1,7 +1,7 @@
 //! `machinist show`
 
 use clap::Args;
-use machinist_lab::{Body, ContainerLimits, Gpu, Lab, Machine, Test};
+use machinist_lab::{Body, ContainerLimits, Gpu, Lab, Machine, RunsAs, Test};
 use serde::Serialize;
 
 use super::{Format, FormatArgs};
@@ -14,7 +14,8 @@ use crate::{preflight, table, ui};
 
 /// Show what a test comes to: its machines, why each is a VM or a container, its addresses
 ///
-/// Also why this host could not run it.
+/// Also how its VMs start (`warm`: restored from a snapshot; `cold`: booted, and why), and why this
+/// host could not run it.
 #[derive(Debug, Args)]
 pub struct Show {
     /// The test's name
@@ -41,6 +42,11 @@ struct ShownMachine {
     name: String,
     kind: String,
     because: String,
+    /// `warm` for a VM that is restored from its snapshot, `cold` for one that boots each time;
+    /// none for a container.
+    start: Option<&'static str>,
+    /// Why it boots each time.
+    cold_because: Option<String>,
     image: String,
     packages: Vec<String>,
     memory: u64,
@@ -90,14 +96,27 @@ fn shown(lab: &Lab, test: &Test, environment: &Environment) -> Shown {
             Body::Steps(steps) => ui::count(steps.len(), "step"),
             Body::Script(path) => format!("script {}", path.display()),
         },
-        machines: machines().map(|it| machine(it, limits)).collect(),
+        machines: machines()
+            .map(|it| machine(it, limits, environment))
+            .collect(),
         lacking: preflight::reasons(&needs, environment),
     }
 }
 
-fn machine(machine: &Machine, limits: &ContainerLimits) -> ShownMachine {
+fn machine(machine: &Machine, limits: &ContainerLimits, environment: &Environment) -> ShownMachine {
     let (kind, because) = machine.resolve_here(limits);
+    let is_vm = kind == RunsAs::Vm;
+    let asked = environment.starts.cold;
+    let asked = asked.then(|| "MACHINIST_COLD asks for it".to_owned());
+    let cold_because = machine.cold().or(asked).filter(|_| is_vm);
+    let start = if cold_because.is_some() {
+        "cold"
+    } else {
+        "warm"
+    };
     ShownMachine {
+        start: is_vm.then_some(start),
+        cold_because,
         name: machine.name.to_string(),
         kind: kind.to_string(),
         because,
@@ -131,7 +150,7 @@ fn print(shown: &Shown) {
         "{}: {}, at most {seconds} s",
         shown.test, shown.body
     ));
-    let rows: Vec<[String; 5]> = shown
+    let rows: Vec<[String; 6]> = shown
         .machines
         .iter()
         .map(|machine| {
@@ -140,14 +159,20 @@ fn print(shown: &Shown) {
                 machine.kind.clone(),
                 machine.image.clone(),
                 machine.addresses.join(","),
+                machine.start.unwrap_or_default().to_owned(),
                 machine.because.clone(),
             ]
         })
         .collect();
     ui::data(table::table(
-        ["MACHINE", "KIND", "IMAGE", "ADDRESSES", "BECAUSE"],
+        ["MACHINE", "KIND", "IMAGE", "ADDRESSES", "START", "BECAUSE"],
         &rows,
     ));
+    for machine in &shown.machines {
+        if let Some(why) = &machine.cold_because {
+            ui::data(format_args!("{} boots each time: {why}", machine.name));
+        }
+    }
     for machine in shown.machines.iter().filter(|it| !it.devices.is_empty()) {
         let (name, devices) = (&machine.name, machine.devices.join(", "));
         ui::data(format_args!("{name} may use {devices}"));

@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use machinist_lab::Body;
-use machinist_session::OnFailure;
+use machinist_session::{OnFailure, Settings, TooMuch, memory_needed};
 
 pub use filter::Filters;
 
 use super::{Format, FormatArgs, block_on};
 use crate::Outcome;
 use crate::environment::Environment;
-use crate::error::{CliError, Kind};
+use crate::error::{CliError, Kind, MEMORY_HINT};
 use crate::lab_file::LabArgs;
 use crate::parse;
 use crate::progress::ProgressArgs;
+use crate::starts::StartArgs;
 
 /// Run the tests of the lab file
 ///
@@ -34,7 +35,7 @@ pub struct Test {
     #[arg(short, long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
     #[command(flatten)]
-    accel: AccelArgs,
+    start: StartArgs,
     /// Multiply all time limits of tests, steps and scripts
     #[arg(long, value_name = "F", default_value = "1", value_parser = parse::factor)]
     timeout_factor: f64,
@@ -66,37 +67,6 @@ enum OnFailureArg {
     Pause,
 }
 
-/// What runs the processors of VMs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Accel {
-    /// KVM where it is proved to work, else emulation
-    #[default]
-    Auto,
-    /// KVM, or an error
-    Kvm,
-    /// Emulation
-    Tcg,
-}
-
-/// The option of every verb that boots.
-#[derive(Debug, Args)]
-pub struct AccelArgs {
-    /// What runs the processors of VMs
-    #[arg(long, value_enum, default_value_t)]
-    accel: Accel,
-}
-
-impl AccelArgs {
-    /// As the engine calls it.
-    pub fn engine(&self) -> machinist_session::Accel {
-        match self.accel {
-            Accel::Auto => machinist_session::Accel::Auto,
-            Accel::Kvm => machinist_session::Accel::Kvm,
-            Accel::Tcg => machinist_session::Accel::Tcg,
-        }
-    }
-}
-
 impl From<OnFailureArg> for OnFailure {
     fn from(arg: OnFailureArg) -> Self {
         match arg {
@@ -126,10 +96,12 @@ impl Test {
                 .iter()
                 .any(|test| test.machines.contains(&machine.name))
         }));
+        let settings = self.start.settings(environment);
+        fits(&lab.lab, &tests, &settings)?;
         let plan = runner::Plan {
             tests,
             jobs: usize::from(self.jobs),
-            accel: self.accel.engine(),
+            settings,
             timeout_factor: self.timeout_factor,
             global_timeout: self.global_timeout,
             on_failure: self.on_failure.into(),
@@ -141,6 +113,26 @@ impl Test {
         };
         block_on(runner::run(environment, &lab, plan))
     }
+}
+
+/// An error that names every test whose machines need more memory than they may ever have.
+fn fits(
+    lab: &machinist_lab::Lab,
+    tests: &[machinist_lab::Test],
+    settings: &Settings,
+) -> Result<(), CliError> {
+    let too_much = tests.iter().filter_map(|test| {
+        let machines: Vec<&str> = test.machines.iter().map(AsRef::as_ref).collect();
+        let asked = memory_needed(lab, &machines, &settings.containers, settings.warm);
+        let budget = settings.memory_budget;
+        let error = TooMuch { asked, budget };
+        (asked > budget).then(|| format!("test {:?}: {error}", test.name))
+    });
+    let too_much: Vec<String> = too_much.collect();
+    if too_much.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::host(too_much.join("\n")).hint(MEMORY_HINT))
 }
 
 /// Scripts that cannot be there: a mistake in the lab file, told before anything boots.

@@ -6,7 +6,6 @@ use clap::Args;
 use machinist_session::{Brief, Engine, Session};
 
 use super::block_on;
-use super::test::AccelArgs;
 use crate::Outcome;
 use crate::environment::Environment;
 use crate::error::CliError;
@@ -14,6 +13,7 @@ use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::lab_file::{LabArgs, LabFile};
 use crate::progress::Boot;
+use crate::starts::StartArgs;
 use crate::{preflight, ui};
 
 /// Start the lab and leave it running
@@ -24,7 +24,7 @@ pub struct Up {
     #[command(flatten)]
     lab: LabArgs,
     #[command(flatten)]
-    accel: AccelArgs,
+    start: StartArgs,
     /// Stay in the foreground until Ctrl-C or `machinist down`
     #[arg(long)]
     foreground: bool,
@@ -55,7 +55,7 @@ impl Up {
         }
         let interrupt = Interrupt::listen()?;
         let boot = Boot::begin();
-        let engine = Engine::open(environment.settings(self.accel.engine()), boot.sink()).await?;
+        let engine = Engine::open(self.start.settings(environment), boot.sink()).await?;
         let brief = Brief {
             lab: file.lab,
             file: file.file,

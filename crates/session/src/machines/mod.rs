@@ -6,18 +6,19 @@ mod tell;
 pub(crate) use tell::fault;
 use tell::reporter;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use machinist_events::What;
 use machinist_guest::Agent;
 use machinist_lab::{Ready, RunsAs};
 use machinist_machine::{
-    Accel, AgentBinary, Attach, Boot, Environment, Machine, MachineError, StartOptions, State,
-    Verdicts,
+    Accel, AgentBinary, Attach, Boot, Environment, Machine, MachineError, SnapshotStore,
+    StartOptions, State, Verdicts,
 };
 
 use crate::chain;
@@ -29,6 +30,8 @@ use crate::plan::MachinePlan;
 use crate::protocol::Fault;
 use crate::readiness;
 use crate::scripted::ScriptPlan;
+use crate::sharing::{Gate, Places, Until, Usage};
+use crate::snapshots::LazySnapshots;
 
 /// Longer than any machine lives, for waits whose limit others keep.
 const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
@@ -45,9 +48,38 @@ pub(crate) struct Ground {
     pub(crate) search: OsString,
     pub(crate) accel: Accel,
     pub(crate) boot: Boot,
+    pub(crate) snapshots: LazySnapshots,
+    pub(crate) places: Places,
+    /// What the machines have of the host's memory.
+    pub(crate) usage: Usage,
+    /// By the groups whose machines share a snapshot.
+    pub(crate) gates: Mutex<HashMap<String, Arc<Gate>>>,
     /// The directory of the machines' directories.
     pub(crate) directory: PathBuf,
     pub(crate) hidden: Vec<PathBuf>,
+}
+
+impl Ground {
+    /// Where one machine of a group goes first.
+    fn gate(&self, group: &str) -> Arc<Gate> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(gates.entry(group.to_owned()).or_default())
+    }
+
+    /// Where VMs are restored from. Without it they boot.
+    async fn snapshots(&self, machine: &str) -> Option<SnapshotStore> {
+        let lazy = self.snapshots.clone();
+        let opened = tokio::task::spawn_blocking(move || lazy.get()).await;
+        match opened {
+            Ok(Ok(store)) => Some(store),
+            Ok(Err(error)) => {
+                let reason = chain::text(&error);
+                self.log.emit_of(machine, What::MachineCold { reason });
+                None
+            }
+            Err(_) => None,
+        }
+    }
 }
 
 /// What a machine is made from.
@@ -141,15 +173,20 @@ impl SessionMachine {
 
     async fn make(&self) -> Result<Machine, Fault> {
         let ground = &self.ground;
+        let snapshots = match &self.recipe {
+            Recipe::Lab { plan, .. } if plan.is_warm() => ground.snapshots(&plan.name).await,
+            _ => None,
+        };
         let environment = Environment {
             dir: ground.directory.join(self.name()),
             exe: ground.exe.clone(),
             agent: ground.agent.clone(),
             attach: Arc::clone(&ground.network) as Arc<dyn Attach>,
-            report: reporter(Arc::clone(&ground.log), self.name().to_owned()),
+            report: reporter(ground, self.name().to_owned(), self.gate()),
             verdicts: ground.verdicts.clone(),
             search: ground.search.clone(),
             hidden: ground.hidden.clone(),
+            snapshots,
         };
         match &self.recipe {
             Recipe::Lab { plan, .. } => {
@@ -210,7 +247,7 @@ impl SessionMachine {
                     drop(machine.launch(options).await);
                     self.tape(&machine).await;
                 }
-                match machine.start(options).await {
+                match self.start(&machine, options).await {
                     Err(MachineError::Refused { .. }) => {}
                     Err(error) => return Err(fault(&error)),
                     Ok(()) => {
@@ -223,6 +260,34 @@ impl SessionMachine {
             if status.changed().await.is_err() {
                 return Err(Fault::machinery(format!("{} is gone", self.name())));
             }
+        }
+    }
+
+    /// Starts it, in its turn.
+    async fn start(&self, machine: &Machine, options: StartOptions) -> Result<(), MachineError> {
+        let Recipe::Lab { plan, .. } = &self.recipe else {
+            return machine.start(options).await;
+        };
+        if !machine.status().borrow().state.is_over() {
+            return machine.start(options).await;
+        }
+        let _first = match self.gate() {
+            Some(gate) => Some(gate.pass().await),
+            None => None,
+        };
+        let until = match plan.runs_as {
+            RunsAs::Vm if self.ground.boot == Boot::System => Until::Ready,
+            _ => Until::Up,
+        };
+        self.ground.places.start(machine, options, until).await
+    }
+
+    fn gate(&self) -> Option<Arc<Gate>> {
+        match &self.recipe {
+            Recipe::Lab { plan, .. } if plan.is_warm() => {
+                plan.group.as_deref().map(|group| self.ground.gate(group))
+            }
+            _ => None,
         }
     }
 

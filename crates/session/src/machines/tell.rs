@@ -5,9 +5,10 @@ use std::sync::Arc;
 use machinist_events::{What, printed_line};
 use machinist_machine::{MachineError, Report, Reporter};
 
+use super::Ground;
 use crate::chain;
-use crate::log::Log;
 use crate::protocol::Fault;
+use crate::sharing::Gate;
 
 /// A machine's trouble as a client is told it.
 pub(crate) fn fault(error: &MachineError) -> Fault {
@@ -20,9 +21,13 @@ pub(crate) fn fault(error: &MachineError) -> Fault {
     }
 }
 
-/// Tells what happens to a machine as events.
-pub(super) fn reporter(log: Arc<Log>, machine: String) -> Reporter {
+/// Tells what happens to a machine: as events, to those who share the host's memory with it, and to
+/// those who wait at its group's gate.
+pub(super) fn reporter(ground: &Arc<Ground>, machine: String, gate: Option<Arc<Gate>>) -> Reporter {
+    // The ground has the machines' memory, and nothing that would keep a machine.
+    let ground = Arc::clone(ground);
     Arc::new(move |report| {
+        count(&ground, &machine, gate.as_deref(), &report);
         let what = match report {
             Report::Starting { backend, accel } => What::MachineStarting {
                 backend: backend.to_owned(),
@@ -39,11 +44,28 @@ pub(super) fn reporter(log: Arc<Log>, machine: String) -> Reporter {
                     .map(|line| printed_line(line.as_bytes()))
                     .collect(),
             },
+            Report::Restored { seconds } => What::MachineRestored { seconds },
+            Report::SnapshotSaved { seconds } => What::SnapshotSaved { seconds },
+            Report::SnapshotDiscarded { reason } => What::SnapshotDiscarded { reason },
+            Report::ColdBecause { reason } => What::MachineCold { reason },
             Report::Console { line } => What::Console {
                 line: printed_line(line.as_bytes()),
             },
             Report::Warning { text } => What::Warning { text },
         };
-        log.emit_of(&machine, what);
+        ground.log.emit_of(&machine, what);
     })
+}
+
+/// What a report means for other machines.
+fn count(ground: &Ground, machine: &str, gate: Option<&Gate>, report: &Report) {
+    match report {
+        Report::Restored { .. } => ground.usage.restored(machine),
+        Report::SnapshotDiscarded { .. } => return ground.usage.boots(machine),
+        Report::ColdBecause { .. } => ground.usage.boots(machine),
+        _ => return,
+    }
+    if let Some(gate) = gate {
+        gate.open();
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use machinist_events::{Event, What};
 use machinist_lab::Lab;
 use machinist_session::{
-    Accel, Cancel, Engine, EventSink, OnFailure, Settings, TestJob, TestResult, run_test,
+    Accel, Cancel, Engine, EventSink, OnFailure, Settings, Snapshots, TestJob, TestResult, run_test,
 };
 
 /// Two machines on this host's own root, which needs no image to be built.
@@ -40,6 +40,14 @@ pub fn settings(runtime: &Path) -> Settings {
         accel: Accel::Auto,
         cdi: Vec::new(),
         containers: machinist_lab::ContainerLimits::default(),
+        warm: true,
+        snapshots: Snapshots {
+            directory: runtime.join("snapshots"),
+            sources: Vec::new(),
+            limit: 1 << 30,
+        },
+        memory_budget: 1 << 40,
+        starts: std::num::NonZero::new(2).unwrap(),
     }
 }
 

@@ -9,8 +9,8 @@ use crate::Outcome;
 use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::parse;
-use crate::ui;
 use crate::verbs::{Format, FormatArgs};
+use crate::{human, ui};
 
 /// Throw away what is in the cache, but nothing that is in use
 #[derive(Debug, Args)]
@@ -48,10 +48,10 @@ impl Prune {
             return Ok(Exit::Passed);
         }
         for entry in &pruned.removed {
-            ui::data(format_args!("{}  {}", super::size(entry.size), entry.name));
+            ui::data(format_args!("{}  {}", human::size(entry.size), entry.name));
         }
         let would = if self.dry_run { "would free" } else { "freed" };
-        ui::status(format_args!("{would} {}", super::size(pruned.freed)));
+        ui::status(format_args!("{would} {}", human::size(pruned.freed)));
         for entry in &pruned.in_use {
             ui::status(format_args!("in use, so it stays: {}", entry.name));
         }

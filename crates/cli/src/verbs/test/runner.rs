@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use machinist_events::{Event, Outcome as TestOutcome, SkipReason, What};
 use machinist_lab::Test;
-use machinist_session::{Accel, Cancel, Engine, OnFailure, TestJob, run_test};
+use machinist_session::{Cancel, Engine, OnFailure, Settings, TestJob, run_test};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -24,8 +24,8 @@ pub struct Plan<'a> {
     pub tests: Vec<Test>,
     /// How many side by side.
     pub jobs: usize,
-    /// What runs VMs.
-    pub accel: Accel,
+    /// How machines start.
+    pub settings: Settings,
     /// For all time limits.
     pub timeout_factor: f64,
     /// After which all is ended.
@@ -63,7 +63,7 @@ pub async fn run(environment: &Environment, file: &LabFile, plan: Plan<'_>) -> O
         logs: plan.logs.clone(),
     };
     let progress = Progress::begin(shown, plan.tests.len());
-    let engine = Engine::open(environment.settings(plan.accel), progress.sink()).await?;
+    let engine = Engine::open(plan.settings.clone(), progress.sink()).await?;
     progress::swept(engine.swept());
     let timed_out = Cancel::new();
     if let Some(limit) = plan.global_timeout {

@@ -1,0 +1,31 @@
+//! `machinist snapshot list`
+
+use clap::Args;
+
+use crate::Outcome;
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::ui;
+use crate::verbs::{Format, FormatArgs};
+
+/// List the snapshots in the cache, the last used first
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+impl List {
+    /// Lists them.
+    pub fn run(self, environment: &Environment) -> Outcome {
+        let infos = super::store(environment)?.list().map_err(super::failed)?;
+        match self.format.format {
+            Format::Json => {
+                let shown: Vec<_> = infos.iter().map(super::Shown::of).collect();
+                ui::json(&shown);
+            }
+            Format::Text => ui::data(super::entries(&infos)),
+        }
+        Ok(Exit::Passed)
+    }
+}
