@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `MACHINIST_CACHE` | the cache; else `$XDG_CACHE_HOME/machinist`, else `~/.cache/machinist` |
 //! | `MACHINIST_RUNTIME` | live sessions; else `$XDG_RUNTIME_DIR/machinist`, else `/run/machinist` for root, else `/tmp/machinist-UID` |
+//! | `MACHINIST_BUILDERS` | builders; else `/var/lib/machinist/builders` for root, else `$XDG_STATE_HOME/machinist/builders`, else `~/.local/state/machinist/builders` |
 //! | `PATH` | where QEMU, systemd-nspawn, Python and the tools that build images are found |
 //! | `MACHINIST_COLD` | set, and not `0`: VMs boot, and none is restored from its snapshot |
 //! | `MACHINIST_MEMORY_BUDGET` | how much memory machines may need at once |
@@ -114,6 +115,31 @@ impl Environment {
             .map(|dir| dir.join(name))
             .find(|path| is_program(path))
     }
+}
+
+/// Where builders of root are, unless it says otherwise. Nix's daemon looks here.
+pub const ROOTS_BUILDERS: &str = "/var/lib/machinist/builders";
+
+/// The directory of builders.
+pub fn builders() -> Result<PathBuf, CliError> {
+    let root = rustix::process::geteuid().is_root();
+    builders_of(set, root).ok_or_else(|| {
+        CliError::host("there is no place for builders: HOME is not set")
+            .hint("set MACHINIST_BUILDERS to a directory")
+    })
+}
+
+/// For root it is the same whoever asks: Nix's daemon has no home, and somebody else's environment.
+fn builders_of(var: impl Fn(&str) -> Option<OsString>, root: bool) -> Option<PathBuf> {
+    if let Some(builders) = var("MACHINIST_BUILDERS") {
+        return Some(builders.into());
+    }
+    if root {
+        return Some(ROOTS_BUILDERS.into());
+    }
+    let state = var("XDG_STATE_HOME").map(PathBuf::from);
+    let state = state.or_else(|| Some(PathBuf::from(var("HOME")?).join(".local/state")))?;
+    Some(state.join("machinist/builders"))
 }
 
 /// A variable's value, even an empty one.
@@ -284,6 +310,18 @@ mod tests {
         assert_eq!(path(&all[2..], false), Some("/c/.cache/machinist".into()));
         assert_eq!(path(&[], true), Some("/var/cache/machinist".into()));
         assert_eq!(path(&[], false), None);
+    }
+
+    #[test]
+    fn builders_of_root_are_where_nixs_daemon_finds_them() {
+        let home = [("HOME", "/root")];
+        let usual = PathBuf::from("/var/lib/machinist/builders");
+        assert_eq!(builders_of(var(&home), true), Some(usual.clone()));
+        assert_eq!(builders_of(var(&[]), true), Some(usual));
+        let own = PathBuf::from("/root/.local/state/machinist/builders");
+        assert_eq!(builders_of(var(&home), false), Some(own));
+        let named = [("MACHINIST_BUILDERS", "/b")];
+        assert_eq!(builders_of(var(&named), true), Some("/b".into()));
     }
 
     #[test]

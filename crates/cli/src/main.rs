@@ -48,6 +48,9 @@ fn main() -> ExitCode {
     if let Some(code) = machinist_machine::helper::dispatch(&words) {
         return code;
     }
+    if let Some(code) = verbs::connect::dispatch(&args) {
+        return code;
+    }
     warnings::show();
     if let Some(exit) = driver::dispatch(&args) {
         return exit.into();

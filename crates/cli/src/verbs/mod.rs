@@ -18,6 +18,7 @@ mod run;
 mod schema;
 mod shell;
 mod show;
+mod snapshot;
 mod test;
 pub mod up;
 
@@ -61,6 +62,8 @@ pub enum Verb {
     Connect(connect::Connect),
     #[command(subcommand)]
     Image(image::Image),
+    #[command(subcommand)]
+    Snapshot(snapshot::Snapshot),
     Schema(schema::Schema),
     Completions(completions::Completions),
     Man(man::Man),
@@ -75,7 +78,10 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("One machine", &["run", "shell"]),
     ("Labs", &["up", "down", "ps", "logs", "attach", "cp"]),
     ("Builders", &["builder", "connect"]),
-    ("Set-up", &["image", "schema", "completions", "man"]),
+    (
+        "Set-up",
+        &["image", "snapshot", "schema", "completions", "man"],
+    ),
 ];
 
 /// How a verb that shows something shows it.
@@ -116,6 +122,7 @@ impl Verb {
             Self::Builder(verb) => verb.run(environment),
             Self::Connect(verb) => verb.run(environment),
             Self::Image(verb) => verb.run(environment),
+            Self::Snapshot(verb) => verb.run(environment),
             Self::Schema(verb) => verb.run(),
             Self::Completions(verb) => verb.run(),
             Self::Man(verb) => verb.run(),
