@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use machinist_events::{Event, What};
 use machinist_guest::{Agent, Command, GuestError};
 use machinist_lab::ContainerLimits;
-use machinist_session::{Brief, Cancel, Engine, EventSink, Session, Settings};
+use machinist_session::{Brief, Cancel, Engine, EventSink, Session, Settings, Snapshots};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -178,6 +179,15 @@ impl Starter {
             },
             cdi: Vec::new(),
             containers: ContainerLimits::default(),
+            // Its disk keeps what was built: there is nothing to restore.
+            warm: false,
+            snapshots: Snapshots {
+                directory: places.images.with_file_name("snapshots"),
+                sources: Vec::new(),
+                limit: 0,
+            },
+            memory_budget: u64::MAX,
+            starts: NonZero::<usize>::MIN,
         }
     }
 
