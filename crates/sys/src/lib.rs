@@ -1,6 +1,7 @@
 //! What needs unsafe or the kernel's own interfaces: processes, namespaces, netlink, packet sockets.
 
 pub mod descriptors;
+pub mod device;
 pub mod ethtool;
 pub mod isolation;
 pub mod namespace;
