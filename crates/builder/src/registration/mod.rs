@@ -114,12 +114,35 @@ impl NixHost {
     }
 }
 
+/// Says what [`register`] would do, and does nothing.
+///
+/// # Errors
+/// As [`register`].
+pub fn check(host: &NixHost, request: &Request) -> Result<Registered, RegisterError> {
+    prepare(host, request).map(|prepared| prepared.done)
+}
+
 /// Makes a machine known to Nix: writes its block, unless it is there already. Waits for others who do
 /// the same.
 ///
 /// # Errors
 /// It cannot be written, or Nix would not find or not understand it. Then nothing is changed.
 pub fn register(host: &NixHost, request: &Request) -> Result<Registered, RegisterError> {
+    let prepared = prepare(host, request)?;
+    if prepared.done.change != Change::Same {
+        prepared.held.write(&prepared.text)?;
+    }
+    Ok(prepared.done)
+}
+
+/// The file, held, and what it is to have.
+struct Prepared {
+    held: file::Held,
+    text: Vec<u8>,
+    done: Registered,
+}
+
+fn prepare(host: &NixHost, request: &Request) -> Result<Prepared, RegisterError> {
     check::words(&request.name, &request.machine)?;
     let file = request.file.clone().unwrap_or_else(|| host.machines());
     check::is_included(host, &file)?;
@@ -131,26 +154,24 @@ pub fn register(host: &NixHost, request: &Request) -> Result<Registered, Registe
         error,
     };
     let known = block::names(&before).map_err(broken)?;
-    let after = block::with(&before, &request.name, &entry).map_err(broken)?;
+    let text = block::with(&before, &request.name, &entry).map_err(broken)?;
     let others = block::without(&before, &request.name).map_err(broken)?;
     let others = others.as_deref().unwrap_or(&before);
-    let remarks = check::result(host, &file, request, &after, others)?;
-    let change = if after == before {
+    let remarks = check::result(host, &file, request, &text, others)?;
+    let change = if text == before {
         Change::Same
     } else if known.contains(&request.name) {
         Change::Changed
     } else {
         Change::Added
     };
-    if change != Change::Same {
-        held.write(&after)?;
-    }
-    Ok(Registered {
+    let done = Registered {
         file,
         change,
         entry,
         remarks,
-    })
+    };
+    Ok(Prepared { held, text, done })
 }
 
 /// Takes a builder's block out again. True if there was one.

@@ -3,11 +3,13 @@
 mod create;
 mod destroy;
 mod logs;
+mod register;
 mod serve;
 mod shell;
 mod start;
 mod status;
 mod stop;
+mod unregister;
 
 use clap::Subcommand;
 use machinist_builder::{Client, ConnectError, Launch, State, StateError};
@@ -28,6 +30,8 @@ pub enum Builder {
     Status(status::Status),
     Shell(shell::Shell),
     Logs(logs::Logs),
+    Register(register::Register),
+    Unregister(unregister::Unregister),
     Destroy(destroy::Destroy),
     #[command(hide = true)]
     Serve(serve::Serve),
@@ -43,6 +47,8 @@ impl Builder {
             Self::Status(verb) => verb.run(environment),
             Self::Shell(verb) => verb.run(environment),
             Self::Logs(verb) => verb.run(),
+            Self::Register(verb) => verb.run(environment),
+            Self::Unregister(verb) => verb.run(),
             Self::Destroy(verb) => verb.run(),
             Self::Serve(verb) => verb.run(environment),
         }
