@@ -35,6 +35,12 @@ pub trait Attach: Send + Sync {
     /// The machine is off: its ports may go.
     fn detach(&self, machine: &str);
 
+    /// Whether the VM of a start script is on its VLANs, or alone though the ends of its cables are
+    /// there.
+    fn plug(&self, machine: &str, plugged: bool) {
+        let _ = (machine, plugged);
+    }
+
     /// What the start scripts of containers stand on: one for all of a session, so that their
     /// bridges are the same. With none, each machine gets one for itself.
     fn ground(&self) -> Option<Ground> {

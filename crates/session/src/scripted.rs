@@ -113,6 +113,8 @@ impl ScriptPlan {
             vlan_sockets: self.vlan_sockets.clone(),
             display: self.display,
             start_within: START,
+            warm: false,
+            variables: BTreeMap::new(),
         };
         Machine::scripted(spec, environment).map_err(|error| Fault::machinery(chain::text(&error)))
     }

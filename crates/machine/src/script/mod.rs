@@ -49,6 +49,11 @@ pub struct ScriptSpec {
     pub display: bool,
     /// How long its agent may take to answer after a start, a restart, or after it was gone.
     pub start_within: Duration,
+    /// Whether a VM is restored from a snapshot where there is one, and one is made where there is
+    /// none.
+    pub warm: bool,
+    /// The variables of our own environment, which the script finds, too.
+    pub variables: BTreeMap<String, String>,
 }
 
 /// What a start script runs.

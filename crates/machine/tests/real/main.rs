@@ -16,6 +16,7 @@ mod lab;
 mod leftovers;
 mod script_container;
 mod script_vm;
+mod script_warm;
 mod snapshot;
 mod vm;
 
@@ -80,6 +81,7 @@ const VMS: &[(&str, Test)] = &[
         leftovers::forking_script,
     ),
     ("script_vm_full_life", script_vm::life),
+    ("script_vm_is_saved_and_restored", script_warm::life),
     (
         "script_vm_without_a_shared_directory",
         script_vm::through_the_shell,

@@ -54,6 +54,8 @@ pub fn script_spec(name: &str, command: &str, dir: &Path) -> ScriptSpec {
         vlan_sockets: std::collections::BTreeMap::new(),
         display: false,
         start_within: LONG,
+        warm: false,
+        variables: std::collections::BTreeMap::new(),
     }
 }
 

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::lab::{LONG, check, debian, environment, failure, image, processes_with, run};
 
 /// What the scripts boot: the image, with a kernel that has 9p.
-fn system() -> Result<VmSystem, Failed> {
+pub fn system() -> Result<VmSystem, Failed> {
     let want = Want::Vm {
         shared_folders: true,
     };
@@ -58,6 +58,8 @@ impl Stage {
             vlan_sockets: std::collections::BTreeMap::new(),
             display: false,
             start_within: LONG,
+            warm: false,
+            variables: std::collections::BTreeMap::new(),
         };
         let reports = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&reports);

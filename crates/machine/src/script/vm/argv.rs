@@ -135,6 +135,8 @@ mod tests {
             vlan_sockets: [(1, "/tmp/vde1.ctl".into())].into(),
             display: false,
             start_within: Duration::from_secs(1),
+            warm: false,
+            variables: std::collections::BTreeMap::new(),
         }
     }
 

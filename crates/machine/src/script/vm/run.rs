@@ -8,29 +8,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use machinist_guest::shell::{self, Bring, Brought, Order, Shared};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::super::supervise::{Said, Script};
-use super::ScriptVm;
 use super::argv::{self, AGENT_DEVICE, AGENT_PORT};
+use super::begin::{self, Begun};
+use super::warm::{Record, Ripe, Way};
+use super::{ScriptVm, thaw};
 use crate::backend::{Channel, Control, Happening};
+use crate::error::LaunchError;
 use crate::lifecycle::Ending;
+use crate::qemu::panic::PanicFinder;
 use crate::qemu::port::AgentPort;
 use crate::qemu::qmp::{Capabilities, Event, PowerDown, Qmp, Quit};
 use crate::reach::{ConsoleInput, Reach};
+use crate::snapshot::Saved;
 use crate::supervised::describe;
-use crate::unique::ShortPath;
-use crate::words::Words;
+use crate::words::{self, Words};
 
 /// How long after the process the rest of its output may come.
 const DRAIN: Duration = Duration::from_millis(500);
 /// How long QEMU may take to end in order, so that its disks are whole.
 const QUIT: Duration = Duration::from_secs(2);
-/// How long QEMU's sockets may take to be there, once its monitor has connected.
-const CONTROL: Duration = Duration::from_secs(10);
 /// How long a kernel that has panicked may go on: many are told to restart after a moment.
 const PANIC: Duration = Duration::from_secs(15);
 
@@ -39,61 +41,142 @@ const SHARED: &str = "/tmp/shared";
 
 /// What leads into a running QEMU.
 pub(super) struct Doors {
-    qmp: Qmp,
+    pub(super) qmp: Qmp,
     events: mpsc::UnboundedReceiver<Event>,
-    port: AgentPort,
+    /// QEMU itself, where it is seen from here.
+    pub(super) pid: Option<u32>,
+    pub(super) port: AgentPort,
     orders: mpsc::UnboundedSender<Order>,
     brought: mpsc::UnboundedReceiver<Brought>,
 }
 
+/// What connects a machine's task with what runs, over all the QEMUs of one start.
+pub(super) struct Link {
+    pub(super) controlled: mpsc::UnboundedReceiver<Control>,
+    pub(super) tell: mpsc::UnboundedSender<Happening>,
+    /// When the start was asked for.
+    pub(super) began: std::time::Instant,
+    pub(super) may_restart: bool,
+}
+
 pub(super) struct Running {
     pub(super) this: Arc<ScriptVm>,
-    pub(super) script: Script,
-    pub(super) pid: Option<u32>,
+    pub(super) link: Link,
+    /// How it began, until that is over.
+    pub(super) way: Way,
+    script: Script,
+    listeners: Option<(UnixListener, UnixListener)>,
+    pid: Option<u32>,
     pub(super) console: Option<ConsoleInput>,
     /// From when QEMU has opened them.
     pub(super) doors: Option<Doors>,
     /// Whether an agent has its port open.
     pub(super) agent: bool,
+    /// What comes of waiting until the machine can be saved.
+    pub(super) ripening: Option<JoinHandle<Ripe>>,
+    /// What is printed while it boots to be saved.
+    pub(super) record: Record,
     /// A kernel's panic.
-    pub(super) console_signs: mpsc::UnboundedReceiver<String>,
-    pub(super) controlled: mpsc::UnboundedReceiver<Control>,
-    pub(super) tell: mpsc::UnboundedSender<Happening>,
-    pub(super) words: Words,
-    pub(super) readers: Vec<JoinHandle<()>>,
+    console_signs: mpsc::UnboundedReceiver<String>,
+    words: Words,
+    readers: Vec<JoinHandle<()>>,
+    /// The snapshot that its memory is.
+    pub(super) held: Option<Saved>,
     /// The kernel gave up, and until when the machine may restart or end by itself.
-    pub(super) panic: Option<(String, Instant)>,
+    panic: Option<(String, Instant)>,
     /// Why QEMU said that it ends.
-    pub(super) shutdown: Option<String>,
-    pub(super) may_restart: bool,
+    shutdown: Option<String>,
 }
 
-enum End {
+pub(super) enum End {
     Exited(ExitStatus),
     /// The script could not be run, or was lost.
     Failed(String),
     Killed,
+    /// It was saved, and is to go on as a restore of that.
+    Saved(Box<Saved>),
+    /// It could not be restored, for this reason.
+    Unrestored(String),
 }
 
 impl Running {
-    pub(super) async fn run(mut self, monitor: UnixListener, shell: UnixListener) {
-        let end = self.attend(monitor, shell).await;
-        if matches!(end, End::Killed) {
-            self.quit().await;
-        }
-        self.script.kill().await;
-        self.drain().await;
-        let ending = self.judge(end);
-        let tell = self.tell.clone();
+    /// Starts the script.
+    pub(super) fn start(this: Arc<ScriptVm>, way: Way, link: Link) -> Result<Self, LaunchError> {
+        let alone = matches!(way, Way::Golden(_));
+        this.environment.attach.plug(&this.spec.name, !alone);
+        let begun = this.begin(&way.arguments(), link.may_restart)?;
+        let Begun {
+            mut script,
+            monitor,
+            shell,
+        } = begun;
+        let (seen, console_signs) = mpsc::unbounded_channel();
+        let (words, record) = (Words::default(), Record::new(alone));
+        let readers = read(&this, &mut script, seen, &words, &record);
+        Ok(Self {
+            console: script.stdin.take().map(ConsoleInput::new),
+            readers: readers.map_err(|source| LaunchError::Spawn {
+                program: this.spec.command.clone(),
+                source,
+            })?,
+            this,
+            link,
+            way,
+            script,
+            listeners: Some((monitor, shell)),
+            pid: None,
+            doors: None,
+            agent: false,
+            ripening: None,
+            record,
+            held: None,
+            console_signs,
+            words,
+            panic: None,
+            shutdown: None,
+        })
+    }
+
+    pub(super) async fn run(mut self) {
+        let ending = loop {
+            let end = self.attend().await;
+            if matches!(end, End::Killed | End::Saved(_)) {
+                self.quit().await;
+            }
+            self.script.kill().await;
+            self.drain().await;
+            let next = match self.judge(end) {
+                Judged::Over(ending) => break ending,
+                Judged::Again(next) => next,
+            };
+            let way = thaw::way(&self.this, next).await;
+            let this = Arc::clone(&self.this);
+            // What the last one held goes before the next begins. Looking through all processes
+            // takes its time.
+            let old = tokio::task::spawn_blocking(move || self.link);
+            let Ok(link) = old.await else { return };
+            let tell = link.tell.clone();
+            match Self::start(this, way, link) {
+                Ok(next) => self = next,
+                Err(error) => {
+                    let ending = Ending::Fault(crate::error::chain(&error));
+                    drop(tell.send(Happening::Ended(ending)));
+                    return;
+                }
+            }
+        };
+        let tell = self.link.tell.clone();
         // Dropping a script looks through all processes.
         drop(tokio::task::spawn_blocking(move || drop(self)).await);
         drop(tell.send(Happening::Ended(ending)));
     }
 
-    async fn attend(&mut self, monitor: UnixListener, shell: UnixListener) -> End {
+    async fn attend(&mut self) -> End {
         let this = Arc::clone(&self.this);
-        let mut opening = Box::pin(async move { open(&this, monitor, shell).await });
-        let mut opened = false;
+        let mut opening = self
+            .listeners
+            .take()
+            .map(|(monitor, shell)| Box::pin(async move { open(&this, monitor, shell).await }));
         loop {
             let expires = self.panic.as_ref().map(|(_, until)| *until);
             tokio::select! {
@@ -102,10 +185,12 @@ impl Running {
                     Said::Ended(status) => return End::Exited(ExitStatus::from_raw(status)),
                     Said::Failed(reason) => return End::Failed(reason),
                 },
-                doors = &mut opening, if !opened => {
-                    opened = true;
+                doors = opened(opening.as_mut()) => {
+                    opening = None;
                     match doors {
-                        Ok((doors, monitor)) => self.entered(doors, monitor),
+                        Ok(doors) => if let Err(reason) = self.entered(doors).await {
+                            return End::Unrestored(reason);
+                        },
                         Err(error) => self.say(Happening::Broken(format!(
                             "QEMU cannot be reached: {error}"
                         ))),
@@ -115,6 +200,12 @@ impl Running {
                     Heard::Event(event) => self.heard(event),
                     Heard::Brought(brought) => self.brought(brought),
                 },
+                ripe = ripe(self.ripening.as_mut()) => {
+                    self.ripening = None;
+                    if let Some(saved) = self.ripened(ripe).await {
+                        return End::Saved(Box::new(saved));
+                    }
+                }
                 Some(panic) = self.console_signs.recv() => {
                     self.panic = Some((panic, Instant::now() + PANIC));
                 }
@@ -123,7 +214,7 @@ impl Running {
                         self.say(Happening::Panicked(panic));
                     }
                 }
-                control = self.controlled.recv() => match control {
+                control = self.link.controlled.recv() => match control {
                     Some(Control::PowerButton) => self.press_button(),
                     // Nobody holds the other end any more: the machine is dropped.
                     Some(Control::Kill) | None => return End::Killed,
@@ -132,32 +223,37 @@ impl Running {
         }
     }
 
-    fn say(&self, happening: Happening) {
+    pub(super) fn say(&self, happening: Happening) {
         // Nobody listens to a run that is being replaced.
-        drop(self.tell.send(happening));
+        drop(self.link.tell.send(happening));
     }
 
-    /// QEMU runs, and can be spoken to.
-    fn entered(&mut self, doors: Doors, monitor: UnixStream) {
-        // We use its control socket. The monitor is for who counts on its prompt; it is read, so
-        // that QEMU never waits for us.
-        drop(tokio::spawn(async move {
-            let mut monitor = monitor;
-            drop(tokio::io::copy(&mut monitor, &mut tokio::io::sink()).await);
-        }));
-        let greeting = doors.qmp.clone();
-        // If it fails, QEMU ends, and that is seen with its own words.
-        drop(tokio::spawn(async move {
-            greeting.perform(&Capabilities {}).await
-        }));
+    /// QEMU runs, and can be spoken to. Fails only where it is to be restored, and cannot.
+    async fn entered(&mut self, mut doors: Doors) -> Result<(), String> {
+        if let Way::Restore(_) = self.way {
+            self.restore(&mut doors).await?;
+            self.order_to(&doors, Order::Restored);
+        } else {
+            let greeting = doors.qmp.clone();
+            // If it fails, QEMU ends, and that is seen with its own words.
+            drop(tokio::spawn(async move {
+                greeting.perform(&Capabilities {}).await
+            }));
+            self.reachable(&doors);
+        }
+        self.doors = Some(doors);
+        Ok(())
+    }
+
+    /// Tells what handles can get at.
+    pub(super) fn reachable(&self, doors: &Doors) {
         self.say(Happening::Reach(Reach {
             running: true,
-            pid: self.pid,
+            pid: doors.pid.or(self.pid),
             qmp: Some(doors.qmp.clone()),
             console: self.console.clone(),
             ..Reach::default()
         }));
-        self.doors = Some(doors);
     }
 
     fn heard(&mut self, event: Event) {
@@ -176,6 +272,7 @@ impl Running {
     }
 
     fn reset(&mut self) {
+        self.boots("it restarted while it booted");
         self.agent = false;
         self.panic = None;
         self.renew();
@@ -194,7 +291,7 @@ impl Running {
     }
 
     /// An agent has its port open.
-    fn agent_up(&mut self) {
+    pub(super) fn agent_up(&mut self) {
         if std::mem::replace(&mut self.agent, true) {
             return;
         }
@@ -207,18 +304,26 @@ impl Running {
         }
     }
 
-    fn channel(&self, channel: Channel) {
-        self.say(Happening::Channel(channel));
+    fn channel(&mut self, channel: Channel) {
+        if let Way::Golden(_) = self.way {
+            self.ripen(channel);
+        } else {
+            self.say(Happening::Channel(channel));
+        }
     }
 
     fn order(&self, order: Order) {
         if let Some(doors) = &self.doors {
-            // The shell's task ends with QEMU.
-            _ = doors.orders.send(order);
+            self.order_to(doors, order);
         }
     }
 
-    fn renew(&mut self) {
+    fn order_to(&self, doors: &Doors, order: Order) {
+        // The shell's task ends with QEMU.
+        _ = doors.orders.send(order);
+    }
+
+    pub(super) fn renew(&mut self) {
         let renewed = self.doors.as_mut().map(|doors| doors.port.renew());
         if let Some(Err(error)) = renewed {
             self.say(Happening::Broken(format!(
@@ -234,6 +339,7 @@ impl Running {
             // A late agent is better than none.
             Brought::Plain(..) if self.agent => {}
             Brought::Plain(channel, reason) => {
+                self.boots("the agent cannot run in it");
                 self.say(Happening::Note(format!(
                     "the agent cannot run in it ({reason}): its shell is asked for everything, which is slow"
                 )));
@@ -278,18 +384,35 @@ impl Running {
         }
     }
 
-    fn judge(&mut self, end: End) -> Ending {
-        let exit = match end {
-            End::Killed => return Ending::Killed,
-            End::Failed(reason) => return Ending::Fault(reason),
-            End::Exited(exit) => exit,
+    fn judge(&mut self, end: End) -> Judged {
+        let way = std::mem::replace(&mut self.way, Way::Boot);
+        let ending = match end {
+            End::Killed => Ending::Killed,
+            End::Saved(saved) => return Judged::Again(thaw::Next::Restore(saved)),
+            End::Unrestored(reason) => {
+                // Its own words say more than that it ended.
+                let reason = self.words.lines().pop().unwrap_or(reason);
+                return Judged::Again(thaw::Next::of_failed(way, reason));
+            }
+            End::Failed(reason) => Ending::Fault(reason),
+            End::Exited(exit) => self.judge_exit(exit),
         };
+        match ending {
+            // It does not take what a warm start needs.
+            Ending::Fault(reason) if self.doors.is_none() && way.is_warm() => {
+                Judged::Again(thaw::Next::of_failed(way, reason))
+            }
+            ending => Judged::Over(ending),
+        }
+    }
+
+    fn judge_exit(&mut self, exit: ExitStatus) -> Ending {
         if let Ok(panic) = self.console_signs.try_recv() {
             self.panic = Some((panic, Instant::now()));
         }
         // With `-no-reboot` a kernel that restarts after its panic ends QEMU.
         if let Some((panic, _)) = self.panic.take()
-            && !self.may_restart
+            && !self.link.may_restart
         {
             return Ending::Fault(panic);
         }
@@ -307,20 +430,52 @@ impl Running {
     }
 }
 
-/// Takes QEMU's connections, and connects to it.
-async fn open(
+/// What follows the end of a QEMU.
+enum Judged {
+    Over(Ending),
+    Again(thaw::Next),
+}
+
+/// Reads what the script and QEMU print. All of it is the console's, as in NixOS' driver; what
+/// goes to the standard error is kept for the last words.
+fn read(
     this: &ScriptVm,
-    monitor: UnixListener,
-    shell: UnixListener,
-) -> io::Result<(Doors, UnixStream)> {
+    script: &mut Script,
+    seen: mpsc::UnboundedSender<String>,
+    said: &Words,
+    record: &Record,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let mut readers = Vec::new();
+    if let Some(stdout) = script.stdout.take() {
+        let (console, record) = (this.console.clone(), record.clone());
+        let mut finder = PanicFinder::default();
+        readers.push(words::drain(stdout, move |bytes| {
+            console.feed(bytes);
+            record.feed(bytes);
+            if let Some(panic) = finder.feed(bytes) {
+                // Nobody looks at it any more when the run is over.
+                drop(seen.send(panic));
+            }
+        })?);
+    }
+    if let Some(stderr) = script.stderr.take() {
+        readers.push(words::tee(stderr, this.console.clone(), said.clone())?);
+    }
+    Ok(readers)
+}
+
+/// Takes QEMU's connections, and connects to it.
+async fn open(this: &ScriptVm, monitor: UnixListener, shell: UnixListener) -> io::Result<Doors> {
     let ((monitor, _), (shell, _)) = tokio::try_join!(monitor.accept(), shell.accept())?;
+    // We use its control socket. The monitor is for who counts on its prompt; it is read, so that
+    // QEMU never waits for us.
+    drop(tokio::spawn(async move {
+        let mut monitor = monitor;
+        drop(tokio::io::copy(&mut monitor, &mut tokio::io::sink()).await);
+    }));
     let dir = &this.spec.state_dir;
-    let short = ShortPath::new(dir)?;
-    let control = there(|| std::os::unix::net::UnixStream::connect(short.join(argv::QMP))).await?;
-    control.set_nonblocking(true)?;
-    let control = UnixStream::from_std(control)?;
-    let (qmp, events) = Qmp::start(control);
-    let port = there(|| AgentPort::connect(dir, argv::AGENT)).await?;
+    let (qmp, events, pid) = begin::control(dir).await?;
+    let port = begin::there(|| AgentPort::connect(dir, argv::AGENT)).await?;
     let (orders, brought) = shell::attend(
         shell,
         Bring {
@@ -332,26 +487,35 @@ async fn open(
             }),
         },
     );
-    let doors = Doors {
+    Ok(Doors {
         qmp,
         events,
+        pid,
         port,
         orders,
         brought,
-    };
-    Ok((doors, monitor))
+    })
 }
 
-/// Connects to a socket that QEMU is about to listen on. Nothing tells when it does.
-async fn there<T>(connect: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    let deadline = Instant::now() + CONTROL;
-    let mut pause = Duration::from_millis(1);
-    loop {
-        match connect() {
-            Err(_) if Instant::now() < deadline => tokio::time::sleep(pause).await,
-            connected => return connected,
-        }
-        pause = (pause * 2).min(Duration::from_millis(50));
+/// When QEMU is there; never, where nobody waits for it any more.
+async fn opened<T>(opening: Option<&mut std::pin::Pin<Box<T>>>) -> io::Result<Doors>
+where
+    T: Future<Output = io::Result<Doors>>,
+{
+    match opening {
+        Some(opening) => opening.await,
+        None => pending().await,
+    }
+}
+
+/// What came of waiting until the machine can be saved; never, where nobody waits.
+async fn ripe(ripening: Option<&mut JoinHandle<Ripe>>) -> Ripe {
+    match ripening {
+        Some(ripening) => match ripening.await {
+            Ok(ripe) => ripe,
+            Err(error) => Ripe::Never(error.to_string()),
+        },
+        None => pending().await,
     }
 }
 
