@@ -17,6 +17,7 @@ mod login;
 mod names;
 mod plain;
 mod plan9;
+mod renewal;
 mod server;
 mod shells;
 mod spawn;

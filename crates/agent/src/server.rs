@@ -9,20 +9,17 @@ use std::time::{Duration, Instant};
 use machinist_sys::vfork::Child;
 use machinist_wire::message::{self, Failure, Identity, Power, Reply, Request};
 use machinist_wire::{Endpoint, Event, Hello, Info, Role, StreamId, VERSION};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 
 use crate::channel::{Channel, Read};
 use crate::login::Logins;
 use crate::shells::Shells;
 use crate::task::{self, Input, Port, Step, Task, Token, Wants};
+use crate::{plan9, renewal};
 
 /// How long output may keep the loop from reading, in chunks.
 const READ: usize = 64 * 1024;
-
-/// While a port has no host at its other end, how often it is looked at: the kernel gives no event
-/// that does not also fire all the time.
-const PORT_POLL: Duration = Duration::from_millis(20);
 
 /// As PID 1 the agent inherits processes whose end nobody tells it.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
@@ -66,6 +63,8 @@ pub(crate) struct Context {
     /// Output of background processes whose command has ended: read, so that they can go on, and
     /// thrown away.
     pub(crate) sinks: Vec<OwnedFd>,
+    /// What was unmounted so that the machine can be saved.
+    pub(crate) left: Vec<plan9::Mount>,
 }
 
 impl<'a> Server<'a> {
@@ -104,7 +103,7 @@ impl<'a> Server<'a> {
                 if !self.channel.is_port() {
                     return Ok(Stopped::HungUp);
                 }
-                self.wait_for_host();
+                self.wait_for_host()?;
             }
             for (stream, token) in ready {
                 self.step(stream, |task, port, context| {
@@ -251,6 +250,16 @@ impl<'a> Server<'a> {
                 let failure = init.power(power);
                 port.fail(failure);
             }
+            (Request::Settle, _) => {
+                port.finish(renewal::settle(&mut self.context).map(Reply::Settled))
+            }
+            (Request::Renew(renewal), _) => match renewal::renew(&renewal, &mut self.context) {
+                Ok((_, Some(reloading))) => {
+                    self.tasks.insert(stream, Box::new(reloading));
+                }
+                Ok((renewed, None)) => port.finish(Ok(Reply::Renewed(renewed))),
+                Err(failure) => port.fail(failure),
+            },
             (Request::Configure(_) | Request::Power(_), None) => port.fail(Failure {
                 text: "this agent is not the machine's init".into(),
                 errno: 0,
@@ -296,18 +305,35 @@ impl<'a> Server<'a> {
         self.endpoint = Endpoint::new(Role::Agent);
     }
 
-    /// Waits until a host is at the other end of the port again, and announces itself to it.
-    fn wait_for_host(&mut self) {
+    /// Waits until a host is at the other end of the port again. It is the one to speak first.
+    fn wait_for_host(&mut self) -> io::Result<()> {
+        // That nobody is there is an event that does not end; so what counts is its change.
+        let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        let data = epoll::EventData::new_u64(0);
+        epoll::add(&watch, &self.channel, data, flags)?;
         loop {
             let mut fds = [PollFd::new(&self.channel, PollFlags::IN | PollFlags::OUT)];
-            let _ = poll(&mut fds, None);
-            if !fds[0].revents().intersects(PollFlags::HUP) {
-                break;
+            match poll(&mut fds, Some(&Timespec::default())) {
+                Ok(_) if !fds[0].revents().intersects(PollFlags::HUP) => return Ok(()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
             }
             self.clean_up();
-            std::thread::sleep(PORT_POLL);
+            let now = Instant::now();
+            let pause = self
+                .next_reap(now)
+                .map(|at| at.saturating_duration_since(now));
+            let pause = pause.and_then(|pause| Timespec::try_from(pause).ok());
+            let mut events = [epoll::Event {
+                flags: epoll::EventFlags::empty(),
+                data,
+            }];
+            match epoll::wait(&watch, &mut events, pause.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
         }
-        self.say_hello(0);
     }
 
     fn clean_up(&mut self) {

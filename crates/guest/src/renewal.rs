@@ -76,10 +76,8 @@ pub fn entropy() -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; 64];
     let mut filled = 0;
     while filled < bytes.len() {
-        filled += rustix::rand::getrandom(
-            &mut bytes[filled..],
-            rustix::rand::GetRandomFlags::empty(),
-        )?;
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(bytes)
 }

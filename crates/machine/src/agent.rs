@@ -6,7 +6,7 @@ pub use machinist_guest::Agent;
 use machinist_guest::systemd::Manager;
 use machinist_guest::{
     Address, ChannelError, Command, GuestError, HostLine, Identity, Interface, Mount, MountKind,
-    Renewal, Settled, Stream,
+    Stream,
 };
 
 use tokio::time::Instant;
@@ -40,27 +40,6 @@ pub(crate) async fn connect_to(channel: Channel, spec: &MachineSpec) -> Result<A
         configured.map_err(|error| format!("its agent cannot prepare it: {}", chain(&error)))?;
     }
     Ok(agent)
-}
-
-/// Makes a machine right that was restored: it was `golden` when it was saved, and is `spec` now.
-pub(crate) async fn renew(
-    agent: &Agent,
-    golden: &MachineSpec,
-    spec: &MachineSpec,
-    settled: &Settled,
-) -> Result<(), String> {
-    let failed = |error: GuestError| format!("it cannot be made right: {}", chain(&error));
-    let mut renewal = Renewal::again().map_err(|error| error.to_string())?;
-    renewal.settled = settled.clone();
-    let _ = (golden, spec);
-    agent.renew(&renewal).await.map(drop).map_err(failed)
-}
-
-/// Makes a machine right that goes on from an earlier moment of its own.
-pub(crate) async fn go_on(agent: &Agent) -> Result<(), String> {
-    let renewal = Renewal::again().map_err(|error| error.to_string())?;
-    let failed = |error: GuestError| format!("it cannot be made right: {}", chain(&error));
-    agent.renew(&renewal).await.map(drop).map_err(failed)
 }
 
 /// Finds the agent at the other end of `channel`.

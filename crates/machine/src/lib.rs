@@ -31,6 +31,7 @@ pub mod probe;
 mod publish;
 mod qemu;
 mod reach;
+mod renewal;
 pub mod rootless;
 mod script;
 mod seeing;

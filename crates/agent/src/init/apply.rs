@@ -1,12 +1,11 @@
 //! Making a machine the one that it is told to be.
 
-use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use machinist_sys::netlink::{Mac, Netlink, NetlinkError};
-use machinist_wire::message::{Identity, Interface, Mount, MountKind};
+use machinist_wire::message::{HostLine, Identity, Interface, Mount, MountKind};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::time::{ClockId, Timespec, clock_settime};
@@ -61,14 +60,19 @@ fn names(identity: &Identity) -> Result<(), BootError> {
 fn hosts(identity: &Identity) -> String {
     let mut text = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
     for line in &identity.hosts {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{} {}", line.address, line.names.join(" "));
+        text.push_str(&host_line(line));
+        text.push('\n');
     }
     text
 }
 
+/// A line of `/etc/hosts`.
+pub(crate) fn host_line(line: &HostLine) -> String {
+    format!("{} {}", line.address, line.names.join(" "))
+}
+
 /// Writes a file of the machine, never through a link that the image has there.
-fn write(path: &str, text: &str) -> Result<(), BootError> {
+pub(crate) fn write(path: &str, text: &str) -> Result<(), BootError> {
     let told = |error| BootError::io(format_args!("cannot write {path}"), error);
     if let Some(directory) = Path::new(path).parent() {
         fs::create_dir_all(directory).map_err(told)?;
@@ -80,15 +84,15 @@ fn write(path: &str, text: &str) -> Result<(), BootError> {
     fs::write(path, text).map_err(told)
 }
 
+/// What the kernel said.
+pub(crate) fn netlink_failure(error: NetlinkError) -> BootError {
+    let source = std::error::Error::source(&error);
+    let reason = source.map_or_else(String::new, |source| format!(": {source}"));
+    BootError::new(format!("{error}{reason}"))
+}
+
 fn network(interfaces: &[Interface]) -> Result<(), BootError> {
-    let told = |error: NetlinkError| {
-        let mut text = error.to_string();
-        if let Some(source) = std::error::Error::source(&error) {
-            // Writing to a string does not fail.
-            let _ = write!(text, ": {source}");
-        }
-        BootError::new(text)
-    };
+    let told = netlink_failure;
     let mut netlink = Netlink::open().map_err(told)?;
     netlink.loopback_up().map_err(told)?;
     let mut found = Vec::with_capacity(interfaces.len());
@@ -132,7 +136,8 @@ fn network(interfaces: &[Interface]) -> Result<(), BootError> {
     Ok(())
 }
 
-fn mount(mount: &Mount) -> Result<(), BootError> {
+/// Mounts a shared folder.
+pub(crate) fn mount(mount: &Mount) -> Result<(), BootError> {
     let flags = match mount.writable {
         true => MountFlags::empty(),
         false => MountFlags::RDONLY,
@@ -146,8 +151,6 @@ fn mount(mount: &Mount) -> Result<(), BootError> {
 
 #[cfg(test)]
 mod tests {
-    use machinist_wire::message::HostLine;
-
     use super::*;
 
     #[test]

@@ -25,6 +25,7 @@ use std::process::{Command, Stdio};
 use machinist_wire::message::{Failure, Identity, Power};
 use rustix::system::{RebootCommand, reboot};
 
+pub(crate) use self::apply::{host_line, mount, netlink_failure, write};
 use self::arguments::Arguments;
 use crate::info;
 use crate::server::{Init, Server, Stopped};
@@ -50,6 +51,15 @@ impl BootError {
         Self {
             text: format!("{text}: {error}"),
             errno: error.raw_os_error().unwrap_or(0),
+        }
+    }
+}
+
+impl From<BootError> for Failure {
+    fn from(error: BootError) -> Self {
+        Self {
+            text: error.text,
+            errno: error.errno,
         }
     }
 }
@@ -147,10 +157,7 @@ impl Init for Machine {
             Ok(()) => Ok(!self.stays),
             Err(error) => {
                 say(&error.text);
-                Err(Failure {
-                    text: error.text,
-                    errno: error.errno,
-                })
+                Err(error.into())
             }
         }
     }

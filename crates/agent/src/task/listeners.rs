@@ -27,7 +27,7 @@ const REQUEST: usize = 56;
 static LACKING: AtomicBool = AtomicBool::new(false);
 
 /// The addresses and ports that somebody listens on.
-pub(super) fn listeners() -> Vec<(IpAddr, u16)> {
+pub(crate) fn listeners() -> Vec<(IpAddr, u16)> {
     if !LACKING.load(Ordering::Relaxed) {
         match asked() {
             Ok(found) => return found,

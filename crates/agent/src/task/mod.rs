@@ -7,6 +7,8 @@ mod listeners;
 mod put;
 mod wait;
 
+pub(crate) use listeners::listeners;
+
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -111,6 +113,12 @@ impl<'a> Port<'a> {
         self.endpoint.message(self.stream, &encode(reply));
     }
 
+    /// The only word there is.
+    pub(crate) fn finish(&mut self, result: Result<Reply, Failure>) {
+        self.reply(&result.unwrap_or_else(Reply::Failed));
+        self.close();
+    }
+
     /// The last word where something went wrong.
     pub(crate) fn fail(&mut self, failure: Failure) {
         self.reply(&Reply::Failed(failure));
@@ -135,7 +143,9 @@ pub(crate) fn start(
         Request::Put(put) => put::start(&put),
         Request::Get { path } => get::start(&path),
         // The server's own.
-        Request::Configure(_) | Request::Power(_) | Request::Settle | Request::Renew(_) => return None,
+        Request::Configure(_) | Request::Power(_) | Request::Settle | Request::Renew(_) => {
+            return None;
+        }
     };
     match task {
         Ok(task) => Some(task),

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::UnixStream;
 use tokio::sync::broadcast;
@@ -84,7 +85,7 @@ impl Bus {
         body: &B,
     ) -> Result<Message, zbus::Error>
     where
-        B: zbus::export::serde::Serialize + zbus::DynamicType,
+        B: Serialize + zbus::DynamicType,
     {
         self.connection
             .call_method(None::<&str>, path, Some(interface), method, body)

@@ -69,9 +69,7 @@ async fn active_timers(bus: &Bus) -> Result<Vec<(String, String)>, SystemdError>
         .await?;
     let units: Vec<Listed> = reply.body().deserialize()?;
     let timers = units.into_iter().filter(|unit| unit.0.ends_with(".timer"));
-    Ok(timers
-        .map(|unit| (unit.0, unit.6.to_string()))
-        .collect())
+    Ok(timers.map(|unit| (unit.0, unit.6.to_string())).collect())
 }
 
 impl Bus {

@@ -11,7 +11,9 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use machinist_guest::Lack;
 
 use super::frozen::Frozen;
 use super::golden::{self, Unmade};
@@ -21,12 +23,17 @@ use crate::backend::{Happening, Mode, Run, next_of};
 use crate::environment::Report;
 use crate::error::{LaunchError, chain};
 use crate::lifecycle::Ending;
+use crate::renewal::{self, Fresh, HostKeys};
 use crate::snapshot::{Claim, Golden, Parts, ReadyPoint, Saved, SnapshotStore, Warm};
 use crate::spec::{Disk, DiskAccess, Kind, MachineSpec};
 
 /// How long the agent of a restored machine may take to answer. It answers in a fraction of a
 /// second, but many may be restored at once on a busy host.
 const BACK: Duration = Duration::from_secs(60);
+
+/// Bytes that are not enough for anything, and bytes that are for the memory of most.
+const LITTLE: u64 = 32 << 20;
+const MUCH: u64 = 1 << 30;
 
 /// What a warm start needs.
 struct Wish {
@@ -141,6 +148,9 @@ impl Qemu {
             Ok(Claim::There(saved)) => (saved, false),
             Ok(Claim::Ours(_)) if *made => return Way::Cold(None),
             Ok(Claim::Ours(making)) => {
+                if let Some(reason) = full(&wish.store, self.spec.memory) {
+                    return Way::Cold(Some(reason));
+                }
                 *made = true;
                 let making = self.make(mode, spec, &wish.ready, parts, making);
                 match making.await {
@@ -151,6 +161,8 @@ impl Qemu {
                         return Way::Again;
                     }
                     Err(Unmade::Failed(reason)) => {
+                        // Which shows in many ways, all of them less plain.
+                        let reason = full(&wish.store, 0).unwrap_or(reason);
                         return Way::Cold(Some(format!("it could not be saved: {reason}")));
                     }
                 }
@@ -161,6 +173,9 @@ impl Qemu {
         match self.restore(mode, wish, &saved, fresh, began).await {
             Ok(run) => Way::Runs(run),
             Err(reason) => {
+                if fresh {
+                    wish.store.refuse(&saved.manifest().parts.key(), &reason);
+                }
                 (self.environment.report)(Report::SnapshotDiscarded { reason });
                 wish.store.discard(saved);
                 Way::Again
@@ -178,13 +193,19 @@ impl Qemu {
         fresh: bool,
         began: Instant,
     ) -> Result<Run, String> {
+        let settled = &saved.manifest().settled;
+        let (dir, search) = (&self.environment.dir, &self.environment.search);
+        let fresh_parts = Fresh {
+            keys: HostKeys::begin(settled, &self.spec.name, dir, search),
+            saved: SystemTime::UNIX_EPOCH + Duration::from_secs(saved.manifest().created),
+        };
         let (this, store, looked_at) = (Arc::clone(self), wish.store.clone(), saved.clone());
         let looking = tokio::task::spawn_blocking(move || this.look(&store, &looked_at, fresh));
         let frozen = looking.await.map_err(|error| error.to_string())??;
         let golden = golden::identity(&self.spec, wish.golden.as_ref());
-        let settled = &saved.manifest().settled;
         let renew = |agent| async move {
-            agent::renew(&agent, &golden, &self.spec, settled).await?;
+            let renewed = renewal::renew(&agent, &golden, &self.spec, settled, fresh_parts).await?;
+            self.tell_lacks(&renewed.lacks);
             Ok(agent)
         };
         let run = self.revive(mode, Arc::new(frozen), renew).await;
@@ -202,14 +223,20 @@ impl Qemu {
 
     /// Looks whether a snapshot is whole, and shows its console. Blocks.
     fn look(&self, store: &SnapshotStore, saved: &Saved, fresh: bool) -> Result<Frozen, String> {
-        saved
-            .verify(&store.host().boot_id)
-            .map_err(|error| chain(&error))?;
+        store.verify(saved).map_err(|error| chain(&error))?;
         if !fresh {
             let console = saved.console().map_err(|error| chain(&error))?;
             self.console.feed(&console);
         }
         Ok(saved.frozen())
+    }
+
+    /// Tells what a restored machine lacks that a booted one would have.
+    fn tell_lacks(&self, lacks: &[Lack]) {
+        for Lack { what, why } in lacks {
+            let text = format!("restored, but for its {what}: {why}");
+            (self.environment.report)(Report::Warning { text });
+        }
     }
 
     /// Starts it from where it stood still earlier in its life.
@@ -219,7 +246,7 @@ impl Qemu {
         frozen: Arc<Frozen>,
     ) -> Result<Run, LaunchError> {
         let again = |agent| async move {
-            agent::go_on(&agent).await?;
+            renewal::go_on(&agent).await?;
             Ok(agent)
         };
         let revived = self.revive(mode, frozen, again).await;
@@ -293,6 +320,20 @@ where
             }
         }
     }
+}
+
+/// Whether there is too little room for the snapshot of a machine with so much memory. How much of
+/// it a boot uses nobody knows before.
+fn full(store: &SnapshotStore, memory: u64) -> Option<String> {
+    let free = store.free().ok()?;
+    let needed = memory.clamp(LITTLE, MUCH);
+    (free < needed).then(|| {
+        format!(
+            "the file system of {} has {} MB free",
+            store.dir().display(),
+            free / 1_000_000
+        )
+    })
 }
 
 /// What of a machine keeps it from being saved or restored, as one sentence.

@@ -1,0 +1,73 @@
+//! A line in the journal, and the journal's place.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+/// Writes a line where journald, or a syslog, listens; else to the kernel's log.
+pub(super) fn mark(text: &str) -> io::Result<()> {
+    let text = text.replace('\n', " ");
+    let socket = UnixDatagram::unbound()?;
+    // Whoever is to read it may be busy: the machine does not wait for that.
+    socket.set_nonblocking(true)?;
+    let native = format!("MESSAGE={text}\nPRIORITY=5\nSYSLOG_IDENTIFIER=machinist\n");
+    for (path, message) in [
+        ("/run/systemd/journal/socket", native),
+        ("/dev/log", format!("<13>machinist: {text}")),
+    ] {
+        match socket.send_to(message.as_bytes(), path) {
+            Ok(_) => return Ok(()),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::ConnectionRefused
+                ) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    fs::write("/dev/kmsg", format!("<5>machinist: {text}"))
+}
+
+/// Lets the journal be found under the machine's new id: its tools look nowhere else. journald
+/// itself knows the old one until it is started anew, so that name goes on to lead there.
+pub(super) fn move_to(old: &str, new: &str) -> io::Result<()> {
+    if old == new || old.is_empty() || old.contains('/') {
+        return Ok(());
+    }
+    for place in ["/run/log/journal", "/var/log/journal"] {
+        move_in(Path::new(place), old, new)?;
+    }
+    Ok(())
+}
+
+fn move_in(place: &Path, old: &str, new: &str) -> io::Result<()> {
+    let (from, to) = (place.join(old), place.join(new));
+    match fs::rename(&from, &to) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        moved => moved?,
+    }
+    symlink(new, from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_is_found_under_both_names() {
+        let place = std::env::temp_dir().join(format!("machinist-journal-{}", std::process::id()));
+        fs::create_dir_all(place.join("old")).unwrap();
+        fs::write(place.join("old/system.journal"), "entries").unwrap();
+        let moved = move_in(&place, "old", "new");
+        let found = ["old", "new"].map(|name| fs::read(place.join(name).join("system.journal")));
+        let nothing = move_in(&place, "no", "new");
+        fs::remove_dir_all(&place).unwrap();
+        moved.unwrap();
+        nothing.unwrap();
+        for found in found {
+            assert_eq!(found.unwrap(), b"entries");
+        }
+    }
+}

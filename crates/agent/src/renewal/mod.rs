@@ -1,0 +1,143 @@
+//! A machine that is saved, and made right after every restore.
+//!
+//! The order of a renewal: first the random state, since all else may ask for random numbers; then
+//! who the machine is; and only when that is done the rest of the machine goes on.
+
+mod clock;
+mod journal;
+mod keys;
+mod manager;
+mod names;
+mod network;
+mod quiet;
+mod reload;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use reload::Reloading;
+
+use std::fmt;
+use std::io;
+
+use machinist_wire::message::Failure;
+use machinist_wire::renewal::{Lack, Renewal, Renewed, Settled};
+
+use crate::init::mount;
+use crate::plan9;
+use crate::server::Context;
+
+/// Makes the machine quiet, and says what it has.
+pub(crate) fn settle(context: &mut Context) -> Result<Settled, Failure> {
+    let mut lacks = Lacks::default();
+    let vmgenid = quiet::has_vmgenid();
+    let (host_keys, sshd) = (keys::list(), reload::servers());
+    end_shells(context);
+    // What an earlier one left, and nobody asked for since, is still to be mounted again.
+    context.left.extend(plan9::leave()?);
+    // With vmgenid the kernel makes its random state anew before anything runs that may ask for it;
+    // without, nothing may run until we have done that.
+    let frozen = match vmgenid {
+        true => Vec::new(),
+        false => quiet::freeze().unwrap_or_else(|error| {
+            lacks.add(
+                "random numbers",
+                format_args!(
+                    "the kernel has no vmgenid, and services cannot be held ({error}): what they \
+                     draw in the first moment after a restore may be the same every time"
+                ),
+            );
+            Vec::new()
+        }),
+    };
+    rustix::fs::sync();
+    Ok(Settled {
+        host_keys,
+        sshd,
+        vmgenid,
+        frozen,
+        lacks: lacks.0,
+    })
+}
+
+/// Makes a restored machine right. Where servers are to read new keys, that is under way when this
+/// returns, and is to be waited for.
+pub(crate) fn renew(
+    renewal: &Renewal,
+    context: &mut Context,
+) -> Result<(Renewed, Option<Reloading>), Failure> {
+    let mut lacks = Lacks::default();
+    if !renewal.entropy.0.is_empty() {
+        machinist_sys::random::renew(&renewal.entropy.0)
+            .map_err(|error| failure("cannot renew the random state", error))?;
+    }
+    // They have drawn their random numbers, and know the machine's name.
+    if !renewal.entropy.0.is_empty() || renewal.change.is_some() {
+        end_shells(context);
+    }
+    clock::set(renewal.clock)?;
+    if let Some(change) = &renewal.change {
+        names::change(change, &mut lacks)?;
+        network::change(&change.from.interfaces, &change.to.interfaces)?;
+        let known = &change.from.mounts;
+        let new = change.to.mounts.iter().filter(|new| !known.contains(new));
+        for new in new {
+            mount(new)?;
+        }
+        // What seeds the next boot, and what tools read in its place.
+        lacks.note("random seed", keys::renew_seeds());
+    }
+    keys::replace(&renewal.host_keys)?;
+    plan9::back(&std::mem::take(&mut context.left))?;
+    if !renewal.manager.0.is_empty() {
+        // Else systemd takes it that they were due while nobody was there.
+        lacks.note("timers", manager::stamp_timers());
+    }
+    quiet::thaw(&renewal.thaw)?;
+    if !renewal.manager.0.is_empty() {
+        let said = manager::say(&renewal.manager.0);
+        let said = said.map(|answers| context.sinks.push(answers));
+        lacks.note("timers", said);
+    }
+    if !renewal.mark.is_empty() {
+        lacks.note("journal", journal::mark(&renewal.mark));
+    }
+    let renewed = Renewed {
+        clock: clock::now(),
+        lacks: lacks.0,
+    };
+    let reloading = reload::begin(&renewal.reload, &renewed);
+    Ok((renewed, reloading))
+}
+
+/// Ends the shells that wait for commands.
+fn end_shells(context: &mut Context) {
+    context.shells.end(&mut context.dying);
+}
+
+/// What could not be done.
+#[derive(Default)]
+struct Lacks(Vec<Lack>);
+
+impl Lacks {
+    fn add(&mut self, what: &str, why: impl fmt::Display) {
+        self.0.push(Lack {
+            what: what.to_owned(),
+            why: why.to_string(),
+        });
+    }
+
+    fn note(&mut self, what: &str, result: io::Result<()>) {
+        if let Err(error) = result {
+            self.add(what, error);
+        }
+    }
+}
+
+/// A failure that makes the machine useless.
+fn failure(what: impl fmt::Display, error: impl Into<io::Error>) -> Failure {
+    let error = error.into();
+    Failure {
+        text: format!("{what}: {error}"),
+        errno: error.raw_os_error().unwrap_or(0),
+    }
+}
