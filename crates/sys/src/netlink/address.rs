@@ -57,7 +57,9 @@ impl Netlink {
             kind: RTM_DELADDR,
             flags: 0,
             body: &message,
-            doing: &|| format!("take the address {address}/{prefix} from network interface {index}"),
+            doing: &|| {
+                format!("take the address {address}/{prefix} from network interface {index}")
+            },
         })
     }
 }
@@ -118,7 +120,10 @@ mod tests {
         let mut netlink = netns.run(Netlink::open).unwrap().unwrap();
         netlink.loopback_up().unwrap();
         let before = netlink.addresses(1).unwrap();
-        assert!(before.contains(&("127.0.0.1".parse().unwrap(), 8)), "{before:?}");
+        assert!(
+            before.contains(&("127.0.0.1".parse().unwrap(), 8)),
+            "{before:?}"
+        );
         for address in ["192.168.1.1", "2001:db8::1"] {
             let address: IpAddr = address.parse().unwrap();
             let prefix = if address.is_ipv4() { 24 } else { 64 };
