@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from machinist._errors import MachineError
 from machinist._failure import is_of_package
+from machinist._script import exposed
 
 if TYPE_CHECKING:
     from machinist._driver import Driver
@@ -45,13 +46,8 @@ def _best(names: dict[str, Any], history: str) -> None:
 
 def banner(driver: Driver, names: dict[str, Any]) -> str:
     """What is told at first."""
-    machines = {*driver.machines}
-    own = [name for name, value in names.items() if value in machines] if machines else []
-    vlans = [f"vlan{vlan.nr}" for vlan in driver.vlans]
-    general = [name for name in names if name not in {*own, *vlans, "__name__"}]
-    lines = [", ".join(words) for words in (own, vlans, general) if words]
     return (
-        "additionally exposed symbols:\n    " + ",\n    ".join(lines) + "\n"
+        f"{exposed(driver, names)}\n"
         "start_all() starts the machines, test_script() runs the test; Ctrl-C ends a call."
     )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from machinist._debug import Debug
 from machinist._errors import MachineError
 from machinist._failure import exit_failure, failure_of, is_own, trim
+from machinist._machine import Machine
 
 if TYPE_CHECKING:
     from machinist._driver import Driver
@@ -30,7 +31,10 @@ class Script:
         driver = self._driver
         alone = bool(driver.job)
         pause = driver.debug.pause if isinstance(driver.debug, Debug) else None
-        failure = run_script(self.path, driver.symbols(), alone=alone, pause=pause)
+        names = driver.symbols()
+        if alone:
+            print(exposed(driver, names))
+        failure = run_script(self.path, names, alone=alone, pause=pause)
         if failure is None and alone:
             self._sync()
         return failure
@@ -78,6 +82,19 @@ class Script:
         for machine in self._driver.machines:
             if machine.is_up():
                 machine.execute("sync")
+
+
+def exposed(driver: Driver, names: dict[str, Any]) -> str:
+    """The names that a script has without importing them, as NixOS' driver tells them."""
+    own = [machine.name for machine in driver.machines]
+    vlans = [f"vlan{vlan.nr}" for vlan in driver.vlans]
+    general = [
+        name
+        for name, value in names.items()
+        if name not in {*vlans, "__name__"} and not isinstance(value, Machine)
+    ]
+    lines = [", ".join(words) for words in (own, vlans, general) if words]
+    return "additionally exposed symbols:\n    " + ",\n    ".join(lines)
 
 
 def compiled(script: str) -> types.CodeType:

@@ -177,7 +177,9 @@ fn machines_have_the_names_of_their_scripts_and_a_line_to_log_in() -> Result<()>
         "./run-web-1-vm",
     ];
     let ran = driver(&bench, &args).run()?.exits(0)?.says(&says)?;
-    let ran = ran.says("SSH backdoor enabled")?;
+    let ran = ran
+        .says("SSH backdoor enabled")?
+        .says("additionally exposed symbols:\n    web-1,\n    start_all, ")?;
     ensure!(
         ran.stdout.contains("web-1:") && ran.stdout.contains("ProxyCommand="),
         "{ran}"
@@ -205,6 +207,7 @@ fn a_test_that_passes() -> Result<()> {
     .env("LOGFILE", bench.path().join("log.xml"))
     .run()?
     .exits(0)?
+    .says("additionally exposed symbols:\n    start_all, test_script, ")?
     .says("printed")?
     .complains("Machine state will be reset. To keep it, pass --keep-machine-state\n")?
     .complains("subtest: part <1> ]]>\nin it  & so\n(finished: subtest: part <1> ]]>, in 0.")?
@@ -395,8 +398,10 @@ fn a_person_types() -> Result<()> {
 fn what_is_typed_may_come_from_a_pipe() -> Result<()> {
     let bench = Bench::new()?;
     bench.write("t.py", "")?;
-    let ran = driver(&bench, &["t.py", "-I"]).run_with_input(b"print(20 + 22)\n")?;
-    let ran = ran.exits(0)?.says("42")?;
+    std::fs::copy("/bin/true", bench.path().join("run-web-vm"))?;
+    let args = ["t.py", "-I", "--start-scripts", "./run-web-vm"];
+    let ran = driver(&bench, &args).run_with_input(b"print(20 + 22, web.name)\n")?;
+    let ran = ran.exits(0)?.says("42 web\n")?.says("symbols:\n    web,\n")?;
     ensure!(!ran.stderr.contains("finished in"), "{ran}");
     bench.nothing_left()
 }
