@@ -11,6 +11,7 @@ anything. From outside, a running session is reached like this::
 Only the standard library of CPython 3.10 or newer is needed.
 """
 
+from machinist._checkpoint import Checkpoint
 from machinist._driver import Driver, connect, python_name
 from machinist._errors import MachineError, RequestedAssertionFailed, UsageError
 from machinist._logger import Logger
@@ -21,6 +22,7 @@ from machinist._retry import retry
 from machinist._vlan import VLan
 
 __all__ = [
+    "Checkpoint",
     "Driver",
     "Logger",
     "Machine",

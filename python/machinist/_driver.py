@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from machinist._arguments import path as path_argument
+from machinist._checkpoint import Checkpoints
 from machinist._connection import Connection, Request
 from machinist._debug import Debug, DebugAbstract, DebugNop
 from machinist._errors import MachineError, RequestedAssertionFailed
@@ -42,7 +43,7 @@ class Tester(unittest.TestCase):
     maxDiff = None
 
 
-class Driver:
+class Driver(Checkpoints):
     """A running lab."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -258,6 +259,7 @@ class Driver:
             "machines_nspawn": self.machines_nspawn,
             "vlans": self.vlans,
             "driver": self,
+            "lab": self,
             "log": self.logger,
             "os": os,
             "create_machine": self.create_machine,

@@ -8,8 +8,10 @@ use std::time::Duration;
 use futures_util::stream::BoxStream;
 use machinist_guest::Agent;
 use machinist_machine::Console;
+use machinist_machine::checkpoint::{Checkpoint, Taking};
 use serde_json::Value;
 
+use crate::checkpoints::Wire;
 use crate::protocol::{Fault, Published};
 
 /// Something that a machine does and that takes time.
@@ -136,6 +138,22 @@ pub(crate) trait Control: Send + Sync {
         Box::pin(async { Ok(()) })
     }
 
+    /// What keeps it from being in a checkpoint, as half a sentence.
+    fn checkpoint_obstacle(&self) -> Option<String> {
+        Some(format!("a {} of this session cannot be saved", self.kind()))
+    }
+
+    /// Begins to take a checkpoint of it into the directory `place`. Nothing, where it has not been
+    /// made yet.
+    fn begin_checkpoint(&self, _place: PathBuf) -> Doing<'_, Option<Taking>> {
+        Box::pin(async { Err(self.has_no("checkpoints")) })
+    }
+
+    /// Goes back to a checkpoint of it, which users know by `name`.
+    fn restore(&self, _checkpoint: Checkpoint, _name: &str) -> Doing<'_, ()> {
+        Box::pin(async { Err(self.has_no("checkpoints")) })
+    }
+
     /// The fault of asking for what this kind of machine does not have.
     fn has_no(&self, what: &str) -> Fault {
         let kind = self.kind();
@@ -155,4 +173,16 @@ pub(crate) trait Links: Send + Sync {
     /// Plugs cables in at the switches, or pulls them: those of a machine, of a VLAN, or of a machine
     /// on a VLAN. Blocks for a moment.
     fn set_up(&self, machine: Option<&str>, vlan: Option<u32>, up: bool);
+
+    /// Lets all of the network stand still. Blocks for some milliseconds.
+    fn hold(&self) -> Box<dyn Standstill>;
+}
+
+/// A network that stands still. It goes on when this is dropped, which blocks for a moment.
+pub(crate) trait Standstill: Send + Sync {
+    /// How it is, once the machines stand still, too.
+    fn look(&self) -> Wire;
+
+    /// Goes on, as it was at another moment.
+    fn put_back(self: Box<Self>, wire: Wire);
 }

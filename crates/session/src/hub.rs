@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::Cancel;
+use crate::checkpoints::Checkpoints;
 use crate::control::{Control, Links};
 use crate::directory;
 use crate::log::Log;
@@ -70,6 +71,7 @@ pub(crate) struct Hub {
     machines: RwLock<BTreeMap<String, Arc<dyn Control>>>,
     adder: Option<Adder>,
     pub(crate) links: Option<Arc<dyn Links>>,
+    pub(crate) checkpoints: Checkpoints,
     pub(crate) script: watch::Sender<Script>,
     /// True while a failed test waits to be let go on.
     pub(crate) paused: watch::Sender<bool>,
@@ -90,6 +92,7 @@ impl Hub {
         machines: BTreeMap<String, Arc<dyn Control>>,
     ) -> Self {
         Self {
+            checkpoints: Checkpoints::new(facts.directory.join("checkpoints")),
             facts,
             log,
             machines: RwLock::new(machines),

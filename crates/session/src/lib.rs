@@ -13,6 +13,7 @@
 
 mod cancel;
 mod chain;
+mod checkpoints;
 mod client;
 mod content;
 mod control;

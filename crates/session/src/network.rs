@@ -3,22 +3,25 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use machinist_machine::ground::{Ground, GroundError};
 use machinist_machine::{Attach, NicSpec};
-use machinist_network::{AttachError, Mac, NetNs, Port, VdeDoor, VethSpec, Vlan, VlanError};
+use machinist_network::{
+    AttachError, Mac, NetNs, Port, Still, VdeDoor, VethSpec, Vlan, VlanError,
+};
 use thiserror::Error;
 
-use crate::control::Links;
+use crate::checkpoints::Wire;
+use crate::control::{Links, Standstill};
 
 /// The VLANs of a session.
 #[derive(Debug)]
 pub(crate) struct Network {
     vlans: BTreeMap<u32, Vlan>,
     /// The ports of each machine that runs.
-    ports: Mutex<HashMap<String, Vec<Hung>>>,
+    ports: Arc<Mutex<Ports>>,
     /// The doors of each VM that a start script runs. They are there before it, and after it.
     doors: Mutex<HashMap<String, Vec<Door>>>,
     /// What containers' start scripts stand on.
@@ -29,11 +32,16 @@ pub(crate) struct Network {
     made: AtomicU64,
 }
 
+/// By the machines' names.
+type Ports = HashMap<String, Vec<Hung>>;
+
 /// A machine's place on a VLAN.
 #[derive(Debug)]
 struct Hung {
     vlan: u32,
     port: Port,
+    /// Whether its cable is in.
+    up: AtomicBool,
 }
 
 /// The place on a VLAN of a machine whose QEMU speaks VDE.
@@ -41,6 +49,19 @@ struct Hung {
 struct Door {
     vlan: u32,
     door: VdeDoor,
+    /// Whether its cable is in.
+    up: AtomicBool,
+    /// Whether anybody is at the other end of it: a machine that boots to be saved is alone.
+    plugged: AtomicBool,
+}
+
+impl Door {
+    fn set(&self, which: &AtomicBool, on: bool) {
+        which.store(on, Ordering::Relaxed);
+        let both = [&self.up, &self.plugged];
+        self.door
+            .set_up(both.iter().all(|it| it.load(Ordering::Relaxed)));
+    }
 }
 
 /// Containers of start scripts cannot be brought to the VLANs.
@@ -65,7 +86,7 @@ impl Network {
             .collect();
         Ok(Self {
             vlans: vlans?,
-            ports: Mutex::default(),
+            ports: Arc::default(),
             doors: Mutex::default(),
             ground: Ground::new(exe.to_owned()),
             taps: Mutex::default(),
@@ -84,7 +105,12 @@ impl Network {
             let number = self.made.fetch_add(1, Ordering::Relaxed);
             let door = switch.listen_vde(&self.sockets.join(format!("v{number}")))?;
             directories.insert(vlan, door.directory().to_owned());
-            doors.push(Door { vlan, door });
+            doors.push(Door {
+                vlan,
+                door,
+                up: AtomicBool::new(true),
+                plugged: AtomicBool::new(true),
+            });
         }
         let before = lock(&self.doors).insert(machine.to_owned(), doors);
         // Outside of the lock: sending clients away takes its time.
@@ -125,7 +151,11 @@ impl Network {
         lock(&self.ports)
             .entry(machine.to_owned())
             .or_default()
-            .push(Hung { vlan, port });
+            .push(Hung {
+                vlan,
+                port,
+                up: AtomicBool::new(true),
+            });
     }
 }
 
@@ -168,6 +198,12 @@ impl Attach for Network {
         drop(gone);
     }
 
+    fn plug(&self, machine: &str, plugged: bool) {
+        for door in lock(&self.doors).get(machine).into_iter().flatten() {
+            door.set(&door.plugged, plugged);
+        }
+    }
+
     fn ground(&self) -> Option<Ground> {
         Some(self.ground.clone())
     }
@@ -181,13 +217,58 @@ impl Links for Network {
             let hung = hung.iter().filter(|hung| on_wanted(hung.vlan));
             for hung in hung.filter(|_| is_wanted(name)) {
                 hung.port.set_up(up);
+                hung.up.store(up, Ordering::Relaxed);
             }
         }
         for (name, doors) in lock(&self.doors).iter() {
             let doors = doors.iter().filter(|door| on_wanted(door.vlan));
             for door in doors.filter(|_| is_wanted(name)) {
-                door.door.set_up(up);
+                door.set(&door.up, up);
             }
+        }
+    }
+
+    fn hold(&self) -> Box<dyn Standstill> {
+        let stills = self.vlans.iter().map(|(&number, vlan)| (number, vlan.hold()));
+        Box::new(Held {
+            stills: stills.collect(),
+            ports: Arc::clone(&self.ports),
+        })
+    }
+}
+
+/// The VLANs of a session, standing still.
+#[derive(Debug)]
+struct Held {
+    stills: BTreeMap<u32, Still>,
+    ports: Arc<Mutex<Ports>>,
+}
+
+impl Standstill for Held {
+    fn look(&self) -> Wire {
+        let frames = self.stills.iter().map(|(&vlan, still)| (vlan, still.frames()));
+        let mut pulled = Vec::new();
+        for (machine, hung) in lock(&self.ports).iter() {
+            let down = hung.iter().filter(|hung| !hung.up.load(Ordering::Relaxed));
+            pulled.extend(down.map(|hung| (machine.clone(), hung.vlan)));
+        }
+        Wire {
+            frames: frames.collect(),
+            pulled,
+        }
+    }
+
+    fn put_back(self: Box<Self>, mut wire: Wire) {
+        for (machine, hung) in lock(&self.ports).iter() {
+            for hung in hung {
+                let is_pulled = |(name, vlan): &(String, u32)| name == machine && *vlan == hung.vlan;
+                let up = !wire.pulled.iter().any(is_pulled);
+                hung.port.set_up(up);
+                hung.up.store(up, Ordering::Relaxed);
+            }
+        }
+        for (vlan, still) in self.stills {
+            still.thaw(wire.frames.remove(&vlan).unwrap_or_default());
         }
     }
 }

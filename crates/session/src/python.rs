@@ -16,6 +16,7 @@ macro_rules! files {
 const FILES: &[(&str, &str)] = files![
     "machinist/__init__.py"
     "machinist/_arguments.py"
+    "machinist/_checkpoint.py"
     "machinist/_commands.py"
     "machinist/_configuration.py"
     "machinist/_connection.py"
@@ -49,6 +50,7 @@ const FILES: &[(&str, &str)] = files![
     "machinist/_vlan.py"
     "machinist/_waits.py"
     "machinist/py.typed"
+    "machinist/pytest_plugin.py"
     "machinist/run.py"
     "machinist/symbols.py"
     "test_driver/__init__.py"

@@ -3,6 +3,7 @@
 mod attach;
 mod builder;
 mod check;
+mod checkpoint;
 mod completions;
 pub mod connect;
 mod cp;
@@ -14,6 +15,7 @@ mod man;
 mod nixos_test_driver;
 mod one_machine;
 mod ps;
+mod restore;
 mod run;
 mod schema;
 mod shell;
@@ -57,6 +59,8 @@ pub enum Verb {
     Logs(logs::Logs),
     Attach(attach::Attach),
     Cp(cp::Cp),
+    Checkpoint(checkpoint::Checkpoint),
+    Restore(restore::Restore),
     #[command(subcommand)]
     Builder(builder::Builder),
     Connect(connect::Connect),
@@ -76,7 +80,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
         &["test", "list", "show", "check", "nixos-test-driver"],
     ),
     ("One machine", &["run", "shell"]),
-    ("Labs", &["up", "down", "ps", "logs", "attach", "cp"]),
+    ("Labs", &["up", "down", "ps", "logs", "attach", "cp", "checkpoint", "restore"]),
     ("Builders", &["builder", "connect"]),
     (
         "Set-up",
@@ -119,6 +123,8 @@ impl Verb {
             Self::Logs(verb) => verb.run(environment),
             Self::Attach(verb) => verb.run(environment),
             Self::Cp(verb) => verb.run(environment),
+            Self::Checkpoint(verb) => verb.run(environment),
+            Self::Restore(verb) => verb.run(environment),
             Self::Builder(verb) => verb.run(environment),
             Self::Connect(verb) => verb.run(environment),
             Self::Image(verb) => verb.run(environment),

@@ -22,6 +22,7 @@ pub struct Ps {
 #[derive(Serialize)]
 struct Session {
     session: String,
+    socket: PathBuf,
     pid: u32,
     started: f64,
     lab: PathBuf,
@@ -57,6 +58,7 @@ async fn ask_all(environment: &Environment) -> Result<Vec<Session>, crate::CliEr
         };
         answers.push(Session {
             session: status.session,
+            socket: found.socket.clone(),
             pid: found.card.pid,
             started: found.card.started,
             lab: found.card.lab,

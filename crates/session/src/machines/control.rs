@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::stream::BoxStream;
 use machinist_guest::Agent;
 use machinist_lab::{Ready, RunsAs};
+use machinist_machine::checkpoint::{Checkpoint, Taking};
 use machinist_machine::{Attach, Boot, Console, Machine, State};
 use serde_json::Value;
 
@@ -169,6 +170,11 @@ impl Control for SessionMachine {
             drop(tokio::time::timeout(NOTICE, gone).await);
             let status = machine.status().borrow().clone();
             let name = self.name();
+            if let Some((boots, reason)) = &*self.went_back()
+                && *boots == before
+            {
+                return Some(reason.clone());
+            }
             Some(match status.state {
                 State::Failed { reason } => format!("{name}: {reason}"),
                 State::Off | State::Stopping => format!("{name} went off"),
@@ -337,6 +343,38 @@ impl Control for SessionMachine {
                 shared: Some(script.shared_dir().to_owned()),
             },
         }
+    }
+
+    fn checkpoint_obstacle(&self) -> Option<String> {
+        if matches!(self.recipe, Recipe::Lab { .. }) && self.runs_as() == RunsAs::Container {
+            return Some(
+                "it is a container, and those cannot be saved while they run (the lab file's \
+                 `checkpoint` says what is to become of them)"
+                    .into(),
+            );
+        }
+        self.made()?.checkpoint_obstacle()
+    }
+
+    fn begin_checkpoint(&self, place: PathBuf) -> Doing<'_, Option<Taking>> {
+        Box::pin(async move {
+            let Some(machine) = self.made() else {
+                return Ok(None);
+            };
+            let taking = machine.begin_checkpoint(&place).await;
+            taking.map(Some).map_err(|error| fault(&error))
+        })
+    }
+
+    fn restore(&self, checkpoint: Checkpoint, name: &str) -> Doing<'_, ()> {
+        let reason = format!("the lab went back to the checkpoint {name:?}");
+        Box::pin(async move {
+            let machine = self.machine().await?;
+            let boots = machine.status().borrow().boots;
+            *self.went_back() = Some((boots, reason));
+            let restored = machine.restore(&checkpoint).await;
+            restored.map_err(|error| fault(&error))
+        })
     }
 
     fn console(&self) -> Doing<'_, Console> {

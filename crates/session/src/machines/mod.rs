@@ -120,6 +120,8 @@ pub(crate) struct SessionMachine {
     taped: Mutex<Option<u32>>,
     /// The boot in which commands could count on the machine's system, counted from 1.
     settled: AtomicU64,
+    /// How often it had booted when it last went back to a checkpoint, and what is said of that.
+    went_back: Mutex<Option<(u64, String)>>,
 }
 
 impl SessionMachine {
@@ -132,12 +134,19 @@ impl SessionMachine {
             tape: Arc::default(),
             taped: Mutex::new(None),
             settled: AtomicU64::new(0),
+            went_back: Mutex::default(),
         }
     }
 
     /// The machine, if it has been made.
     fn made(&self) -> Option<Machine> {
         self.cell().clone()
+    }
+
+    fn went_back(&self) -> MutexGuard<'_, Option<(u64, String)>> {
+        self.went_back
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cell(&self) -> MutexGuard<'_, Option<Machine>> {

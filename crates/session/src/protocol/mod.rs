@@ -14,7 +14,7 @@ mod verb;
 pub use command::{Command, Program, Pty, ScriptReport, Until};
 pub use data::Data;
 pub use reply::{
-    ConsoleLines, Executed, Fault, FaultKind, Hello, MachineStatus, Part, Published, Reply,
+    CheckpointStatus, WentBack, ConsoleLines, Executed, Fault, FaultKind, Hello, MachineStatus, Part, Published, Reply,
     Started, Status,
 };
 pub use script::{Added, Description, DriverInfo, Forwarded, ScriptKind};

@@ -186,6 +186,28 @@ pub struct MachineStatus {
     pub published: Vec<Published>,
 }
 
+/// A checkpoint of the lab.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointStatus {
+    /// Its name.
+    pub name: String,
+    /// When it was taken, in seconds since 1970.
+    pub created: f64,
+    /// How long the machines stood still for it, in seconds.
+    pub still: f64,
+    /// The machines in it, sorted.
+    pub machines: Vec<String>,
+}
+
+/// The lab went back to a checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WentBack {
+    /// The checkpoint's name.
+    pub name: String,
+    /// How long it took.
+    pub seconds: f64,
+}
+
 /// A port of a machine that this host publishes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {

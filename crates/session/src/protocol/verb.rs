@@ -263,6 +263,25 @@ pub enum Verb {
         /// A command of QEMU's human monitor.
         command: String,
     },
+    /// Takes a checkpoint of the whole lab, all machines at one moment. One of the same name is
+    /// replaced: [`super::CheckpointStatus`].
+    Checkpoint {
+        /// Its name; left out: a new one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
+    /// Goes back to a checkpoint: [`super::WentBack`].
+    Restore {
+        /// Its name.
+        name: String,
+    },
+    /// The checkpoints, the oldest first: a list of [`super::CheckpointStatus`].
+    Checkpoints,
+    /// Forgets a checkpoint, and removes its files.
+    DropCheckpoint {
+        /// Its name.
+        name: String,
+    },
     /// Runs a command of the QEMU machine protocol in a VM's QEMU: what it returns.
     Qmp {
         /// The machine.

@@ -59,6 +59,10 @@ pub(super) async fn perform(
         | Verb::Screenshot { .. }
         | Verb::ConsoleSend { .. }
         | Verb::Link { .. } => machine::perform(hub, verb, parts, words).await,
+        Verb::Checkpoint { name } => value(&hub.checkpoints.take(hub, name).await?),
+        Verb::Restore { name } => value(&hub.checkpoints.back_to(hub, &name).await?),
+        Verb::Checkpoints => value(&hub.checkpoints.list()),
+        Verb::DropCheckpoint { name } => nothing(hub.checkpoints.drop_one(&name)),
         Verb::Forward { .. } => value(&forward::perform(hub, verb).await?),
         Verb::Ssh { machine } => value(&forward::ssh(hub, &machine)?),
         Verb::Breakpoint { failure } => nothing(pause::at_breakpoint(hub, failure).await),
