@@ -303,7 +303,7 @@ impl MachinePlan {
             volumes: self.volumes.clone(),
             publish: self.publish.clone(),
             start_within: self.start_within,
-            warm: machine::Warm::default(),
+            warm: self.warm.clone(),
         }
     }
 }
