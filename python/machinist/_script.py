@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from machinist._debug import Debug
 from machinist._errors import MachineError
 from machinist._failure import exit_failure, failure_of, is_own, trim
-from machinist._machine import Machine
+from machinist._machine import Machine, NspawnMachine
 
 if TYPE_CHECKING:
     from machinist._driver import Driver
@@ -34,10 +34,7 @@ class Script:
         names = driver.symbols()
         if alone:
             print(exposed(driver, names))
-        failure = run_script(self.path, names, alone=alone, pause=pause)
-        if failure is None and alone:
-            self._sync()
-        return failure
+        return run_script(self.path, names, alone=alone, pause=pause)
 
     def run(self) -> None:
         """Runs it for a person at a prompt: what it raises has the script's frames alone."""
@@ -78,9 +75,13 @@ class Script:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _sync(self) -> None:
-        """What machines have not written to their disks yet may be wanted after the test."""
+        """What VMs have not written to their disks yet may be wanted after the test.
+
+        A container's files are the host's, which shows them as they are; and its ``sync`` would
+        wait for all that the host has to write.
+        """
         for machine in self._driver.machines:
-            if machine.is_up():
+            if not isinstance(machine, NspawnMachine) and machine.is_up():
                 machine.execute("sync")
 
 
