@@ -142,6 +142,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Shutdown),
         1 => Just(Event::PowerOff),
         1 => Just(Event::Reboot),
+        1 => any::<bool>().prop_map(|ready| Event::Restore { ready }),
         3 => Just(Event::AgentUp),
         1 => Just(Event::SystemReady),
         1 => Just(Event::AgentLost),
@@ -160,9 +161,12 @@ impl World {
     /// Whether the event can happen in this world at all.
     fn allows(&self, event: &Event) -> bool {
         match event {
-            Event::Start | Event::Shutdown | Event::PowerOff | Event::Reboot | Event::Expired => {
-                true
-            }
+            Event::Start
+            | Event::Shutdown
+            | Event::PowerOff
+            | Event::Reboot
+            | Event::Restore { .. }
+            | Event::Expired => true,
             Event::AgentUp => self.runs && !self.agent,
             Event::AgentLost => self.agent,
             Event::SystemReady
@@ -178,6 +182,8 @@ impl World {
         match event {
             Event::AgentUp => self.agent = true,
             Event::AgentLost => self.agent = false,
+            // A start of its own, by what the one before ran on.
+            Event::Restore { .. } => self.plain_launches = 0,
             Event::Ended(_) => {
                 self.runs = false;
                 self.agent = false;

@@ -121,3 +121,227 @@ fn add_arguments(plan: &VmPlan, parts: &mut Parts) {
         parts.add(option, value.unwrap_or_default());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use machinist_image::{Boot as Files, Held, Image};
+
+    use super::*;
+    use crate::console::Console;
+    use crate::environment::{AgentBinary, Environment, NoNetwork};
+    use crate::snapshot::{SnapshotKey, Warm};
+    use crate::spec::{Boot, HostLine, NicSpec, Volume};
+    use crate::verdict::{Accel, Verdicts};
+    use crate::words::Words;
+
+    /// A machine, all in files that can be changed.
+    struct Bench {
+        dir: tempfile::TempDir,
+        spec: MachineSpec,
+        accelerator: Accelerator,
+        ready: ReadyPoint,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let file = |name: &str| {
+                let path = dir.path().join(name);
+                fs::write(&path, name).unwrap();
+                path
+            };
+            let program = file(super::super::PROGRAM);
+            fs::write(&program, "#!/bin/sh\necho QEMU 10.0\n").unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+            let image = Image {
+                id: "0".repeat(64).parse().unwrap(),
+                name: "debian".into(),
+                root: "/".into(),
+                boot: Some(Files {
+                    kernel: file("kernel"),
+                    initrd: file("initrd"),
+                    root: BootRoot::Erofs(file("root.erofs")),
+                    modules: Some(file("modules.erofs")),
+                    kernel_version: "6.1".into(),
+                }),
+                held: Held::nothing(),
+            };
+            let disks = vec![
+                Disk::Scratch { size: 1 << 20 },
+                Disk::File {
+                    path: file("data.img"),
+                    access: DiskAccess::ReadOnly,
+                },
+            ];
+            let nic = NicSpec {
+                vlan: 1,
+                name: "eth1".into(),
+                mac: [2, 0, 0, 0, 0, 1],
+                addresses: vec![("192.168.1.1".parse().unwrap(), 24)],
+            };
+            let host = HostLine {
+                address: "192.168.1.2".parse().unwrap(),
+                names: vec!["db".into()],
+            };
+            let spec = MachineSpec {
+                name: "web".into(),
+                image,
+                kind: Kind::Vm {
+                    accel: Accel::Tcg,
+                    disks,
+                },
+                boot: Boot::System,
+                memory: 512 << 20,
+                cpus: 1,
+                nics: vec![nic],
+                hosts: vec![host],
+                machine_id: "1".repeat(32),
+                volumes: Vec::new(),
+                publish: Vec::new(),
+                start_within: Duration::from_secs(1),
+                warm: Warm::default(),
+            };
+            Self {
+                dir,
+                spec,
+                accelerator: Accelerator::Tcg,
+                ready: ReadyPoint::System,
+            }
+        }
+
+        fn parts(&self) -> Parts {
+            let environment = Environment {
+                dir: self.dir.path().join("machine"),
+                exe: PathBuf::new(),
+                agent: AgentBinary::new(b"agent").unwrap(),
+                attach: Arc::new(NoNetwork),
+                report: Arc::new(|_| {}),
+                verdicts: Verdicts::forgetful(),
+                search: self.dir.path().into(),
+                hidden: Vec::new(),
+                snapshots: None,
+            };
+            let qemu = Qemu::new(
+                self.spec.clone(),
+                environment,
+                Console::new(None, Box::new(|_| {})).unwrap(),
+                Words::default(),
+                Tops::default(),
+            );
+            let store = SnapshotStore::open(&self.dir.path().join("store"), 0).unwrap();
+            let spec = self.spec.clone();
+            parts(&qemu, spec, self.accelerator, &self.ready, &store).unwrap()
+        }
+
+        fn key(&self) -> SnapshotKey {
+            self.parts().key()
+        }
+
+        fn disks(&mut self) -> &mut Vec<Disk> {
+            match &mut self.spec.kind {
+                Kind::Vm { disks, .. } => disks,
+                Kind::Container { .. } => panic!("it is a VM"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_part_changes_the_key() {
+        let changes: &[(&str, fn(&mut Bench))] = &[
+            ("name", |it| it.spec.name = "other".into()),
+            ("machine id", |it| it.spec.machine_id = "2".repeat(32)),
+            ("hosts", |it| it.spec.hosts[0].names[0] = "other".into()),
+            ("mac", |it| it.spec.nics[0].mac[5] = 9),
+            ("address", |it| it.spec.nics[0].addresses.clear()),
+            ("nic", |it| it.spec.nics.clear()),
+            ("memory", |it| it.spec.memory = 768 << 20),
+            ("cpus", |it| it.spec.cpus = 2),
+            ("boot", |it| it.spec.boot = Boot::Agent),
+            ("ready", |it| it.ready = ReadyPoint::Agent),
+            ("unit", |it| it.ready = ReadyPoint::Unit("a".into())),
+            ("command", |it| it.ready = ReadyPoint::Command("a".into())),
+            ("accelerator", |it| it.accelerator = Accelerator::Kvm),
+            ("disk's size", |it| {
+                it.disks()[0] = Disk::Scratch { size: 2 << 20 }
+            }),
+            ("disk is gone", |it| drop(it.disks().pop())),
+            ("order of disks", |it| it.disks().swap(0, 1)),
+            ("disk's access", |it| match &mut it.disks()[1] {
+                Disk::File { access, .. } => *access = DiskAccess::Discard,
+                Disk::Scratch { .. } => {}
+            }),
+            ("volume", |it| {
+                it.spec.volumes.push(Volume {
+                    source: "/srv".into(),
+                    target: "/srv".into(),
+                    writable: false,
+                });
+            }),
+        ];
+        for (what, change) in changes {
+            let mut bench = Bench::new();
+            let before = bench.key();
+            change(&mut bench);
+            let after = bench.key();
+            assert_ne!(before, after, "{what}");
+        }
+    }
+
+    #[test]
+    fn every_file_changes_the_key() {
+        for file in [
+            "kernel",
+            "initrd",
+            "root.erofs",
+            "modules.erofs",
+            "data.img",
+            super::super::PROGRAM,
+        ] {
+            let bench = Bench::new();
+            let before = bench.parts();
+            assert_eq!(before, bench.parts());
+            let path = bench.dir.path().join(file);
+            // The same length, as a new build of the same may have.
+            let mut text = fs::read(&path).unwrap();
+            let last = text.len() - 1;
+            text[last] = b'#';
+            fs::write(&path, text).unwrap();
+            let after = bench.parts();
+            assert_ne!(before.key(), after.key(), "{file}");
+        }
+    }
+
+    #[test]
+    fn another_version_of_qemu_is_named() {
+        let bench = Bench::new();
+        let before = bench.parts();
+        let program = bench.dir.path().join(super::super::PROGRAM);
+        fs::write(&program, "#!/bin/sh\necho QEMU 11.0\n").unwrap();
+        let difference = before.difference(&bench.parts()).unwrap();
+        assert_eq!(
+            difference.to_string(),
+            "qemu version: QEMU 10.0 here, QEMU 11.0 there"
+        );
+    }
+
+    #[test]
+    fn what_each_start_decides_is_in_no_key() {
+        let mut bench = Bench::new();
+        let before = bench.key();
+        bench.spec.start_within = Duration::from_secs(2);
+        bench.spec.warm = Warm::At {
+            ready: ReadyPoint::Agent,
+            golden: None,
+        };
+        bench.spec.publish.push(crate::spec::Publish {
+            host: "127.0.0.1:0".parse().unwrap(),
+            guest: 80,
+        });
+        assert_eq!(before, bench.key());
+    }
+}

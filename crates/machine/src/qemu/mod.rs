@@ -241,6 +241,7 @@ impl Qemu {
             condemned: self.environment.verdicts.watch(),
             vitality: vitality::Vitality::default(),
             signs: 0,
+            in_file: self.record.is_some(),
         });
         let running = run::Running {
             child: Supervised::new(child)?,

@@ -35,6 +35,8 @@ pub(super) struct Trial {
     pub(super) condemned: watch::Receiver<Option<String>>,
     pub(super) vitality: Vitality,
     pub(super) signs: u64,
+    /// The guest's memory is in a file, whose file system may be full: a SIGBUS is not KVM's doing.
+    pub(super) in_file: bool,
 }
 
 pub(super) struct Running {
@@ -247,6 +249,7 @@ impl Running {
     fn blame_kvm(&mut self, exit: ExitStatus) {
         use std::os::unix::process::ExitStatusExt;
         let last = self.words.lines().pop().unwrap_or_default();
+        let in_file = self.trial.as_ref().is_some_and(|trial| trial.in_file);
         let fell = exit
             .signal()
             .and_then(Signal::from_named_raw)
@@ -259,6 +262,7 @@ impl Running {
                     Signal::FPE,
                 ]
                 .contains(&signal)
+                    && !(in_file && signal == Signal::BUS)
             });
         if fell || (!exit.success() && speaks_of_kvm(&last)) {
             self.unfit(format!("QEMU {}: {last}", describe(exit)));

@@ -69,6 +69,9 @@ impl SnapshotStore {
     /// The store cannot be read or changed. What was thrown away until then is gone.
     pub fn prune(&self, prune: &Prune) -> Result<Freed, SnapshotError> {
         let mut freed = Freed::default();
+        if prune.all && !prune.dry_run {
+            self.forget_refusals();
+        }
         for info in select(self.list()?, prune, SystemTime::now()) {
             let gone = !info.in_use && (prune.dry_run || self.remove(&info)?);
             if gone {
@@ -79,6 +82,14 @@ impl SnapshotStore {
             }
         }
         Ok(freed)
+    }
+
+    fn forget_refusals(&self) {
+        let entries = fs::read_dir(self.shared.dir.join("refused"));
+        for entry in entries.into_iter().flatten().flatten() {
+            // One that stays ends with its time.
+            drop(fs::remove_file(entry.path()));
+        }
     }
 
     /// Removes a snapshot, unless it is in use: then false.

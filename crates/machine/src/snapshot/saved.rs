@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::{self, Stamp};
 use super::error::SnapshotError;
-use super::known::write_beside;
+use super::known::{Known, write_beside};
 use super::lock::DirectoryLock;
 use super::parts::Parts;
 use crate::path_error::PathContext;
@@ -191,7 +191,37 @@ impl Saved {
     /// # Errors
     /// They are not.
     pub(crate) fn verify(&self, boot_id: &str) -> Result<(), SnapshotError> {
-        let mut now = BTreeMap::new();
+        let verified = Verified {
+            boot_id: boot_id.to_owned(),
+            files: self.stamps()?,
+        };
+        let place = self.dir.join(VERIFIED);
+        let before = fs::read(&place)
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Verified>(&text).ok());
+        if before.as_ref() == Some(&verified) {
+            return Ok(());
+        }
+        self.compare(&|path| {
+            let file = File::open(path).path(path)?;
+            Ok(digest::of_file(&file).path(path)?)
+        })?;
+        // Who may not write here reads all of it next time.
+        drop(write_beside(&place, &verified));
+        Ok(())
+    }
+
+    /// As [`Saved::verify`], for one beside which nothing can be noted.
+    ///
+    /// # Errors
+    /// They are not.
+    pub(crate) fn verify_by(&self, known: &Known) -> Result<(), SnapshotError> {
+        self.stamps()?;
+        self.compare(&|path| Ok(known.digest(path)?))
+    }
+
+    fn stamps(&self) -> Result<BTreeMap<String, Stamp>, SnapshotError> {
+        let mut stamps = BTreeMap::new();
         for (name, record) in &self.manifest.files {
             let path = self.dir.join(name);
             let found = match fs::metadata(&path) {
@@ -209,31 +239,24 @@ impl Saved {
                     what: format!("it has {} bytes instead of {}", found.len(), record.size),
                 });
             }
-            now.insert(name.clone(), Stamp::of(&found));
+            stamps.insert(name.clone(), Stamp::of(&found));
         }
-        let place = self.dir.join(VERIFIED);
-        let before = fs::read(&place)
-            .ok()
-            .and_then(|text| serde_json::from_slice::<Verified>(&text).ok());
-        let verified = Verified {
-            boot_id: boot_id.to_owned(),
-            files: now,
-        };
-        if before.as_ref() == Some(&verified) {
-            return Ok(());
-        }
+        Ok(stamps)
+    }
+
+    fn compare(
+        &self,
+        digest: &dyn Fn(&Path) -> Result<String, SnapshotError>,
+    ) -> Result<(), SnapshotError> {
         for (name, record) in &self.manifest.files {
             let path = self.dir.join(name);
-            let file = File::open(&path).path(&path)?;
-            if digest::of_file(&file).path(&path)? != record.digest {
+            if digest(&path)? != record.digest {
                 return Err(SnapshotError::Damaged {
                     path,
                     what: "its contents are not what was saved".into(),
                 });
             }
         }
-        // Who may not write here reads all of it next time.
-        drop(write_beside(&place, &verified));
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! format          the version of this layout
 //! host.json       what was found out about the host
 //! known/          hashes of kernels, disks and programs
+//! refused/KEY     one that did not restore when it had just been made: nobody tries again for a while
 //! KEY/            a snapshot (saved.rs); its users hold a shared lock on the directory
 //! tmp/KEY/        one that is being made; its maker holds the lock
 //! ```
@@ -16,13 +17,14 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use twox_hash::xxhash3_64;
 
 use super::error::SnapshotError;
 use super::host::Host;
-use super::known::Known;
+use super::known::{Known, write_beside};
 use super::lock::DirectoryLock;
 use super::parts::SnapshotKey;
 use super::saved::{Draft, Saved};
@@ -56,6 +58,19 @@ pub(super) struct Shared {
     /// Who makes a snapshot in this process, by key: others wait for that without looking again and
     /// again.
     makers: Mutex<HashMap<SnapshotKey, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// How long what could not be restored when it had just been made is not tried again. The next boot
+/// of the host ends it, too.
+const REFUSED: Duration = Duration::from_secs(3600);
+
+/// Why a snapshot is not made.
+#[derive(Debug, Serialize, Deserialize)]
+struct Refusal {
+    boot_id: String,
+    /// Seconds since 1970.
+    since: u64,
+    reason: String,
 }
 
 /// What becomes of the wish for a snapshot.
@@ -188,6 +203,9 @@ impl SnapshotStore {
         if let Some(reason) = &shared.read_only {
             return Ok(Some(Claim::Unable(reason.clone())));
         }
+        if let Some(reason) = self.refused(key) {
+            return Ok(Some(Claim::Unable(reason)));
+        }
         let dir = shared.dir.join("tmp").join(key.as_str());
         match private_directory(&dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -229,6 +247,53 @@ impl SnapshotStore {
         if let Err(error) = self.take_away(&dir) {
             tracing::warn!(path = %dir.display(), %error, "a useless snapshot stays");
         }
+    }
+
+    /// What was just made does not restore: for a while it is not made again, for this `reason`.
+    pub(crate) fn refuse(&self, key: &SnapshotKey, reason: &str) {
+        let refusal = Refusal {
+            boot_id: self.host().boot_id.clone(),
+            since: now(),
+            reason: reason.to_owned(),
+        };
+        let place = self.shared.dir.join("refused").join(key.as_str());
+        // Who cannot remember tries again.
+        drop(write_beside(&place, &refusal));
+    }
+
+    fn refused(&self, key: &SnapshotKey) -> Option<String> {
+        let place = self.shared.dir.join("refused").join(key.as_str());
+        let refusal: Refusal = serde_json::from_slice(&fs::read(&place).ok()?).ok()?;
+        let age = Duration::from_secs(now().saturating_sub(refusal.since));
+        if refusal.boot_id == self.host().boot_id && age < REFUSED {
+            return Some(format!(
+                "a snapshot of it did not restore a while ago: {}",
+                refusal.reason
+            ));
+        }
+        drop(fs::remove_file(&place));
+        None
+    }
+
+    /// Whether a snapshot is whole, as far as that has to be looked at again. Blocks.
+    pub(crate) fn verify(&self, saved: &Saved) -> Result<(), SnapshotError> {
+        if saved.dir().parent() == Some(&self.shared.dir) && self.shared.read_only.is_none() {
+            return saved.verify(&self.host().boot_id);
+        }
+        // Nothing can be noted there, so it is noted here.
+        saved.verify_by(&self.shared.known)
+    }
+
+    /// Bytes that are free where the snapshots are.
+    pub(crate) fn free(&self) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(&self.shared.dir)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
     }
 
     /// Moves a snapshot out of sight, and removes it.
@@ -314,6 +379,11 @@ fn take(dir: &Path) -> Result<Option<Saved>, SnapshotError> {
     Ok(Some(saved.holding(lock)))
 }
 
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
 fn private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
 }
@@ -323,7 +393,8 @@ fn prepare(dir: &Path) -> Result<(), PathError> {
     if let Some(parent) = dir.parent() {
         fs::create_dir_all(parent).path(parent)?;
     }
-    for path in [dir.to_owned(), dir.join("tmp"), dir.join("known")] {
+    let inside = ["tmp", "known", "refused"].map(|name| dir.join(name));
+    for path in std::iter::once(dir.to_owned()).chain(inside) {
         match private_directory(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(error).path(&path);
@@ -366,5 +437,199 @@ fn remove(path: &Path) -> io::Result<()> {
         fs::remove_dir_all(path)
     } else {
         fs::remove_file(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use machinist_guest::Settled;
+    use machinist_image::Prune;
+
+    use super::*;
+    use crate::snapshot::{CONSOLE, MEMORY, Parts, STATE};
+
+    const ROOMY: u64 = 1 << 30;
+
+    fn draft(name: &str) -> Draft {
+        let mut parts = Parts::default();
+        parts.add("name", name);
+        Draft {
+            machine: name.into(),
+            image: "debian".into(),
+            system_ready: true,
+            settled: Settled::default(),
+            parts,
+        }
+    }
+
+    fn key(name: &str) -> SnapshotKey {
+        draft(name).parts.key()
+    }
+
+    fn fill(making: &Making) {
+        for name in [MEMORY, STATE, CONSOLE] {
+            fs::write(making.dir().join(name), vec![b'x'; 100_000]).unwrap();
+        }
+    }
+
+    async fn make(store: &SnapshotStore, name: &str) -> Saved {
+        match store.claim(&key(name)).await.unwrap() {
+            Claim::Ours(making) => {
+                fill(&making);
+                making.commit(draft(name)).unwrap()
+            }
+            _ => panic!("{name} is not ours to make"),
+        }
+    }
+
+    fn names(store: &SnapshotStore) -> Vec<String> {
+        let list = store.list().unwrap();
+        list.into_iter().map(|info| info.manifest.machine).collect()
+    }
+
+    #[tokio::test]
+    async fn one_makes_it_and_the_others_find_it() {
+        let dir = tempfile::tempdir().unwrap();
+        // Two stores on one directory are like two processes: locks are of open files.
+        let stores = [0; 2].map(|_| SnapshotStore::open(dir.path(), ROOMY).unwrap());
+        let claims = stores.iter().cycle().take(6).map(|store| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                match store.claim(&key("web")).await.unwrap() {
+                    Claim::There(_) => 0,
+                    Claim::Ours(making) => {
+                        fill(&making);
+                        tokio::time::sleep(Duration::from_millis(120)).await;
+                        making.commit(draft("web")).unwrap();
+                        1
+                    }
+                    Claim::Unable(reason) => panic!("{reason}"),
+                }
+            })
+        });
+        let claims: Vec<_> = claims.collect();
+        let mut made = 0;
+        for claim in claims {
+            made += claim.await.unwrap();
+        }
+        assert_eq!(made, 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_maker_left_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(dir.path(), ROOMY).unwrap();
+        let left = dir.path().join("tmp").join(key("web").as_str());
+        fs::create_dir_all(left.join("run")).unwrap();
+        fs::write(left.join(MEMORY), "half").unwrap();
+        let Claim::Ours(making) = store.claim(&key("web")).await.unwrap() else {
+            panic!("it is not ours to make");
+        };
+        assert_eq!(fs::read_dir(making.dir()).unwrap().count(), 0);
+        fill(&making);
+        // A maker that gives up leaves nothing, and the next one makes it.
+        drop(making);
+        assert!(!left.exists());
+        make(&store, "web").await;
+        // What nobody wants any more goes when the store is opened.
+        fs::create_dir_all(&left).unwrap();
+        SnapshotStore::open(dir.path(), ROOMY).unwrap();
+        assert!(!left.exists());
+    }
+
+    #[tokio::test]
+    async fn the_oldest_goes_when_there_is_too_much_but_not_what_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(dir.path(), 1_000_000).unwrap();
+        let used = make(&store, "used").await;
+        for name in ["old", "new"] {
+            make(&store, name).await;
+        }
+        assert_eq!(names(&store), ["new", "old", "used"]);
+        make(&store, "newest").await;
+        assert_eq!(names(&store), ["newest", "new", "used"]);
+        let all = Prune {
+            all: true,
+            ..Prune::default()
+        };
+        let freed = store.prune(&all).unwrap();
+        assert_eq!((freed.removed.len(), freed.in_use.len()), (2, 1));
+        assert_eq!(freed.bytes, 2 * used.manifest().usage);
+        drop(used);
+        assert_eq!(store.prune(&all).unwrap().removed.len(), 1);
+        assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_else_may_read_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("snapshots");
+        let store = SnapshotStore::open(&dir, ROOMY).unwrap();
+        let Claim::Ours(making) = store.claim(&key("web")).await.unwrap() else {
+            panic!("it is not ours to make");
+        };
+        fill(&making);
+        let open = fs::Permissions::from_mode(0o644);
+        fs::set_permissions(making.dir().join(STATE), open).unwrap();
+        let saved = making.commit(draft("web")).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&dir), mode(saved.dir())), (0o700, 0o700));
+        let entries: Vec<_> = fs::read_dir(saved.dir()).unwrap().flatten().collect();
+        assert_eq!(entries.len(), 5);
+        for entry in entries {
+            assert_eq!(mode(&entry.path()), 0o600, "{entry:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_moved_or_of_others_is_found() {
+        let temp = tempfile::tempdir().unwrap();
+        let (before, after) = (temp.path().join("before"), temp.path().join("after"));
+        make(&SnapshotStore::open(&before, ROOMY).unwrap(), "web").await;
+        fs::rename(&before, &after).unwrap();
+        let moved = SnapshotStore::open(&after, ROOMY).unwrap();
+        let found = moved.find(&key("web")).unwrap();
+        moved.verify(&found).unwrap();
+        // Of others: their whole store, or one snapshot.
+        for source in [after.clone(), found.dir().to_owned()] {
+            let own = SnapshotStore::open(&temp.path().join("own"), ROOMY).unwrap();
+            let own = own.with_source(&source);
+            let theirs = own.find(&key("web")).unwrap();
+            own.verify(&theirs).unwrap();
+            assert!(own.find(&key("db")).is_none());
+            // It is not ours to throw away.
+            own.discard(theirs);
+            assert!(moved.find(&key("web")).is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_restore_is_thrown_away_and_what_never_does_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(dir.path(), ROOMY).unwrap();
+        store.discard(make(&store, "web").await);
+        assert!(store.find(&key("web")).is_none());
+        store.discard(make(&store, "web").await);
+        store.refuse(&key("web"), "QEMU ended");
+        let Claim::Unable(reason) = store.claim(&key("web")).await.unwrap() else {
+            panic!("it is tried again");
+        };
+        assert!(reason.ends_with("a while ago: QEMU ended"), "{reason}");
+        let all = Prune {
+            all: true,
+            ..Prune::default()
+        };
+        store.prune(&all).unwrap();
+        make(&store, "web").await;
+    }
+
+    #[test]
+    fn a_store_of_another_format_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("format"), "machinist snapshots 99\n").unwrap();
+        let error = SnapshotStore::open(dir.path(), ROOMY).unwrap_err();
+        assert!(error.to_string().contains("snapshots 99"), "{error}");
     }
 }

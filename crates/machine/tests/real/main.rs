@@ -70,6 +70,8 @@ const CONTAINERS: &[(&str, Test)] = &[
 
 const VMS: &[(&str, Test)] = &[
     ("vm_is_saved_and_restored", snapshot::life),
+    ("vm_with_a_system_is_saved_and_restored", snapshot::system),
+    ("vm_is_to_be_saved_on_a_full_disk", snapshot::disk_full),
     ("vm_by_whatever_accelerates", vm::automatic),
     ("vm_full_life", vm::life),
     ("vm_shares_folders_and_disks", vm::shares),
@@ -99,6 +101,9 @@ fn main() -> ExitCode {
     }
     if arguments.first().is_some_and(|verb| verb == "__owner") {
         return leftovers::own(&arguments[1..]);
+    }
+    if arguments.first().is_some_and(|verb| verb == "__warm") {
+        return snapshot::own(&arguments[1..]);
     }
     let mut trials = Vec::new();
     for (tests, lacking) in [

@@ -1,93 +1,111 @@
 //! Snapshots of VMs: made once, restored instead of booting, and of no harm when they are no good.
+//!
+//! A snapshot costs a boot. So one test makes one and does many things with it, in a row.
 
+mod bench;
+mod damage;
+mod killed;
+mod system;
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use libtest_mimic::Failed;
-use machinist_machine::{
-    Accel, Boot, Environment, Machine, MachineSpec, ReadyPoint, Report, SnapshotStore,
-    StartOptions, Verdicts, Warm,
-};
+use machinist_machine::{Report, SnapshotStore, StartOptions};
 
-use crate::lab::{LONG, check, environment, run, vm_spec};
+use crate::lab::{LONG, check, run};
+use bench::{Probe, ROOMY, warm_spec};
 
-const ROOMY: u64 = 10 << 30;
+pub use damage::disk_full;
+pub use killed::own;
+pub use system::system;
 
-/// A machine that is to be restored from what `store` has, and what was reported of it.
-struct Probe {
-    machine: Machine,
-    reports: Arc<Mutex<Vec<Report>>>,
-}
+/// Restores of one snapshot, and how many of them at once.
+const RESTORES: usize = 100;
+const AT_ONCE: usize = 4;
 
-fn warm_spec(ready: ReadyPoint) -> Result<MachineSpec, Failed> {
-    let mut spec = vm_spec(Accel::Tcg, Boot::Agent)?;
-    spec.warm = Warm::At {
-        ready,
-        golden: None,
-    };
-    Ok(spec)
-}
-
-fn surroundings(dir: &Path, store: &SnapshotStore) -> Result<Environment, Failed> {
-    let mut environment = environment(dir, Verdicts::forgetful())?;
-    environment.snapshots = Some(store.clone());
-    Ok(environment)
-}
-
-impl Probe {
-    fn new(spec: MachineSpec, mut environment: Environment) -> Result<Self, Failed> {
-        let reports = Arc::new(Mutex::new(Vec::new()));
-        let told = Arc::clone(&reports);
-        environment.report = Arc::new(move |report| {
-            if std::env::var_os("MACHINIST_TEST_TALK").is_some() {
-                eprintln!("{report:?}");
-            }
-            told.lock().unwrap().push(report);
-        });
-        Ok(Self {
-            machine: Machine::new(spec, environment)?,
-            reports,
-        })
-    }
-
-    async fn start(&self) -> Result<Duration, Failed> {
-        let began = Instant::now();
-        self.machine.start(StartOptions::default()).await?;
-        Ok(began.elapsed())
-    }
-
-    async fn sh(&self, script: &str) -> Result<String, Failed> {
-        let command = machinist_guest::Command::shell(script);
-        let output = self.machine.agent()?.output(&command).await?;
-        check(output.success(), &output)?;
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    }
-
-    fn count(&self, of: impl Fn(&Report) -> bool) -> usize {
-        let reports = self.reports.lock().unwrap();
-        reports.iter().filter(|report| of(report)).count()
-    }
-}
-
-/// The first start boots, saves, and goes on as a restore; the second is a restore.
 pub fn life() -> Result<(), Failed> {
     run(async {
         let temp = tempfile::tempdir()?;
-        let store = SnapshotStore::open(&temp.path().join("snapshots"), ROOMY)?;
-        let spec = warm_spec(ReadyPoint::Agent)?;
-        let first = Probe::new(spec.clone(), surroundings(&temp.path().join("1"), &store)?)?;
-        let cold = first.start().await?;
-        let release = first.sh("uname -r").await?;
-        let second = Probe::new(spec, surroundings(&temp.path().join("2"), &store)?)?;
-        let warm = second.start().await?;
-        let began = Instant::now();
-        check(second.sh("uname -r").await? == release, "another machine")?;
-        println!("cold {cold:?} warm {warm:?} first command {:?}", began.elapsed());
-        check(first.count(|it| matches!(it, Report::SnapshotSaved { .. })) == 1, "not saved")?;
-        check(second.count(|it| matches!(it, Report::Restored { .. })) == 1, "not restored")?;
-        first.machine.shutdown(LONG).await?;
-        second.machine.shutdown(LONG).await?;
-        Ok(())
+        let dir = temp.path().join("snapshots");
+        killed::two_processes(&dir, temp.path()).await?;
+        private(&dir)?;
+        let store = SnapshotStore::open(&dir, ROOMY)?;
+        restored_like_booted(&store, temp.path()).await?;
+        many(&store, temp.path()).await?;
+        killed::while_restoring(&dir, temp.path()).await?;
+        drop(store);
+        let moved = temp.path().join("moved");
+        fs::rename(&dir, &moved)?;
+        damage::read_only(&moved, temp.path()).await?;
+        damage::spoilt(&moved, temp.path()).await?;
+        killed::while_saving(temp.path()).await
     })
+}
+
+/// No guest's memory is readable by other users.
+fn private(dir: &Path) -> Result<(), Failed> {
+    let mode = fs::metadata(dir)?.permissions().mode() & 0o777;
+    check(mode == 0o700, (dir, mode))?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            private(&entry.path())?;
+        } else if entry.path().parent() != Some(dir) {
+            let mode = entry.metadata()?.permissions().mode() & 0o777;
+            check(mode == 0o600, (entry.path(), mode))?;
+        }
+    }
+    Ok(())
+}
+
+/// What a restored machine shows is what a booted one would, also when it restarts.
+async fn restored_like_booted(store: &SnapshotStore, dir: &Path) -> Result<(), Failed> {
+    let probe = Probe::new(warm_spec()?, store, &dir.join("like"))?;
+    // Whether it may restart is no part of the key.
+    let options = StartOptions { may_restart: false };
+    probe.machine.start(options).await?;
+    probe.machine.ready(LONG).await?;
+    check(probe.restored() == 1 && probe.saved() == 0, probe.reports())?;
+    let first = probe.machine.console().lines().try_next();
+    check(first.is_some(), "its console does not begin with its boot")?;
+    let told = probe.sh("hostname; cat /etc/machine-id").await?;
+    check(told == "probe\n0123456789abcdef0123456789abcdef", &told)?;
+    probe.machine.shutdown(LONG).await?;
+    // It was restored, so it can be once more; and now it restarts: with kernel and all.
+    probe.start().await?;
+    check(probe.restored() == 2, probe.reports())?;
+    probe.sh("touch /tmp/mark").await?;
+    probe.machine.reboot().await?;
+    probe
+        .sh("test ! -e /tmp/mark && test $(hostname) = probe")
+        .await?;
+    probe.machine.crash().await?;
+    Ok(())
+}
+
+/// Many restores of one snapshot: all work, and no two have the same random state.
+async fn many(store: &SnapshotStore, dir: &Path) -> Result<(), Failed> {
+    let mut seen = HashSet::new();
+    for round in 0..RESTORES / AT_ONCE {
+        let all = (0..AT_ONCE).map(|number| async move {
+            let probe = Probe::new(warm_spec()?, store, &dir.join(format!("{round}-{number}")))?;
+            probe.start().await?;
+            check(probe.restored() == 1, probe.reports())?;
+            let random = probe.sh("head -c16 /dev/urandom | od -An -tx1").await?;
+            probe.machine.crash().await?;
+            Ok::<String, Failed>(random)
+        });
+        for random in try_join_all(all).await? {
+            check(seen.insert(random.clone()), format!("{random} twice"))?;
+        }
+    }
+    check(seen.len() == RESTORES, seen.len())
+}
+
+fn is_discarded(report: &Report) -> bool {
+    matches!(report, Report::SnapshotDiscarded { .. })
 }
