@@ -24,6 +24,7 @@
 //! | `XDG_RUNTIME_DIR`, else `TMPDIR`, `TEMP`, `TMP` | state directories of machines |
 //! | `DISPLAY`, `WAYLAND_DISPLAY` | whether VMs may open windows |
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt;
@@ -166,6 +167,8 @@ pub struct DriverEnvironment {
     pub display: bool,
     /// Whether this is a build of Nix's.
     pub in_build: bool,
+    /// All of it, as far as it is text: start scripts find it, too.
+    pub variables: BTreeMap<String, String>,
 }
 
 impl DriverEnvironment {
@@ -186,8 +189,16 @@ impl DriverEnvironment {
             logfile: set("LOGFILE").map(PathBuf::from),
             display: set("DISPLAY").or_else(|| set("WAYLAND_DISPLAY")).is_some(),
             in_build: is_build_log(),
+            variables: variables(),
         })
     }
+}
+
+fn variables() -> BTreeMap<String, String> {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    env::vars_os().filter_map(text).collect()
 }
 
 /// Whether what looks like a terminal is the log of a Nix build.

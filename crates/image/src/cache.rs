@@ -31,6 +31,9 @@ use crate::{space, tree};
 /// What the format file says. Another number means: remove the cache, it is only a cache.
 const FORMAT: &str = "machinist image cache 1";
 
+/// The file in every artefact that says what it is.
+pub(crate) const RECORD: &str = "artefact.json";
+
 /// Keeps artefacts in the cache: while it or a clone of it lives, nobody prunes them.
 #[derive(Debug, Clone, Default)]
 pub struct Held {
@@ -85,6 +88,8 @@ pub(crate) struct Plan<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
     dir: PathBuf,
+    /// Directories with artefacts that others made, laid out as this one, which are only read.
+    sources: Vec<PathBuf>,
 }
 
 impl Cache {
@@ -101,7 +106,10 @@ impl Cache {
             let path = dir.join(name);
             fs::create_dir_all(&path).at("create", &path)?;
         }
-        let cache = Self { dir };
+        let cache = Self {
+            dir,
+            sources: Vec::new(),
+        };
         cache.check_format()?;
         cache.sweep()?;
         Ok(cache)
@@ -154,6 +162,12 @@ impl Cache {
         Ok(())
     }
 
+    /// The same cache, which also finds what is in `dir`.
+    pub(crate) fn with_source(mut self, dir: &Path) -> Self {
+        self.sources.push(dir.to_owned());
+        self
+    }
+
     /// Where an artefact is or will be.
     pub(crate) fn path(&self, kind: ArtefactKind, key: &ImageId) -> PathBuf {
         self.dir.join(kind.directory()).join(key.as_str())
@@ -177,13 +191,25 @@ impl Cache {
             Ok(directory) => directory
                 .set_modified(SystemTime::now())
                 .at("touch", &path)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(self.find_elsewhere(kind, key));
+            }
             Err(error) => return Err(error).at("open", &path),
         }
         let held = Held {
             locks: vec![Arc::new(lock)],
         };
         Ok(Some(Artefact { path, held }))
+    }
+
+    /// The artefact, where another directory has it. Whoever named that directory sees to it that
+    /// it stays.
+    fn find_elsewhere(&self, kind: ArtefactKind, key: &ImageId) -> Option<Artefact> {
+        let places = self.sources.iter();
+        let mut paths = places.map(|dir| dir.join(kind.directory()).join(key.as_str()));
+        let path = paths.find(|path| path.join(RECORD).is_file())?;
+        let held = Held::nothing();
+        Some(Artefact { path, held })
     }
 
     /// The artefact: as it is in the cache, or as `build` makes it in the directory it is given.
@@ -254,7 +280,7 @@ impl Cache {
             size: tree::size(&temporary.path)?,
             created: SystemTime::now(),
         };
-        let path = temporary.path.join("artefact.json");
+        let path = temporary.path.join(RECORD);
         let text = serde_json::to_vec_pretty(&record)
             .map_err(io::Error::other)
             .at("write", &path)?;

@@ -148,7 +148,7 @@ impl Store {
     /// `None` if it has vanished meanwhile.
     fn entry(&self, kind: ArtefactKind, id: ImageId) -> Result<Option<Entry>, ImageError> {
         let path = self.cache.path(kind, &id);
-        let file = path.join("artefact.json");
+        let file = path.join(crate::cache::RECORD);
         let text = match fs::read(&file) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

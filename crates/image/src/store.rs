@@ -60,6 +60,14 @@ impl Store {
         self
     }
 
+    /// The same store, which also finds what others made in `dir`: a directory that is laid out as
+    /// this one. Nothing in it is changed, and nobody may remove it while the store is used.
+    #[must_use]
+    pub fn with_source(mut self, dir: &Path) -> Self {
+        self.cache = self.cache.with_source(dir);
+        self
+    }
+
     /// The same store, whose builds `cancel` stops.
     #[must_use]
     pub fn with_cancel(mut self, cancel: Cancel) -> Self {

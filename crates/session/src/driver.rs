@@ -1,5 +1,6 @@
 //! A driver: one test whose machines are run by start scripts, as NixOS tests are built.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,10 @@ pub struct DriverJob {
     pub ssh_backdoor: bool,
     /// There is a display that VMs may open windows on.
     pub display: bool,
+    /// VMs are restored from snapshots, which are made where there are none.
+    pub warm: bool,
+    /// The variables that start scripts find beside those of the contract.
+    pub variables: BTreeMap<String, String>,
 }
 
 impl DriverJob {

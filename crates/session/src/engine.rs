@@ -44,6 +44,9 @@ pub struct Settings {
     pub starts: NonZero<usize>,
 }
 
+/// The directory, beside snapshots that were made to be given away, of the images that they need.
+pub const IMAGES: &str = "images";
+
 /// Where VMs are saved, and restored from.
 #[derive(Debug, Clone)]
 pub struct Snapshots {
@@ -116,7 +119,10 @@ impl Engine {
     pub async fn open(settings: Settings, sink: EventSink) -> Result<Self, EngineError> {
         let made = tokio::task::spawn_blocking(move || {
             let swept = sweep::sweep(&settings.runtime);
-            let store = LazyStore::new(&settings.images);
+            // Whoever made snapshots put beside them what they boot.
+            let beside = settings.snapshots.sources.iter();
+            let beside = beside.map(|source| source.join(IMAGES)).collect();
+            let store = LazyStore::new(&settings.images, beside);
             let agent = AgentBinary::new(machinist_guest::AGENT).map_err(EngineError::Agent)?;
             let qemu = find(&settings.search, QEMU).unwrap_or_default();
             let verdicts = Verdicts::open(&settings.images, &qemu);

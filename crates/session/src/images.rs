@@ -21,21 +21,36 @@ type Cells = HashMap<String, Arc<OnceCell<Image>>>;
 /// The image cache, which is opened when it is first needed: a session whose machines come from
 /// start scripts works where there is no place for one.
 #[derive(Debug, Clone)]
-pub(crate) struct LazyStore(Arc<(PathBuf, OnceLock<Store>)>);
+pub(crate) struct LazyStore(Arc<Lazy>);
+
+#[derive(Debug)]
+struct Lazy {
+    directory: PathBuf,
+    /// Directories with images that others made.
+    sources: Vec<PathBuf>,
+    store: OnceLock<Store>,
+}
 
 impl LazyStore {
-    /// The cache at `directory`.
-    pub(crate) fn new(directory: &Path) -> Self {
-        Self(Arc::new((directory.to_owned(), OnceLock::new())))
+    /// The cache at `directory`, which also finds what is in `sources`.
+    pub(crate) fn new(directory: &Path, sources: Vec<PathBuf>) -> Self {
+        Self(Arc::new(Lazy {
+            directory: directory.to_owned(),
+            sources,
+            store: OnceLock::new(),
+        }))
     }
 
     fn get(&self) -> Result<Store, ImageError> {
-        let (directory, store) = &*self.0;
-        if let Some(store) = store.get() {
+        let lazy = &*self.0;
+        if let Some(store) = lazy.store.get() {
             return Ok(store.clone());
         }
-        let opened = Store::open(directory, machinist_guest::AGENT)?;
-        Ok(store.get_or_init(|| opened).clone())
+        let mut opened = Store::open(&lazy.directory, machinist_guest::AGENT)?;
+        for source in &lazy.sources {
+            opened = opened.with_source(source);
+        }
+        Ok(lazy.store.get_or_init(|| opened).clone())
     }
 }
 

@@ -58,7 +58,7 @@ pub use client::{Client, ClientError, Shell, ShellReader, ShellWriter, connect};
 pub use directory::{Card, Found, live_session, live_sessions};
 pub use driver::{DriverJob, Scripted, run_driver};
 pub use elsewhere::sessions_elsewhere;
-pub use engine::{Accel, Engine, EngineError, EventSink, Settings, Snapshots};
+pub use engine::{Accel, Engine, EngineError, EventSink, IMAGES, Settings, Snapshots};
 pub use guard::GuardError;
 pub use log::Follower;
 pub use path_error::PathError;

@@ -65,9 +65,16 @@ pub(crate) struct ScriptPlan {
     vlan_sockets: BTreeMap<u32, PathBuf>,
     /// Whether there is a display for windows.
     display: bool,
+    warm: bool,
+    variables: Arc<BTreeMap<String, String>>,
 }
 
 impl ScriptPlan {
+    /// Whether it is to be restored from a snapshot.
+    pub(crate) fn is_warm(&self) -> bool {
+        self.warm && self.is_vm()
+    }
+
     pub(crate) fn runs_as(&self) -> RunsAs {
         match self.kind {
             ScriptKind::Vm => RunsAs::Vm,
@@ -113,8 +120,8 @@ impl ScriptPlan {
             vlan_sockets: self.vlan_sockets.clone(),
             display: self.display,
             start_within: START,
-            warm: false,
-            variables: BTreeMap::new(),
+            warm: self.is_warm(),
+            variables: BTreeMap::clone(&self.variables),
         };
         Machine::scripted(spec, environment).map_err(|error| Fault::machinery(chain::text(&error)))
     }
@@ -124,6 +131,8 @@ impl ScriptPlan {
 pub(crate) struct ScriptFarm {
     places: Arc<StatePlaces>,
     display: bool,
+    warm: bool,
+    variables: Arc<BTreeMap<String, String>>,
     ground: Arc<Ground>,
 }
 
@@ -133,6 +142,8 @@ impl ScriptFarm {
         Ok(Self {
             places: Arc::new(StatePlaces::open(&job.state_root, &job.shared_dir())?),
             display: job.display,
+            warm: job.warm,
+            variables: Arc::new(job.variables.clone()),
             ground,
         })
     }
@@ -164,6 +175,8 @@ impl ScriptFarm {
                 ScriptKind::Container => BTreeMap::new(),
             },
             display: self.display,
+            warm: self.warm,
+            variables: Arc::clone(&self.variables),
         };
         let recipe = Recipe::Script(plan);
         let machine = SessionMachine::new(recipe, Arc::clone(&self.ground));

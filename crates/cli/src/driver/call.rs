@@ -33,7 +33,8 @@ const OUT_DIR: usize = 11;
 const JUNIT: usize = 12;
 const VSOCKS: usize = 13;
 const LOG_LEVEL: usize = 14;
-const HELP: usize = 15;
+const WARM: usize = 15;
+const HELP: usize = 16;
 
 /// All options. Their order is that of the constants above.
 const OPTIONS: &[Spec] = &[
@@ -112,6 +113,11 @@ const OPTIONS: &[Spec] = &[
         Takes::One("LEVEL"),
         Some("debug, info, warning, or error (environment: logLevel)"),
     ),
+    option(
+        &["--warm"],
+        Takes::Nothing,
+        Some("restore virtual machines from snapshots (environment: MACHINIST_WARM)"),
+    ),
     option(&["-h", "--help"], Takes::Nothing, None),
 ];
 
@@ -153,6 +159,8 @@ pub struct Call {
     pub ssh: bool,
     /// What matters less is not shown.
     pub level: Level,
+    /// VMs are restored from snapshots.
+    pub warm: bool,
 }
 
 /// What the arguments ask for.
@@ -223,6 +231,8 @@ impl<F: Fn(&str) -> Option<OsString>> Values<F> {
             junit: self.last(JUNIT).map(PathBuf::from),
             ssh: self.ssh()?,
             level: self.level()?,
+            warm: self.flag(WARM).is_some()
+                || self.var("MACHINIST_WARM").is_some_and(|it| it != "0"),
             config,
         };
         if self.parsed.unknown.is_empty() {

@@ -58,6 +58,8 @@ pub fn job(call: &Call, environment: &DriverEnvironment) -> Result<DriverJob, Cl
         debug_hook: call.debug_hook.clone(),
         ssh_backdoor: call.ssh || config.is_some_and(|config| config.enable_ssh_backdoor),
         display: environment.display,
+        warm: call.warm,
+        variables: environment.variables.clone(),
     })
 }
 

@@ -114,7 +114,7 @@ fn test(call: call::Call, environment: &DriverEnvironment) -> Outcome {
         }
         let mut settings = environment.common.settings(Accel::Auto);
         // A start script is somebody else's: it boots unless somebody asks for more.
-        settings.warm = false;
+        settings.warm = job.warm;
         let engine = Engine::open(settings, shown.sink()).await?;
         progress::swept(engine.swept());
         let result = run_driver(&engine, job, &interrupt.cancel, &interrupt.kill).await;

@@ -184,6 +184,7 @@ impl SessionMachine {
         let ground = &self.ground;
         let snapshots = match &self.recipe {
             Recipe::Lab { plan, .. } if plan.is_warm() => ground.snapshots(&plan.name).await,
+            Recipe::Script(plan) if plan.is_warm() => ground.snapshots(&plan.name).await,
             _ => None,
         };
         let environment = Environment {
