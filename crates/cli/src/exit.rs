@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 /// Everything held; or the verb did what it was asked for.
 pub const PASSED: u8 = 0;
-/// The command line makes no sense.
+/// `doctor` has warnings.
+pub const WARNINGS: u8 = 1;
+/// The command line makes no sense; or `doctor` has found something that does not work.
 pub const USAGE: u8 = 2;
 /// Nothing was selected: no test has such a name, no session is live.
 pub const NOTHING_SELECTED: u8 = 4;
@@ -28,6 +30,10 @@ pub const INTERRUPTED: u8 = 130;
 pub enum Exit {
     /// See [`PASSED`].
     Passed,
+    /// See [`WARNINGS`].
+    Warnings,
+    /// What `doctor` has found. See [`USAGE`].
+    Failures,
     /// See [`USAGE`].
     Usage,
     /// See [`NOTHING_SELECTED`].
@@ -55,7 +61,8 @@ impl Exit {
     pub const fn code(self) -> u8 {
         match self {
             Self::Passed => PASSED,
-            Self::Usage => USAGE,
+            Self::Warnings => WARNINGS,
+            Self::Failures | Self::Usage => USAGE,
             Self::NothingSelected => NOTHING_SELECTED,
             Self::Host => HOST,
             Self::TestFailed => TEST_FAILED,
@@ -79,7 +86,8 @@ impl From<Exit> for ExitCode {
 pub const HELP: &str = "\
 Exit codes:
   0    passed
-  2    the command line makes no sense
+  1    `doctor` has warnings
+  2    the command line makes no sense; or `doctor` has found failures
   4    nothing was selected
   96   the host lacks something
   100  a test failed
@@ -97,6 +105,8 @@ mod tests {
     fn the_help_names_every_code() {
         for exit in [
             Exit::Passed,
+            Exit::Warnings,
+            Exit::Failures,
             Exit::Usage,
             Exit::NothingSelected,
             Exit::Host,

@@ -7,6 +7,7 @@ mod checkpoint;
 mod completions;
 pub mod connect;
 mod cp;
+mod doctor;
 mod down;
 mod image;
 mod list;
@@ -68,6 +69,7 @@ pub enum Verb {
     Image(image::Image),
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
+    Doctor(doctor::Doctor),
     Schema(schema::Schema),
     Completions(completions::Completions),
     Man(man::Man),
@@ -84,7 +86,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Builders", &["builder", "connect"]),
     (
         "Set-up",
-        &["image", "snapshot", "schema", "completions", "man"],
+        &["doctor", "image", "snapshot", "schema", "completions", "man"],
     ),
 ];
 
@@ -129,6 +131,7 @@ impl Verb {
             Self::Connect(verb) => verb.run(environment),
             Self::Image(verb) => verb.run(environment),
             Self::Snapshot(verb) => verb.run(environment),
+            Self::Doctor(verb) => verb.run(environment),
             Self::Schema(verb) => verb.run(),
             Self::Completions(verb) => verb.run(),
             Self::Man(verb) => verb.run(),

@@ -1,0 +1,168 @@
+//! `machinist doctor`
+
+use std::path::Path;
+
+use clap::{Args, ValueEnum};
+use machinist_builder::registration::NixHost;
+use machinist_doctor::{Finding, Host, Known, Level, Purpose, examine, worst};
+use machinist_machine::{QEMU, Verdicts};
+
+use crate::Outcome;
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::ui;
+use crate::verbs::{Format, FormatArgs};
+
+/// Tell what this host can and cannot do, and how to mend it
+///
+/// What can be tried is tried, by builds too, if Nix is here. Ends with 0 where all is well, with 1 after
+/// warnings, with 2 after failures.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// What the host is to be fit for; all of it where this is left out
+    #[arg(long = "for", value_enum, value_name = "WHAT")]
+    purpose: Option<What>,
+    /// Mend what can be mended without asking, and say what was done
+    #[arg(long)]
+    fix: bool,
+    /// Also tell what is as it should be
+    #[arg(short, long)]
+    verbose: bool,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Tests with VMs
+    Vm,
+    /// Tests with containers
+    Container,
+    /// Tests with both
+    Mixed,
+    /// Builds by Nix
+    Builder,
+}
+
+impl Doctor {
+    /// Examines the host.
+    pub fn run(self, environment: &Environment) -> Outcome {
+        let purposes = match self.purpose {
+            None => vec![Purpose::Mixed, Purpose::Builder],
+            Some(What::Vm) => vec![Purpose::Vm],
+            Some(What::Container) => vec![Purpose::Container],
+            Some(What::Mixed) => vec![Purpose::Mixed],
+            Some(What::Builder) => vec![Purpose::Builder],
+        };
+        let containers = purposes
+            .iter()
+            .any(|it| matches!(it, Purpose::Container | Purpose::Mixed));
+        let host = host(environment, containers);
+        let as_text = self.format.format == Format::Text;
+        let mut told = 0;
+        let mut each = |finding: &Finding| {
+            if as_text && (self.verbose || finding.level != Level::Fine) {
+                ui::data(text(finding));
+                told += 1;
+            }
+        };
+        let mut findings = examine(&host, &purposes, &mut each);
+        if self.fix {
+            fix(&mut findings);
+        }
+        if as_text {
+            summary(&findings, told);
+        } else {
+            ui::json(&findings);
+        }
+        Ok(match worst(&findings) {
+            Level::Fine | Level::Unknown => Exit::Passed,
+            Level::Warning => Exit::Warnings,
+            Level::Failure => Exit::Failures,
+        })
+    }
+}
+
+/// This host. Whether containers run is asked first: that takes a process without threads.
+fn host(environment: &Environment, containers: bool) -> Host {
+    let mut known = Known::default();
+    if containers {
+        let found = environment.containers_at_all();
+        let why = found.limits.any.clone();
+        known.no_containers = why.map(|why| (why, found.remedies.clone()));
+    }
+    if let Some(qemu) = environment.find_program(QEMU) {
+        let cache = environment.images.parent().unwrap_or(Path::new("/"));
+        known.kvm_condemned = Verdicts::open(cache, &qemu).kvm();
+    }
+    Host {
+        nix: NixHost::this(),
+        search: environment.search.clone(),
+        scratch: std::env::temp_dir(),
+        known,
+    }
+}
+
+fn text(finding: &Finding) -> String {
+    let level = match finding.level {
+        Level::Fine => "ok     ",
+        Level::Unknown => "?      ",
+        Level::Warning => "warning",
+        Level::Failure => "FAILURE",
+    };
+    let mut text = format!(
+        "{level} {}: {}",
+        finding.id,
+        finding.found.replace('\n', "\n        ")
+    );
+    let mut line = |name: &str, value: &str| {
+        text += &format!("\n        {name}: {}", value.replace('\n', "\n          "));
+    };
+    if finding.level != Level::Fine {
+        line("looked at", &finding.looked_at);
+    }
+    if !finding.why.is_empty() {
+        line("why it matters", &finding.why);
+    }
+    for mend in &finding.mend {
+        line("to mend it", mend);
+    }
+    text
+}
+
+/// What is mended is not bad any more.
+fn fix(findings: &mut [Finding]) {
+    for finding in findings {
+        let Some(repair) = finding.repair.take() else {
+            continue;
+        };
+        match repair.apply() {
+            Ok(done) => {
+                ui::status(format_args!("mended {}: {done}", finding.id));
+                finding.found = format!("mended: {done} (it was: {})", finding.found);
+                finding.level = Level::Fine;
+            }
+            Err(error) => ui::warning(format_args!("cannot mend {}: {error}", finding.id)),
+        }
+    }
+}
+
+fn summary(findings: &[Finding], told: usize) {
+    let of = |level| findings.iter().filter(|it| it.level == level).count();
+    let (failures, warnings) = (of(Level::Failure), of(Level::Warning));
+    let fine = of(Level::Fine);
+    let more = if told < findings.len() && fine > 0 {
+        " (--verbose shows them)"
+    } else {
+        ""
+    };
+    ui::status(format_args!(
+        "{}, {}, {fine} as they should be{more}",
+        ui::count(failures, "failure"),
+        ui::count(warnings, "warning"),
+    ));
+    let mendable = findings.iter().filter(|it| it.repair.is_some()).count();
+    if mendable > 0 {
+        ui::status(format_args!("--fix mends {mendable} of them"));
+    }
+}

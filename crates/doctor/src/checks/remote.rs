@@ -1,0 +1,155 @@
+//! Machines, asked: whether they can be reached as the daemon reaches them, and whether they can do what
+//! they are said to do. For both one has to be trusted by the daemon.
+
+use machinist_builder::machines_file::{Listed, Machine};
+use machinist_builder::nix_conf::NixConf;
+
+use super::ssh::explain;
+use super::{is_root, listed};
+use crate::finding::Finding;
+use crate::host::{BUILD, Host};
+use crate::trial::{Trial, broken_promises, probe_system};
+
+pub(crate) fn check(host: &Host, conf: &NixConf) -> Vec<Finding> {
+    let machines = listed(host, conf);
+    let mut findings = Vec::new();
+    if !is_root() && !machines.is_empty() {
+        findings.push(Finding::unknown(
+            "machines.connect",
+            "all machines",
+            "only root can connect as the daemon does: run it again with sudo",
+        ));
+        return findings;
+    }
+    for machine in &machines {
+        let connected = connect(host, machine);
+        let reached = connected.level == crate::Level::Fine;
+        findings.push(connected);
+        if reached {
+            findings.push(features(host, machine));
+        }
+    }
+    findings
+}
+
+/// The URI as Nix's build hook opens it: with the keys of the entry.
+fn opened(machine: &Machine) -> String {
+    let mut uri = machine.uri.to_string();
+    if machine.uri.is_ssh() {
+        let keys = [
+            ("ssh-key", &machine.ssh_key),
+            ("base64-ssh-public-host-key", &machine.host_key),
+        ];
+        for (name, value) in keys {
+            if let Some(value) = value {
+                let before = if uri.contains('?') { '&' } else { '?' };
+                let value = value.replace('+', "%2B").replace('=', "%3D");
+                uri += &format!("{before}{name}={value}");
+            }
+        }
+    }
+    uri
+}
+
+fn connect(host: &Host, listed: &Listed) -> Finding {
+    const ID: &str = "machines.connect";
+    let looked = format!("nix store info --store {}", listed.machine.uri);
+    let uri = opened(&listed.machine);
+    let arguments = [
+        "--extra-experimental-features",
+        "nix-command",
+        "store",
+        "info",
+        "--json",
+        "--store",
+        &uri,
+    ];
+    let said = match host.ask("nix", arguments, BUILD) {
+        Ok(said) => said,
+        Err(error) => {
+            return Finding::failure(ID, &looked, error.to_string())
+                .why("Nix itself waits for ever")
+                .mend("look whether the machine runs; machinist builder logs, if it is one of machinist's");
+        }
+    };
+    if !said.success {
+        let finding = Finding::failure(ID, &looked, said.last_line());
+        return match explain(&said.stderr) {
+            Some((why, mend)) => finding.why(why).mend(mend),
+            None => finding
+                .why("builds that only this machine can do fail; the others go past it after each try")
+                .mend(format!("mend the machine, or remove the line {}", listed.entry.place)),
+        };
+    }
+    let info: serde_json::Value = serde_json::from_str(&said.stdout).unwrap_or_default();
+    let version = info["version"].as_str().unwrap_or("unknown");
+    if info["trusted"] == 0 || info["trusted"] == false {
+        return Finding::warning(
+            ID,
+            &looked,
+            format!("Nix {version}, which does not trust us"),
+        )
+        .why("what was built here, and is signed by nobody, cannot be copied there")
+        .mend("write the user to trusted-users in the machine's nix.conf");
+    }
+    Finding::fine(ID, &looked, format!("Nix {version}"))
+}
+
+fn features(host: &Host, listed: &Listed) -> Finding {
+    const ID: &str = "machines.features";
+    let machine = &listed.machine;
+    let features = machine.all_features();
+    let claimed: Vec<&str> = features.iter().map(String::as_str).collect();
+    let looked = format!("a build on {} with {{{}}}", machine.uri, claimed.join(", "));
+    if !machine.systems.contains(&probe_system()) {
+        let systems: Vec<&str> = machine.systems.iter().map(String::as_str).collect();
+        let why = format!(
+            "it builds for {}, and our probe runs on {}",
+            systems.join(", "),
+            probe_system()
+        );
+        return Finding::unknown(ID, &looked, why);
+    }
+    let trial = Trial {
+        features: features.clone(),
+        entry: Some(machine.entry()),
+    };
+    let matters = "builds are sent there for what it is said to have, and fail there";
+    match trial.run(host) {
+        Err(why) => Finding::failure(ID, &looked, why)
+            .why(matters)
+            .mend(format!(
+                "name only what the machine has in columns 6 and 7 of {}",
+                listed.entry.place
+            )),
+        Ok(abilities) => {
+            let broken = broken_promises(&features, &abilities);
+            if broken.is_empty() {
+                return Finding::fine(ID, &looked, "all proven");
+            }
+            Finding::failure(ID, &looked, broken.join("; "))
+                .why(matters)
+                .mend(format!(
+                    "take them out of columns 6 and 7 of {}, or mend the machine",
+                    listed.entry.place
+                ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_part_of_what_is_opened() {
+        let machine = Machine::parse("ssh-ng://u@h x - 1", "x").unwrap();
+        assert_eq!(opened(&machine), "ssh-ng://u@h");
+        let machine =
+            Machine::parse("ssh-ng://u@h?compress=true x /k 1 1 - - QUE+QQ==", "x").unwrap();
+        assert_eq!(
+            opened(&machine),
+            "ssh-ng://u@h?compress=true&ssh-key=/k&base64-ssh-public-host-key=QUE%2BQQ%3D%3D"
+        );
+    }
+}
