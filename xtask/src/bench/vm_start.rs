@@ -32,7 +32,7 @@ impl VmStart {
     }
 
     fn ours(&self, version: &str) -> Result<f64> {
-        let options = ["--image", IMAGE, "--kind", "vm", "--accel", "tcg"];
+        let options = ["--image", IMAGE, "--kind", "vm", "--accel", "tcg", "--cold"];
         let mut run = self.program.command(&["run"]);
         run.args(options).args(["--", "uname", "-r"]);
         let begun = Instant::now();

@@ -52,7 +52,7 @@ impl AgainstVmtest {
 
     /// A shared folder makes it the kernel that has 9p.
     fn ours(&self, share: &Path) -> Result<(f64, String)> {
-        let options = ["--image", IMAGE, "--kind", "vm", "--accel", "tcg"];
+        let options = ["--image", IMAGE, "--kind", "vm", "--accel", "tcg", "--cold"];
         let mut run = self.program.command(&["run"]);
         run.args(options)
             .arg("--volume")
