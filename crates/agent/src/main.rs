@@ -4,6 +4,7 @@
 //! - `/init`, as PID 1 of our initrd: [`init`].
 //! - `serve`: the agent on its standard input, a socket or a virtio-serial port ([`server`]).
 //! - `bring`: from a root shell to an agent on a port ([`bring`]).
+//! - `probe`: what a build of Nix's may do, as the builder of a derivation ([`probe`]).
 //!
 //! It is single-threaded: one `poll` over the channel and all that the running tasks wait for.
 
@@ -17,6 +18,7 @@ mod login;
 mod names;
 mod plain;
 mod plan9;
+mod probe;
 mod renewal;
 mod server;
 mod shells;
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     match verb.as_deref().and_then(|verb| verb.to_str()) {
         Some("serve") => serve(),
         Some("bring") => bring::run(),
+        Some("probe") => probe::run(),
         // The kernel gives its init the words of the command line that it does not know itself.
         _ if std::process::id() == 1 => init::run(),
         _ => ExitCode::from(2),
