@@ -176,6 +176,7 @@ impl Task {
             Ask::Restore(frozen) => {
                 let ready = frozen.system_ready;
                 self.frozen = Some(frozen);
+                self.began = Instant::now();
                 Event::Restore { ready }
             }
         };

@@ -52,7 +52,7 @@ impl GuestMemory {
     }
 
     /// Writes the pages that are the guest's own to their places in `file`, and says how many bytes
-    /// these are. The guest must stand still. Blocks.
+    /// these are. Where the guest does not stand still, they are of different moments. Blocks.
     pub(crate) fn copy_to(&self, file: &File) -> io::Result<u64> {
         let map = File::open(format!("/proc/{}/pagemap", self.pid))?;
         let memory = File::open(format!("/proc/{}/mem", self.pid))?;

@@ -54,6 +54,11 @@ impl RunningVm {
         let made = tokio::task::spawn_blocking(move || {
             let file = memory::make_file(&memory_file(&files), base.as_deref(), size);
             let file = file.map_err(|error| error.to_string())?;
+            // What is copied now is not what will be saved, but writing to where there is something
+            // already is three times faster, and a disk that is full is found out before anything
+            // stands still.
+            let copied = guest.copy_to(&file);
+            copied.map_err(|error| format!("its memory cannot be saved: {error}"))?;
             // Made by us, so that nobody else may read it.
             let state = memory::make_file(&state_file(&files), None, 0);
             state.map_err(|error| error.to_string())?;
