@@ -172,7 +172,7 @@ fn parse(line: &str) -> Option<Binary> {
 fn group(folder: &str, kind: &str, target: &str) -> Group {
     match (folder, kind) {
         ("tests", "test") if matches!(target, "cli" | "nixos") => Group::Cli,
-        ("tests", "test") if target == "nix" => Group::Nix,
+        ("tests", "test") if matches!(target, "builder" | "nix") => Group::Nix,
         ("tests", "test") => Group::Machines,
         (_, "test") if target.starts_with("real") => Group::Machines,
         _ => Group::Unit,

@@ -8,7 +8,7 @@ const SOURCE: &str = "debian:forky";
 const PACKAGES: [&str; 3] = ["ca-certificates", "e2fsprogs", "nix-bin"];
 
 /// Whatever a file is about is said in it.
-const FILES: [(&str, &str, u32); 8] = [
+const FILES: [(&str, &str, u32); 10] = [
     ("/etc/nix/nix.conf", include_str!("nix.conf"), 0o644),
     (
         "/etc/systemd/system/nix-daemon.service",
@@ -34,6 +34,16 @@ const FILES: [(&str, &str, u32); 8] = [
         "/etc/systemd/system/machinist-store.service",
         include_str!("machinist-store.service"),
         0o644,
+    ),
+    (
+        "/etc/systemd/system/machinist-nix-init.service",
+        include_str!("machinist-nix-init.service"),
+        0o644,
+    ),
+    (
+        "/usr/lib/machinist/store-init",
+        include_str!("store-init"),
+        0o755,
     ),
     (
         "/usr/lib/machinist/store-disk",

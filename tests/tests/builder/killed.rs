@@ -1,0 +1,143 @@
+//! Who is killed in the midst of a build, and what becomes of the next one.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use machinist_tests::wait_until;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Case;
+use crate::rig::Rig;
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "killed::a_cancelled_build_dies_in_the_builder",
+        run: cancel,
+    },
+    Case {
+        name: "killed::connect",
+        run: connect,
+    },
+    Case {
+        name: "killed::the_service",
+        run: service,
+    },
+];
+
+/// A build that never ends by itself, and one that does.
+const BUILDS: &str = r#"
+machines b
+derive endless 'echo begun; : the-endless-one; while :; do pause 1; done' ''
+derive short 'echo > $out' ''
+"#;
+
+/// How many processes of the endless build there are in the builder.
+fn alive(rig: &Rig) -> Result<usize> {
+    let words = ["shell", "b", "--", "pgrep", "-c", "-f", "the-endless-[o]ne"];
+    let counted = rig.builder(&words).run()?;
+    counted
+        .stdout
+        .trim()
+        .parse()
+        .with_context(|| counted.to_string())
+}
+
+fn dies(rig: &Rig) -> Result<()> {
+    let began = Instant::now();
+    let died = wait_until(Duration::from_secs(10), || {
+        (alive(rig).ok()? == 0).then_some(())
+    });
+    ensure!(died.is_some(), "the build lives on");
+    let took = began.elapsed();
+    ensure!(
+        took < Duration::from_secs(2),
+        "the build died after {took:?}"
+    );
+    let free = rig.until("b", "up", Duration::from_secs(5))?;
+    ensure!(free["sessions"] == 0, "{free}");
+    Ok(())
+}
+
+fn cancel(rig: &Rig) -> Result<()> {
+    rig.create("b", &[])?;
+    rig.builder(&["start", "b"]).run()?.exits(0)?;
+    let script = format!(
+        "{BUILDS}
+build endless.nix &
+until [ -e /rig/go ]; do sleep 0.05; done
+kill -INT $(pgrep --uid 1000 '^nix$')
+wait %2 || true
+touch /rig/gone
+build short.nix
+rm /rig/go /rig/gone
+"
+    );
+    let client = rig.start_client(&script)?;
+    client.until("endless> begun", Duration::from_secs(30))?;
+    ensure!(alive(rig)? > 0);
+    fs::write(rig.file("go"), "")?;
+    let gone = || rig.file("gone").exists().then_some(());
+    wait_until(Duration::from_secs(10), gone).context("it was not cancelled")?;
+    dies(rig)?;
+    client.passes(Duration::from_secs(30))?;
+    rig.end("b")
+}
+
+/// The processes whose command line has these words.
+fn pids(words: &str) -> Vec<Pid> {
+    let all = machinist_tests::processes();
+    let found = all.iter().filter(|process| process.command.contains(words));
+    found
+        .filter_map(|process| Pid::from_raw(i32::try_from(process.pid).ok()?))
+        .collect()
+}
+
+fn connect(rig: &Rig) -> Result<()> {
+    rig.create("b", &[])?;
+    rig.builder(&["start", "b"]).run()?.exits(0)?;
+    let script = format!("{BUILDS}\nbuild endless.nix && exit 1\nbuild short.nix\n");
+    let client = rig.start_client(&script)?;
+    client.until("endless> begun", Duration::from_secs(30))?;
+    let all = pids("machinist connect b");
+    ensure!(all.len() == 1, "{all:?}");
+    for pid in all {
+        kill_process(pid, Signal::KILL)?;
+    }
+    dies(rig)?;
+    client.passes(Duration::from_secs(30))?;
+    rig.end("b")
+}
+
+/// Its machine dies with it, the build fails, and the next build starts another service.
+fn service(rig: &Rig) -> Result<()> {
+    rig.create("b", &[])?;
+    let first = rig.serve("b")?;
+    let script = format!(
+        "{BUILDS}
+build endless.nix && exit 1
+touch /rig/gone
+until [ -e /rig/go ]; do sleep 0.05; done
+build short.nix
+rm /rig/go /rig/gone
+"
+    );
+    let client = rig.start_client(&script)?;
+    client.until("endless> begun", Duration::from_secs(60))?;
+    first.signal(Signal::KILL);
+    drop(first.wait());
+    let began = Instant::now();
+    let gone = || rig.file("gone").exists().then_some(());
+    wait_until(Duration::from_secs(10), gone).context("the build hangs")?;
+    ensure!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    let second = rig.serve("b")?;
+    fs::write(rig.file("go"), "")?;
+    client.passes(Duration::from_secs(60))?;
+    rig.end("b")?;
+    ensure!(second.wait()?.code() == Some(0));
+    Ok(())
+}

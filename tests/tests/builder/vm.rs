@@ -1,0 +1,66 @@
+//! A builder that is a VM. Emulated, it takes half a minute to boot, so there is one test for all.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use machinist_tests::{processes, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Case;
+use crate::rig::Rig;
+
+pub const CASES: &[Case] = &[Case {
+    name: "vm::builds_and_comes_back_from_a_power_cut",
+    run,
+}];
+
+const BOOT: Duration = Duration::from_secs(180);
+
+fn run(rig: &Rig) -> Result<()> {
+    rig.create("v", &["--kind", "vm", "--cores", "1", "--disk", "2G"])?;
+    let service = rig.serve("v")?;
+    let script = r#"
+machines v
+echo from the client > input
+derive range 'echo in the log; echo "map: $(</proc/self/uid_map)"; echo "$(<$input)" > $out' \
+    'input = ./input; requiredSystemFeatures = [ "uid-range" ];'
+cat $(build range.nix)
+derive endless 'echo begun; while :; do pause 1; done' ''
+build endless.nix && exit 1
+echo the power is cut
+derive again 'echo "$(<$input)" again > $out' 'input = ./input;'
+cat $(build again.nix)
+"#;
+    let client = rig.start_client(script)?;
+    client.until("endless> begun", BOOT)?;
+    let said = client.said();
+    ensure!(
+        said.contains("range> in the log") && said.contains("65536"),
+        "{said}"
+    );
+    let disk = rig.builders().join("v/store.img");
+    let disk = disk.display().to_string();
+    let qemu = processes()
+        .into_iter()
+        .find(|process| process.command.contains(&disk));
+    let qemu = qemu.context("no QEMU has its disk")?;
+    let pid = i32::try_from(qemu.pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("no pid")?;
+    kill_process(pid, Signal::KILL)?;
+    client.until("the power is cut", Duration::from_secs(20))?;
+    let said = client.passes(BOOT)?;
+    ensure!(said.contains("from the client again"), "{said}");
+    let state = rig.status("v")?;
+    ensure!(state["kind"] == "vm" && state["machine"] == "up", "{state}");
+    rig.builder(&["stop", "v"]).run()?.exits(0)?;
+    let console = rig.builder(&["logs", "v", "--console"]).run()?.exits(0)?;
+    console.says("Power")?;
+    service.signal(Signal::TERM);
+    ensure!(service.wait()?.code() == Some(0));
+    wait_until(Duration::from_secs(5), || {
+        (rig.status("v").ok()?["service"].is_null()).then_some(())
+    })
+    .context("the service is still there")
+}
