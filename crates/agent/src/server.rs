@@ -110,6 +110,8 @@ impl<'a> Server<'a> {
                     task.ready(port, token, context)
                 });
             }
+            // Where the host is gone, the next read says so.
+            self.flush();
             self.clean_up();
         }
     }
@@ -190,6 +192,11 @@ impl<'a> Server<'a> {
         while let Some(event) = self.endpoint.next_event() {
             self.on_event(event);
         }
+        self.flush()
+    }
+
+    /// Says what the channel takes. False where the host is gone.
+    fn flush(&mut self) -> bool {
         while !self.endpoint.output().is_empty() {
             match self.channel.write(self.endpoint.output()) {
                 Some(0) => break,
