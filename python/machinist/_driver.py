@@ -125,6 +125,12 @@ class Driver(Checkpoints):
         added = self.connection.call("add_machine", arguments)
         return QemuMachine(self, added["name"], "vm")
 
+    def adopt(self, names: list[str]) -> list[Machine]:
+        """The machines of these names that have come, which are among ``machines`` from now on."""
+        come = [machine_of(self, name, "vm") for name in names]
+        self._machines = sorted([*self._machines, *come], key=lambda machine: machine.name)
+        return come
+
     def start_all(self) -> None:
         """Begin to start all machines. Does not wait until they have."""
         if self.job:

@@ -29,6 +29,14 @@ class Machine(Life, Units, Waits, Seeing, Files, Network, Efi, Interact):
 class QemuMachine(Machine):
     """A VM."""
 
+    def clone(self, count: int = 1) -> list[Machine]:
+        """Make machines of this one as it is now: with all that was done to it, and with names
+        (``NAME-c1`` and so on), addresses, machine ids, SSH host keys and random numbers of their
+        own. They run when this returns, and all machines know their names.
+        """
+        answer = self._ask("clone", count=int(count))
+        return self._driver.adopt(answer["machines"])
+
 
 class NspawnMachine(Machine):
     """A container."""

@@ -156,7 +156,10 @@ fn lab(
         timeout_factor: brief.timeout_factor,
     };
     let links = Arc::clone(&ground.network);
-    let hub = Hub::new(facts, Arc::clone(log), machines).with_links(links);
+    let last = brief.lab.machines.iter().map(|machine| machine.number);
+    let hub = Hub::new(facts, Arc::clone(log), machines)
+        .with_links(links)
+        .with_numbers(last.max().unwrap_or_default().into());
     Ok((hub, ground))
 }
 
@@ -282,6 +285,7 @@ fn ground(
         places: engine.0.places.clone(),
         usage: shared.usage,
         gates: Mutex::default(),
+        session: directory.id().to_owned(),
         directory: directory.machines(),
         hidden,
     })

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use machinist_guest::Agent;
-use machinist_machine::Console;
 use machinist_machine::checkpoint::{Checkpoint, Taking};
+use machinist_machine::{Console, HostLine};
+use machinist_network::addresses::MachineNumber;
 use serde_json::Value;
 
 use crate::checkpoints::Wire;
@@ -147,6 +149,26 @@ pub(crate) trait Control: Send + Sync {
     /// made yet.
     fn begin_checkpoint(&self, _place: PathBuf) -> Doing<'_, Option<Taking>> {
         Box::pin(async { Err(self.has_no("checkpoints")) })
+    }
+
+    /// Machines that are made of it as it is now: their names, and their numbers in the lab. Its
+    /// files go into the directory `place`. They are off.
+    fn clones(
+        &self,
+        _of: Vec<(String, MachineNumber)>,
+        _place: PathBuf,
+    ) -> Doing<'_, Vec<Arc<dyn Control>>> {
+        Box::pin(async { Err(self.has_no("clones")) })
+    }
+
+    /// Lets it know others, if it runs.
+    fn introduce(&self, _others: Vec<HostLine>) -> Doing<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// What others know it by.
+    fn host_lines(&self) -> Vec<HostLine> {
+        Vec::new()
     }
 
     /// Goes back to a checkpoint of it, which users know by `name`.

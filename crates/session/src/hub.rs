@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,8 @@ pub(crate) struct Hub {
     adder: Option<Adder>,
     pub(crate) links: Option<Arc<dyn Links>>,
     pub(crate) checkpoints: Checkpoints,
+    /// How many numbers of machines are given away.
+    pub(crate) numbers: AtomicUsize,
     pub(crate) script: watch::Sender<Script>,
     /// True while a failed test waits to be let go on.
     pub(crate) paused: watch::Sender<bool>,
@@ -93,6 +96,7 @@ impl Hub {
     ) -> Self {
         Self {
             checkpoints: Checkpoints::new(facts.directory.join("checkpoints")),
+            numbers: AtomicUsize::new(0),
             facts,
             log,
             machines: RwLock::new(machines),
@@ -111,6 +115,21 @@ impl Hub {
     pub(crate) fn with_adder(mut self, adder: Adder) -> Self {
         self.adder = Some(adder);
         self
+    }
+
+    /// The same hub, of whose machines so many have numbers.
+    pub(crate) fn with_numbers(self, given: usize) -> Self {
+        self.numbers.store(given, Ordering::Relaxed);
+        self
+    }
+
+    /// Adds machines that are made of another.
+    pub(crate) fn join(&self, clones: Vec<(String, Arc<dyn Control>)>) {
+        let mut machines = self
+            .machines
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        machines.extend(clones);
     }
 
     /// The same hub, whose clients can pull cables.

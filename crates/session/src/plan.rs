@@ -254,6 +254,40 @@ fn machine_id(session: &str, name: &str) -> String {
 }
 
 impl MachinePlan {
+    /// The plan of a machine that is made of this one, with a name, a number, addresses and an id of
+    /// its own. What this one publishes at a port of its own choice, the clone does not.
+    pub(crate) fn of_clone(&self, session: &str, name: &str, number: MachineNumber) -> Self {
+        let mut plan = self.clone();
+        name.clone_into(&mut plan.name);
+        plan.machine_id = machine_id(session, name);
+        for nic in &mut plan.nics {
+            nic.mac = addresses::mac(nic.vlan, number).0;
+            nic.addresses = addresses::both(nic.vlan, number).to_vec();
+        }
+        plan.publish.retain(|publish| publish.host.port() == 0);
+        // Where it is switched off and starts again, it boots.
+        plan.warm = machine::Warm::default();
+        plan.group = None;
+        plan
+    }
+
+    /// What others know it by.
+    pub(crate) fn own_lines(&self) -> Vec<machine::HostLine> {
+        let Some(nic) = self.nics.first() else {
+            return Vec::new();
+        };
+        let line = |(address, _): &(IpAddr, u8)| machine::HostLine {
+            address: *address,
+            names: vec![self.name.clone()],
+        };
+        nic.addresses.iter().map(line).collect()
+    }
+
+    /// Lets it know others.
+    pub(crate) fn knows(&mut self, lines: &[machine::HostLine]) {
+        self.hosts.extend(lines.iter().cloned());
+    }
+
     /// Its addresses with their prefix lengths, as text.
     pub(crate) fn addresses(&self) -> Vec<String> {
         self.nics

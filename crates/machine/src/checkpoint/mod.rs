@@ -5,6 +5,7 @@
 //! then [`Taking::stand_still`], [`Taking::save`], [`Taking::go_on`], [`Taking::finish`]. A taking
 //! that is dropped before its end lets the machine go on as if nothing had been.
 
+mod clones;
 mod memory;
 mod taking;
 mod vm;

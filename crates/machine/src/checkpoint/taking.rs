@@ -9,7 +9,7 @@ use crate::error::{LaunchError, MachineError, chain};
 use crate::lifecycle::State;
 use crate::machine::Machine;
 use crate::qemu::argv::Drive;
-use crate::qemu::frozen::Frozen;
+use crate::qemu::frozen::{Frozen, Was};
 
 /// A checkpoint of one machine that is being taken. Dropped before [`Taking::finish`], it lets the
 /// machine go on.
@@ -113,6 +113,15 @@ impl Taking {
         }
     }
 
+    /// As [`Taking::finish`], for others to be made of it.
+    pub(super) fn finish_for_others(self, was: Was) -> Checkpoint {
+        let mut checkpoint = self.finish();
+        if let Moment::Running(frozen) = &mut checkpoint.0 {
+            Arc::make_mut(frozen).was = Some(Box::new(was));
+        }
+        checkpoint
+    }
+
     /// The checkpoint, after all of the above.
     #[must_use]
     pub fn finish(self) -> Checkpoint {
@@ -130,6 +139,7 @@ pub(super) fn frozen(place: &Path, disks: Vec<Drive>, system_ready: bool) -> Fro
         state: state_file(place),
         disks,
         system_ready,
+        was: None,
     }
 }
 

@@ -2,10 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use machinist_guest::Settled;
 
 use super::argv::{Drive, Format};
 use super::disks;
 use crate::error::LaunchError;
+use crate::spec::MachineSpec;
 
 /// A VM as it was at one moment. Nobody writes to its files any more: memory is mapped privately,
 /// and disks have overlays put on them.
@@ -19,6 +23,16 @@ pub(crate) struct Frozen {
     pub(crate) disks: Vec<Drive>,
     /// Its own system had finished its start.
     pub(crate) system_ready: bool,
+    /// Who it was, where others are made of it.
+    pub(crate) was: Option<Box<Was>>,
+}
+
+/// Who a machine was that others are made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Was {
+    pub(crate) spec: MachineSpec,
+    pub(crate) settled: Settled,
+    pub(crate) saved: SystemTime,
 }
 
 /// A writable disk, as it lies at present.

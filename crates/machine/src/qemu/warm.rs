@@ -239,17 +239,32 @@ impl Qemu {
         }
     }
 
-    /// Starts it from where it stood still earlier in its life.
+    /// Starts it from where it stood still earlier in its life, or from where another did that it is
+    /// made of.
     pub(crate) async fn go_back(
         self: Arc<Self>,
         mode: Mode,
         frozen: Arc<Frozen>,
     ) -> Result<Run, LaunchError> {
-        let again = |agent| async move {
-            renewal::go_on(&agent).await?;
+        let was = frozen.was.clone().map(|was| {
+            let (dir, search) = (&self.environment.dir, &self.environment.search);
+            let keys = HostKeys::begin(&was.settled, &self.spec.name, dir, search);
+            let saved = was.saved;
+            (was, Fresh { keys, saved })
+        });
+        let renew = |agent| async {
+            match was {
+                None => renewal::go_on(&agent).await?,
+                Some((was, fresh)) => {
+                    let renewed =
+                        renewal::renew(&agent, &was.spec, &self.spec, &was.settled, fresh).await?;
+                    self.tell_lacks(&renewed.lacks);
+                    renewed
+                }
+            };
             Ok(agent)
         };
-        let revived = self.revive(mode, frozen, again).await;
+        let revived = self.revive(mode, frozen, renew).await;
         revived.map_err(LaunchError::Unable)
     }
 

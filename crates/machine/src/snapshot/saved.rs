@@ -309,6 +309,7 @@ impl Saved {
             state: self.state(),
             disks: disks.collect(),
             system_ready: self.manifest.system_ready,
+            was: None,
         }
     }
 

@@ -5,6 +5,7 @@
 //! moment is made before, so that it is short.
 
 mod back;
+mod clones;
 mod take;
 
 use std::collections::BTreeMap;

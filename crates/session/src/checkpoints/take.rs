@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -14,7 +14,7 @@ use super::{Checkpoints, Taken, Wire, status};
 use crate::control::{Control, Standstill};
 use crate::hub::Hub;
 use crate::machines::fault;
-use crate::path_error::At;
+use crate::path_error::{At, PathError};
 use crate::protocol::{CheckpointStatus, Fault};
 
 /// Longer names are nobody's wish.
@@ -34,11 +34,14 @@ impl Checkpoints {
         let number = self.next();
         let name = name.unwrap_or_else(|| format!("checkpoint-{number}"));
         if name.is_empty() || name.len() > LONGEST_NAME || name.contains(char::is_control) {
-            return Err(Fault::usage(format!("{name:?} is no name for a checkpoint")));
+            return Err(Fault::usage(format!(
+                "{name:?} is no name for a checkpoint"
+            )));
         }
         let machines = hub.all();
         refuse(&machines)?;
         let directory = self.directory.join(number.to_string());
+        make(&self.directory).map_err(Fault::machinery)?;
         make(&directory).map_err(Fault::machinery)?;
         let taken = self.take_into(hub, &machines, &directory).await;
         let taken = match taken {
@@ -112,15 +115,12 @@ fn refuse(machines: &[(String, Arc<dyn Control>)]) -> Result<(), Fault> {
     )))
 }
 
-fn make(directory: &Path) -> Result<(), crate::path_error::PathError> {
-    let parent = directory.parent().map_or_else(PathBuf::new, Path::to_owned);
-    for path in [&parent, directory] {
-        match std::fs::DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && *path == parent => {}
-            made => made.at("make the directory", path)?,
-        }
+/// Makes a directory, unless it is there.
+pub(super) fn make(directory: &Path) -> Result<(), PathError> {
+    match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.at("make the directory", directory),
     }
-    Ok(())
 }
 
 async fn save(takings: &mut Takings, held: Option<&dyn Standstill>) -> Result<Wire, Fault> {

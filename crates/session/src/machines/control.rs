@@ -10,10 +10,11 @@ use futures_util::stream::BoxStream;
 use machinist_guest::Agent;
 use machinist_lab::{Ready, RunsAs};
 use machinist_machine::checkpoint::{Checkpoint, Taking};
-use machinist_machine::{Attach, Boot, Console, Machine, State};
+use machinist_machine::{Attach, Boot, Console, HostLine, Machine, State};
+use machinist_network::addresses::MachineNumber;
 use serde_json::Value;
 
-use super::{FOREVER, Recipe, SessionMachine, fault};
+use super::{FOREVER, Recipe, SessionMachine, clones, fault};
 use crate::chain;
 use crate::control::{Control, Doing, Places};
 use crate::hardware;
@@ -238,13 +239,20 @@ impl Control for SessionMachine {
     }
 
     fn qmp(&self, command: String, arguments: Value) -> Doing<'_, Value> {
-        Box::pin(async move { hardware::qmp(&self.running()?, &command, &arguments).await })
+        Box::pin(async move {
+            let machine = self.running()?;
+            // What comes of it is to be heard: a machine that was saved and restored has another
+            // QEMU than when it was launched.
+            self.tape(&machine).await;
+            hardware::qmp(&machine, &command, &arguments).await
+        })
     }
 
     fn qmp_events(&self) -> Doing<'_, BoxStream<'static, Value>> {
         Box::pin(async {
             let machine = self.running()?;
             machine.qmp().await.map_err(|error| fault(&error))?;
+            self.tape(&machine).await;
             Ok(self.tape.play())
         })
     }
@@ -364,6 +372,30 @@ impl Control for SessionMachine {
             let taking = machine.begin_checkpoint(&place).await;
             taking.map(Some).map_err(|error| fault(&error))
         })
+    }
+
+    fn host_lines(&self) -> Vec<HostLine> {
+        match &self.recipe {
+            Recipe::Lab { plan, .. } => plan.own_lines(),
+            Recipe::Script(_) => Vec::new(),
+        }
+    }
+
+    fn introduce(&self, others: Vec<HostLine>) -> Doing<'_, ()> {
+        Box::pin(async move {
+            if let Some(agent) = self.made().and_then(|machine| machine.agent().ok()) {
+                clones::introduce(&agent, &others).await;
+            }
+            Ok(())
+        })
+    }
+
+    fn clones(
+        &self,
+        of: Vec<(String, MachineNumber)>,
+        place: PathBuf,
+    ) -> Doing<'_, Vec<Arc<dyn Control>>> {
+        Box::pin(async move { self.make_clones(of, place).await })
     }
 
     fn restore(&self, checkpoint: Checkpoint, name: &str) -> Doing<'_, ()> {

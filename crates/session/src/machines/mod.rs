@@ -1,5 +1,6 @@
 //! The machines of a session.
 
+mod clones;
 mod control;
 mod tell;
 
@@ -54,6 +55,8 @@ pub(crate) struct Ground {
     pub(crate) usage: Usage,
     /// By the groups whose machines share a snapshot.
     pub(crate) gates: Mutex<HashMap<String, Arc<Gate>>>,
+    /// The session's id.
+    pub(crate) session: String,
     /// The directory of the machines' directories.
     pub(crate) directory: PathBuf,
     pub(crate) hidden: Vec<PathBuf>,

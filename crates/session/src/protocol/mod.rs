@@ -14,8 +14,8 @@ mod verb;
 pub use command::{Command, Program, Pty, ScriptReport, Until};
 pub use data::Data;
 pub use reply::{
-    CheckpointStatus, WentBack, ConsoleLines, Executed, Fault, FaultKind, Hello, MachineStatus, Part, Published, Reply,
-    Started, Status,
+    CheckpointStatus, Cloned, ConsoleLines, Executed, Fault, FaultKind, Hello, MachineStatus, Part,
+    Published, Reply, Started, Status, WentBack,
 };
 pub use script::{Added, Description, DriverInfo, Forwarded, ScriptKind};
 pub use verb::{Request, Verb};

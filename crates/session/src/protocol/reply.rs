@@ -199,6 +199,13 @@ pub struct CheckpointStatus {
     pub machines: Vec<String>,
 }
 
+/// Machines were made of another. They run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cloned {
+    /// Their names.
+    pub machines: Vec<String>,
+}
+
 /// The lab went back to a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WentBack {

@@ -282,6 +282,13 @@ pub enum Verb {
         /// Its name.
         name: String,
     },
+    /// Makes machines of one that runs, which is started if it is off: [`super::Cloned`].
+    Clone {
+        /// The machine.
+        machine: String,
+        /// How many.
+        count: usize,
+    },
     /// Runs a command of the QEMU machine protocol in a VM's QEMU: what it returns.
     Qmp {
         /// The machine.

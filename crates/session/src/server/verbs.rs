@@ -60,6 +60,9 @@ pub(super) async fn perform(
         | Verb::ConsoleSend { .. }
         | Verb::Link { .. } => machine::perform(hub, verb, parts, words).await,
         Verb::Checkpoint { name } => value(&hub.checkpoints.take(hub, name).await?),
+        Verb::Clone { machine, count } => {
+            value(&hub.checkpoints.clone(hub, &machine, count).await?)
+        }
         Verb::Restore { name } => value(&hub.checkpoints.back_to(hub, &name).await?),
         Verb::Checkpoints => value(&hub.checkpoints.list()),
         Verb::DropCheckpoint { name } => nothing(hub.checkpoints.drop_one(&name)),
