@@ -93,6 +93,16 @@ pub enum Accel {
     Tcg,
 }
 
+impl From<Accel> for machinist_session::Accel {
+    fn from(accel: Accel) -> Self {
+        match accel {
+            Accel::Auto => Self::Auto,
+            Accel::Kvm => Self::Kvm,
+            Accel::Tcg => Self::Tcg,
+        }
+    }
+}
+
 /// The options of every verb that starts machines.
 #[derive(Debug, Args)]
 pub struct StartArgs {
@@ -111,12 +121,7 @@ pub struct StartArgs {
 impl StartArgs {
     /// What an engine is told.
     pub fn settings(&self, environment: &Environment) -> Settings {
-        let accel = match self.accel {
-            Accel::Auto => machinist_session::Accel::Auto,
-            Accel::Kvm => machinist_session::Accel::Kvm,
-            Accel::Tcg => machinist_session::Accel::Tcg,
-        };
-        let mut settings = environment.settings(accel);
+        let mut settings = environment.settings(self.accel.into());
         settings.warm &= !self.cold;
         if let Some(Bytes(budget)) = self.memory_budget {
             settings.memory_budget = budget;

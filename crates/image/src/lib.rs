@@ -12,6 +12,7 @@
 mod cache;
 mod catalogue;
 mod error;
+mod export;
 mod image;
 mod initrd;
 mod kernel;

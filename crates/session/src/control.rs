@@ -84,6 +84,11 @@ pub(crate) trait Control: Send + Sync {
         Box::pin(async { Ok(()) })
     }
 
+    /// Copies what it boots to a directory, as far as that cannot be made once more.
+    fn take_along(&self, _dir: PathBuf) -> Doing<'_, ()> {
+        Box::pin(async { Err(self.has_no("image")) })
+    }
+
     /// Its ports that this host publishes.
     fn published(&self) -> Vec<Published> {
         Vec::new()

@@ -255,6 +255,19 @@ impl Session {
         futures_util::future::try_join_all(ready).await.map(drop)
     }
 
+    /// Copies what a VM boots to `dir`, as far as it cannot be made once more to the last bit: who
+    /// has it, and the machine's snapshot, restores the machine elsewhere.
+    ///
+    /// # Errors
+    /// There is no such machine, or it has no image, or nothing can be written there.
+    pub async fn take_along(&self, machine: &str, dir: &Path) -> Result<(), Fault> {
+        self.0
+            .hub
+            .machine(machine)?
+            .take_along(dir.to_owned())
+            .await
+    }
+
     fn chosen(&self, names: &[String]) -> Result<Vec<Arc<dyn Control>>, Fault> {
         if names.is_empty() {
             let all = self.0.hub.all();

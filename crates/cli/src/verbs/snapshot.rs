@@ -1,6 +1,7 @@
 //! `machinist snapshot`
 
 mod list;
+mod make;
 mod prune;
 
 use clap::Subcommand;
@@ -16,6 +17,7 @@ use crate::{human, table};
 #[derive(Debug, Subcommand)]
 pub enum Snapshot {
     List(list::List),
+    Make(make::Make),
     Prune(prune::Prune),
 }
 
@@ -24,6 +26,7 @@ impl Snapshot {
     pub fn run(self, environment: &Environment) -> Outcome {
         match self {
             Self::List(verb) => verb.run(environment),
+            Self::Make(verb) => verb.run(environment),
             Self::Prune(verb) => verb.run(environment),
         }
     }

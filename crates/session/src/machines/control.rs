@@ -257,6 +257,19 @@ impl Control for SessionMachine {
         })
     }
 
+    fn take_along(&self, dir: PathBuf) -> Doing<'_, ()> {
+        Box::pin(async move {
+            let machine = self.machine().await?;
+            let Some(spec) = machine.spec() else {
+                return Err(Fault::usage("a start script has no image to take along"));
+            };
+            let image = spec.image.clone();
+            let copied = tokio::task::spawn_blocking(move || image.export(&dir)).await;
+            let copied = copied.map_err(Fault::machinery)?;
+            copied.map_err(|error| Fault::machinery(chain::text(&error)))
+        })
+    }
+
     fn screenshot(&self) -> Doing<'_, Vec<u8>> {
         Box::pin(async {
             let picture = self.running()?.screenshot().await;
