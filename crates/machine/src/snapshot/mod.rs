@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod digest;
+mod elsewhere;
 mod error;
 mod host;
 mod known;

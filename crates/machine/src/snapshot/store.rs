@@ -42,7 +42,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct SnapshotStore {
     pub(super) shared: Arc<Shared>,
     /// Directories with snapshots that others made, which are only read.
-    sources: Vec<PathBuf>,
+    pub(super) sources: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
