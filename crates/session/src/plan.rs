@@ -468,10 +468,10 @@ vlans = []
 
     #[test]
     fn machines_of_one_table_share_a_snapshot() {
-        let text = "[machine.a]\nkind = 'vm'\nimage = 'host'\ncount = 3\nready = 'unit:x'\n\
-                    [machine.b]\nkind = 'vm'\nimage = 'host'\n\
-                    [machine.c]\nkind = 'vm'\nimage = 'host'\nsnapshot = false\n\
-                    [machine.d]\nkind = 'container'\nimage = 'host'\n";
+        let text = "[machine.a]\nkind = 'vm'\nimage = 'dir:x'\ncount = 3\nready = 'unit:x'\n\
+                    [machine.b]\nkind = 'vm'\nimage = 'dir:x'\n\
+                    [machine.c]\nkind = 'vm'\nimage = 'dir:x'\nsnapshot = false\n\
+                    [machine.d]\nkind = 'container'\nimage = 'dir:x'\n";
         let lab = Lab::parse_toml(text, "lab.toml").unwrap();
         let planned = |wanted: &[&str], warm, agent_only| {
             let circumstances = Circumstances {

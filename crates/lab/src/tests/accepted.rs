@@ -69,9 +69,13 @@ fn one_machine_is_a_lab() {
 #[test]
 fn what_speaks_against_a_snapshot_is_told() {
     let cold = |more: &str| {
-        let text = format!("[machine.a]\nkind = 'vm'\nimage = 'host'\n{more}");
+        let text = format!("[machine.a]\nkind = 'vm'\nimage = 'dir:x'\n{more}");
+        let text = text.replace("'dir:x'\nhost", "'host'");
         Lab::parse_toml(&text, "lab.toml").unwrap().machines[0].cold()
     };
+    assert_eq!(cold("host").unwrap(), "its image is this host's own root");
+    let sees = cold("volumes = ['x:/x']").unwrap();
+    assert_eq!(sees, "it sees a directory of the host");
     assert_eq!(cold(""), None);
     assert_eq!(cold("disks = [{ size = '1G' }]"), None);
     assert_eq!(cold("disks = [{ path = 'x', read_only = true }]"), None);

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::{
     CdiName, Checkpoint, ContainerLimits, Device, Disk, DiskContents, Gpu, Image, MachineName,
-    Publish, Ready, VlanId, Volume,
+    Publish, Ready, Source, VlanId, Volume,
 };
 use crate::Bytes;
 
@@ -120,6 +120,13 @@ impl Machine {
     pub fn cold(&self) -> Option<String> {
         if !self.snapshot {
             return Some("the lab file says `snapshot = false`".to_owned());
+        }
+        // What such a machine has read while it booted may be different by now.
+        if self.image.source == Source::Host {
+            return Some("its image is this host's own root".to_owned());
+        }
+        if !self.volumes.is_empty() {
+            return Some("it sees a directory of the host".to_owned());
         }
         let mut disks = self.disks.iter();
         let written = disks.find_map(|disk| match &disk.contents {

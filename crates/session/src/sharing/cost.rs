@@ -139,17 +139,17 @@ mod tests {
     const LAB: &str = r#"
 [machine.app]
 kind = "vm"
-image = "host"
+image = "dir:x"
 memory = "1G"
 count = 3
 [machine.db]
 kind = "vm"
-image = "host"
+image = "dir:x"
 memory = "2G"
 snapshot = false
 [machine.web]
 kind = "container"
-image = "host"
+image = "dir:x"
 "#;
     const MIB: u64 = 1 << 20;
 
