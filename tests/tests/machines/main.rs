@@ -2,6 +2,7 @@
 //! host for itself, and after each nothing may be left.
 
 mod by_hand;
+mod checkpoints;
 mod cluster;
 mod devices;
 mod displays;
@@ -9,12 +10,14 @@ mod interrupted;
 mod killed;
 mod labs;
 mod network;
+mod restored;
 mod rootless;
 mod run;
 mod scripts;
 mod sessions;
 mod storage;
 mod trouble;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -26,6 +29,7 @@ fn main() -> Result<ExitCode> {
         run::CASES,
         scripts::CASES,
         by_hand::CASES,
+        checkpoints::CASES,
         sessions::CASES,
         interrupted::CASES,
         storage::CASES,
@@ -36,5 +40,7 @@ fn main() -> Result<ExitCode> {
         trouble::CASES,
         killed::CASES,
         rootless::CASES,
+        restored::CASES,
+        warm::CASES,
     ])
 }

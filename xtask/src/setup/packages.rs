@@ -24,12 +24,14 @@ const NEEDED: [&str; 5] = [
 ];
 
 /// What only tests need.
-const TESTS: [&str; 6] = [
+const TESTS: [&str; 7] = [
     // logging in to machines
     "openssh-client",
     // reading screens
     "tesseract-ocr",
     "imagemagick",
+    // its plugin
+    "python3-pytest",
     // types of the Python package, and of scripts against it
     "mypy",
     // clients of the VDE protocol
