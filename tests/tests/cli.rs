@@ -213,6 +213,85 @@ fn show_says_why_a_machine_is_what_it_is() -> Result<()> {
 }
 
 #[test]
+fn what_boots_each_time_is_told_before_it_does() -> Result<()> {
+    let lab = "[machine.warm]\nkind = 'vm'\nimage = 'debian:bookworm'\n\
+               [machine.cold]\nkind = 'vm'\nimage = 'debian:bookworm'\nsnapshot = false\n\
+               [machine.host]\nkind = 'vm'\nimage = 'host'\n\
+               [[test]]\nname = 't'\nscript = 't.py'\n";
+    let bench = Bench::with_lab(lab)?;
+    bench.write("t.py", "")?;
+    let show = |env: &str| -> Result<Vec<(String, Option<String>)>> {
+        let show = bench.machinist(&["show", "t", "--format", "json"]);
+        let shown = show.env("MACHINIST_COLD", env).run()?.exits(0)?.json()?;
+        let machines = shown["machines"].as_array().cloned().unwrap_or_default();
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+        let start = |it: &serde_json::Value| {
+            (
+                text(&it["start"]).unwrap_or_default(),
+                text(&it["cold_because"]),
+            )
+        };
+        Ok(machines.iter().map(start).collect())
+    };
+    let told = show("")?;
+    assert_eq!(
+        told[0].1.as_deref(),
+        Some("the lab file says `snapshot = false`")
+    );
+    assert_eq!(
+        told[1].1.as_deref(),
+        Some("its image is this host's own root")
+    );
+    assert_eq!(told[2], ("warm".to_owned(), None));
+    assert_eq!(show("1")?[2].0, "cold");
+    let show = bench.machinist(&["show", "t"]).run()?.exits(0)?;
+    show.says("cold boots each time: the lab file says `snapshot = false`")?;
+    let check = bench.machinist(&["check"]).run()?.exits(0)?;
+    check.complains("machine host boots each time: its image is this host's own root")?;
+    Ok(())
+}
+
+#[test]
+fn what_never_fits_into_the_budget_is_told_before_anything_boots() -> Result<()> {
+    let lab = "[machine.a]\nkind = 'vm'\nimage = 'debian:bookworm'\nmemory = '2G'\ncount = 2\n\
+               [[test]]\nname = 't'\nsteps = [{ machine = 'a-1', run = 'true' }]\n";
+    let bench = Bench::with_lab(lab)?;
+    for words in [
+        &["test", "--memory-budget", "2G"][..],
+        &["up", "--memory-budget", "2G"],
+    ] {
+        let ran = bench.machinist(words).run()?.exits(96)?;
+        let ran = ran.complains("the machines need 2816M of memory, and the budget is 2G")?;
+        ran.complains("raise the budget with --memory-budget")?;
+    }
+    let ran = bench
+        .machinist(&["test"])
+        .env("MACHINIST_MEMORY_BUDGET", "1G");
+    ran.run()?.exits(96)?.complains("the budget is 1G")?;
+    let ran = bench
+        .machinist(&["test"])
+        .env("MACHINIST_MEMORY_BUDGET", "lots");
+    ran.run()?
+        .exits(2)?
+        .complains("MACHINIST_MEMORY_BUDGET: `lots` is not a size")?;
+    Ok(())
+}
+
+#[test]
+fn without_snapshots_there_are_none_to_list() -> Result<()> {
+    let bench = Bench::with_lab(LAB)?;
+    let machinist = |words: &[&str]| bench.machinist(words).env("MACHINIST_CACHE", bench.path());
+    let list = machinist(&["snapshot", "list", "--format", "json"]);
+    assert_eq!(list.run()?.exits(0)?.json()?, serde_json::json!([]));
+    let prune = machinist(&["snapshot", "prune", "--all"]);
+    prune.run()?.exits(0)?.complains("freed 0 B")?;
+    machinist(&["snapshot", "prune", "--all", "--to-size", "1G"])
+        .run()?
+        .exits(2)?;
+    Ok(())
+}
+
+#[test]
 fn a_missing_tool_is_96_and_names_the_package() -> Result<()> {
     let bench = Bench::with_lab(LAB)?;
     bench.write("stores.py", "")?;
