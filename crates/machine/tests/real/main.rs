@@ -14,6 +14,7 @@ mod container;
 mod ground;
 mod lab;
 mod leftovers;
+mod renewal;
 mod script_container;
 mod script_vm;
 mod script_warm;
@@ -72,6 +73,7 @@ const VMS: &[(&str, Test)] = &[
     ("vm_is_saved_and_restored", snapshot::life),
     ("vm_with_a_system_is_saved_and_restored", snapshot::system),
     ("vm_is_to_be_saved_on_a_full_disk", snapshot::disk_full),
+    ("vm_settles_and_is_renewed", renewal::settles),
     ("vm_by_whatever_accelerates", vm::automatic),
     ("vm_full_life", vm::life),
     ("vm_shares_folders_and_disks", vm::shares),
