@@ -23,6 +23,7 @@ mod protocol;
 pub mod registration;
 mod service;
 mod state;
+mod unit;
 
 pub use config::{
     Accel, Config, FORMAT, Host, Kind, OptionError, Options, Places, check_name,
@@ -33,6 +34,7 @@ pub use path_error::PathError;
 pub use protocol::{Asked, MachineState, Said, Status};
 pub use service::{Listener, Service, ServiceError, is_listening};
 pub use state::{Lock, Proven, State, StateError};
+pub use unit::{UnitFile, launchd, systemd};
 
 /// The features that a builder's Nix has wherever it runs. What a machine of one has been seen to
 /// have is in [`State::proven`].

@@ -23,6 +23,10 @@ pub const CASES: &[Case] = &[
         name: "killed::the_service",
         run: service,
     },
+    Case {
+        name: "killed::one_of_three_and_one_is_full",
+        run: three,
+    },
 ];
 
 /// A build that never ends by itself, and one that does.
@@ -140,4 +144,80 @@ rm /rig/go /rig/gone
     rig.end("b")?;
     ensure!(second.wait()?.code() == Some(0));
     Ok(())
+}
+
+/// Each of three builders has a build of its own. Who is killed and who is full say so, the third
+/// one's comes through, and so does the next build.
+fn three(rig: &Rig) -> Result<()> {
+    let full = rig.builders().join("full/store");
+    for name in ["killed", "full", "good"] {
+        rig.create(name, &[])?;
+    }
+    let _disk = Disk::mount(&full)?;
+    let mut services = Vec::new();
+    for name in ["killed", "full", "good"] {
+        services.push(rig.serve(name)?);
+        // So that the builds begin at once.
+        rig.builder(&["start", name]).run()?.exits(0)?;
+    }
+    // Which one gets which build is Nix's to say.
+    let script = r#"
+machines killed full good
+sed -i 's/ - 8 1 / - 1 1 /' /etc/nix/machines
+cat > three.nix <<'END'
+map (n: derivation {
+  name = "one-of-${toString n}";
+  system = "x86_64-linux";
+  builder = "/bin/sh";
+  args = [ "-c" "exec 9<> <(:); echo begun ${toString n}; read -t 6 -u 9; printf '%*s' 12000000 . > $out || exit 1; echo made ${toString n}" ];
+}) [ 1 2 3 ]
+END
+build three.nix --keep-going && exit 1
+echo over
+until [ -e /rig/go ]; do sleep 0.05; done
+derive short 'echo > $out' ''
+build short.nix
+rm /rig/go
+"#;
+    let client = rig.start_client(script)?;
+    for number in ["1", "2", "3"] {
+        client.until(&format!("begun {number}"), Duration::from_secs(60))?;
+    }
+    let killed = services.remove(0);
+    killed.signal(Signal::KILL);
+    drop(killed.wait());
+    client.until("over", Duration::from_secs(30))?;
+    let said = client.said();
+    ensure!(said.matches("> made").count() == 1, "{said}");
+    ensure!(
+        said.contains("Nix daemon disconnected unexpectedly"),
+        "{said}"
+    );
+    ensure!(said.contains("No space left on device"), "{said}");
+    services.push(rig.serve("killed")?);
+    fs::write(rig.file("go"), "")?;
+    let said = client.passes(Duration::from_secs(60))?;
+    ensure!(said.contains("-short"), "{said}");
+    for name in ["killed", "full", "good"] {
+        rig.end(name)?;
+    }
+    Ok(())
+}
+
+/// A disk that is soon full.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn mount(place: &std::path::Path) -> Result<Self> {
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", place, "tmpfs", flags, Some(c"size=18m,mode=755"))?;
+        Ok(Self(place.to_owned()))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Nothing is left that could be told.
+        _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
 }

@@ -162,6 +162,20 @@ impl Rig {
     }
 }
 
+/// A test that has failed has not ended its services, which outlive whoever starts them.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.builders())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            drop(self.end(&name));
+        }
+    }
+}
+
 /// A client that runs.
 pub struct Client {
     child: Child,

@@ -9,6 +9,7 @@ mod shell;
 mod start;
 mod status;
 mod stop;
+mod unit;
 mod unregister;
 
 use clap::Subcommand;
@@ -30,6 +31,7 @@ pub enum Builder {
     Status(status::Status),
     Shell(shell::Shell),
     Logs(logs::Logs),
+    Unit(unit::Unit),
     Register(register::Register),
     Unregister(unregister::Unregister),
     Destroy(destroy::Destroy),
@@ -47,6 +49,7 @@ impl Builder {
             Self::Status(verb) => verb.run(environment),
             Self::Shell(verb) => verb.run(environment),
             Self::Logs(verb) => verb.run(),
+            Self::Unit(verb) => verb.run(environment),
             Self::Register(verb) => verb.run(environment),
             Self::Unregister(verb) => verb.run(),
             Self::Destroy(verb) => verb.run(),
