@@ -369,8 +369,8 @@ impl Control for SessionMachine {
     fn checkpoint_obstacle(&self) -> Option<String> {
         if matches!(self.recipe, Recipe::Lab { .. }) && self.runs_as() == RunsAs::Container {
             return Some(
-                "it is a container, and those cannot be saved while they run (the lab file's \
-                 `checkpoint` says what is to become of them)"
+                "it is a container, whose processes cannot be saved (`checkpoint = \"restart\"` in \
+                 the lab file is for a later version)"
                     .into(),
             );
         }
