@@ -9,7 +9,8 @@ use std::path::Path;
 
 use machinist_sys::vfork::{self, Child, Failed};
 use machinist_wire::message::{Command, Failure, Program, Size};
-use rustix::fs::{Mode, OFlags, fcntl_setfl};
+use rustix::fs::{Access, Mode, OFlags, fcntl_setfl};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::OpenptFlags;
 
@@ -140,13 +141,22 @@ pub(crate) fn directory<'a>(request: &'a Command, login: &'a Login) -> &'a OsStr
     }
 }
 
-/// Where a program of this name may be.
+/// Where a program of this name may be. What is not there is left out: for the kernel, to try to run
+/// it is half the work of running it.
 fn files(name: &OsStr, path: &OsStr) -> Result<Vec<CString>, NulError> {
+    let plain = string(name)?;
     if name.as_bytes().contains(&b'/') {
-        return Ok(vec![string(name)?]);
+        return Ok(vec![plain]);
     }
+    let missing = |file: &CString| {
+        // From another directory a relative one is another.
+        let here = file.as_bytes().starts_with(b"/");
+        let found = rustix::fs::access(file, Access::EXISTS);
+        here && matches!(found, Err(Errno::NOENT | Errno::NOTDIR))
+    };
     let dirs = path.as_bytes().split(|byte| *byte == b':');
-    dirs.map(|dir| string(Path::new(OsStr::from_bytes(dir)).join(name)))
+    let all = dirs.map(|dir| string(Path::new(OsStr::from_bytes(dir)).join(name)));
+    all.filter(|file| !file.as_ref().is_ok_and(missing))
         .collect()
 }
 

@@ -22,6 +22,7 @@ use machinist_wire::message::{Command, Program};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::login::Login;
+use crate::plain;
 use crate::spawn::{self, Streams};
 use shell::{Shell, Word};
 
@@ -53,6 +54,8 @@ pub(crate) struct Shells {
     /// Where the last script ran for which there was none.
     wanted: Option<Place>,
     failed: usize,
+    /// Whether QEMU emulates our processor, once that was looked at.
+    emulated: Option<bool>,
 }
 
 impl Shells {
@@ -71,6 +74,10 @@ impl Shells {
             self.failed = 0;
         }
         if self.failed >= PATIENCE || !text::fits(script.as_encoded_bytes()) {
+            return None;
+        }
+        // There a fork's page faults cost more than the start of a small program.
+        if self.is_emulated() && plain::words(script, &login.env).is_some() {
             return None;
         }
         let place = Place::of(spawn::directory(request, login))?;
@@ -99,6 +106,13 @@ impl Shells {
             signalled: None,
         };
         Some((job, ours))
+    }
+
+    fn is_emulated(&mut self) -> bool {
+        *self.emulated.get_or_insert_with(|| {
+            let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+            processors.contains("QEMU TCG CPU")
+        })
     }
 
     /// Starts a shell where a second script would have had one.
