@@ -2,6 +2,7 @@
 //! itself.
 
 mod code;
+mod doctor;
 mod driver;
 mod labs;
 mod machines;
@@ -34,7 +35,13 @@ fn main() -> Result<ExitCode> {
     } else {
         Some(Arc::new(NixHost::new()?))
     };
-    let cases = [code::CASES, machines::CASES, labs::CASES, driver::CASES];
+    let cases = [
+        code::CASES,
+        machines::CASES,
+        doctor::CASES,
+        labs::CASES,
+        driver::CASES,
+    ];
     let trials = cases
         .into_iter()
         .flatten()

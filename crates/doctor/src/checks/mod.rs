@@ -16,11 +16,17 @@ use machinist_builder::nix_conf::NixConf;
 
 use crate::host::Host;
 
-/// All machines that Nix would read from its files; none where it cannot.
+/// All machines that Nix would read from its files; none where it cannot. Where somebody has emptied
+/// `builders`, those that it would read otherwise: they are what counts once that is mended.
 fn listed(host: &Host, conf: &NixConf) -> Vec<Listed> {
     let (builders, _) = conf.builders(&host.nix.directory);
-    machines_file::parse(&builders, "builders", &host.nix.system, &host.nix.files)
-        .unwrap_or_default()
+    let usual = format!("@{}", host.nix.machines().display());
+    let text = if builders.is_empty() {
+        &usual
+    } else {
+        &builders
+    };
+    machines_file::parse(text, "builders", &host.nix.system, &host.nix.files).unwrap_or_default()
 }
 
 /// Whether we can do what only root can.

@@ -7,6 +7,9 @@ use crate::Conf;
 use crate::finding::{Finding, Repair};
 use crate::host::{Host, SOON};
 
+/// The kernel tells its own start to the second.
+const SLACK: Duration = Duration::from_secs(2);
+
 /// The features of the command line that we use.
 const COMMAND: [&str; 2] = ["--extra-experimental-features", "nix-command"];
 
@@ -179,7 +182,7 @@ fn stale(host: &Host, files: &[std::path::PathBuf]) -> Option<Finding> {
             .ok()?
             .modified()
             .ok()?;
-        (modified > started).then(|| path.display().to_string())
+        (modified > started + SLACK).then(|| path.display().to_string())
     };
     let newer: Vec<String> = files.iter().filter_map(changed).collect();
     let looked = format!("nix-daemon, process {pid}");

@@ -1,0 +1,287 @@
+//! `machinist doctor` and `machinist builder register`, with a real Nix daemon.
+//!
+//! All in one container: the daemon, and a machine of its own store that is reached as a builder is.
+
+use anyhow::{Context as _, Result, ensure};
+use machinist_tests::nix::NixHost;
+use serde_json::Value;
+
+use crate::Case;
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "doctor::a_builder_is_registered_and_forgotten",
+        run: registration,
+    },
+    Case {
+        name: "doctor::failures_made_on_purpose_are_found",
+        run: failures,
+    },
+];
+
+/// A daemon, and `/usr/local/bin/remote`: a machine with a store of its own for each connection.
+const RIG: &str = r#"
+export PATH=/machinist:$PATH
+cat > /usr/local/bin/remote <<'END'
+#!/bin/bash
+exec unshare --mount --propagation private bash -c '
+  mount -t tmpfs -o mode=755 none /nix
+  mkdir -p /nix/store /nix/var
+  NIX_REMOTE= NIX_CONF_DIR=/remote exec nix-daemon --stdio
+'
+END
+chmod +x /usr/local/bin/remote
+mkdir /remote
+cp /etc/nix/nix.conf /remote/
+daemon() {
+  if [ -n "${running:-}" ]; then kill "$running"; wait "$running" || true; fi
+  rm -f /nix/var/nix/daemon-socket/socket
+  # Asked for a daemon itself, it would ask itself, and so on.
+  NIX_REMOTE= nix-daemon 2> /tmp/daemon.log &
+  running=$!
+  until [ -S /nix/var/nix/daemon-socket/socket ]; do sleep 0.01; done
+}
+daemon
+trap 'kill $running' EXIT
+export NIX_REMOTE=daemon
+"#;
+
+fn registration(host: &NixHost) -> Result<()> {
+    let script = format!(
+        "{RIG}\n{}",
+        r#"
+printf '# mine' > /etc/nix/machines
+machinist builder create b > /dev/null
+register() { machinist builder register b --program /usr/local/bin/remote --systems x86_64-linux "$@"; }
+
+# A feature that the machine has not: nothing is written.
+if register --mandatory-features kvm,nothing 2> /tmp/said; then exit 1; fi
+grep -q 'does not build' /tmp/said
+test "$(cat /etc/nix/machines)" = '# mine'
+
+register --mandatory-features nixos-test
+register --mandatory-features nixos-test 2>&1 | grep 'registered already'
+grep -c remote-program /etc/nix/machines
+
+# Nix sends there what asks for it, and nothing else.
+cat > /tmp/test.nix <<'END'
+derivation {
+  name = "routed"; system = "x86_64-linux"; builder = "/bin/bash";
+  args = [ "-c" "echo built > $out" ]; requiredSystemFeatures = [ "nixos-test" ];
+}
+END
+nix-build --no-out-link /tmp/test.nix --max-jobs 0 2>&1 | grep "on 'ssh-ng://localhost?remote-program=/usr/local/bin/remote%20connect%20b'"
+
+# Who set `builders` is named.
+echo 'builders =' >> /etc/nix/nix.conf
+if register 2> /tmp/said; then exit 1; fi
+cat /tmp/said >&2
+machinist builder unregister b
+od -c /etc/nix/machines | head -1
+if machinist builder unregister b; then exit 1; fi
+"#
+    );
+    host.run(&script)?
+        .exits(0)?
+        .says("1\n")?
+        .says("is registered already")?
+        .complains("registered b in /etc/nix/machines")?
+        .complains("builders is '' (set by /etc/nix/nix.conf:")?
+        .complains("b is out of /etc/nix/machines")?
+        .complains("has no builder b: there is none of machinist's")?
+        // Not a byte more than before.
+        .says("#       m   i   n   e\n")?;
+    Ok(())
+}
+
+/// What a run of `machinist doctor` has found, by the name that the script gave it.
+struct Found(Vec<(String, Value)>);
+
+impl Found {
+    fn of(stdout: &str) -> Result<Self> {
+        let mut all = Vec::new();
+        for part in stdout.split("=== ").skip(1) {
+            let (name, rest) = part.split_once('\n').context("no name")?;
+            let found = serde_json::from_str(rest).with_context(|| format!("{name}: {rest}"))?;
+            all.push((name.to_owned(), found));
+        }
+        Ok(Self(all))
+    }
+
+    /// The findings of a check.
+    fn check(&self, run: &str, id: &str) -> Result<Vec<&Value>> {
+        let (_, found) = self
+            .0
+            .iter()
+            .find(|(name, _)| name == run)
+            .context(run.to_owned())?;
+        let all = found.as_array().context("no list")?;
+        Ok(all.iter().filter(|it| it["id"] == id).collect())
+    }
+
+    /// A check has found `part`, and calls it a `level`.
+    fn is(&self, run: &str, id: &str, level: &str, part: &str) -> Result<()> {
+        let found = self.check(run, id)?;
+        let fits = |it: &&&Value| {
+            it["level"] == level && it["found"].as_str().is_some_and(|text| text.contains(part))
+        };
+        ensure!(
+            found.iter().any(|it| fits(&it)),
+            "{run}: {id} is no {level} with {part:?}: {found:#?}"
+        );
+        Ok(())
+    }
+}
+
+fn failures(host: &NixHost) -> Result<()> {
+    let script = format!(
+        "{RIG}\n{}",
+        r#"
+# The machine claims to offer what its builds do not find.
+sed -i 's/^system-features.*/& devnet kvm/' /remote/nix.conf
+line='ssh-ng://localhost?remote-program=/usr/local/bin/remote x86_64-linux - 2 1'
+# Ends with what its worst finding says; the name, and the exit code, come first.
+doctor() {
+  local name=$1 code=0
+  shift
+  machinist doctor --for builder --format json "$@" > /tmp/found 2> /tmp/said || code=$?
+  echo "=== $name:$code"
+  cat /tmp/found
+}
+cp /etc/nix/nix.conf /tmp/nix.conf
+echo "$line uid-range,nixos-test" > /etc/nix/machines
+doctor well
+echo "$line uid-range,devnet,kvm" > /etc/nix/machines
+doctor claims
+printf '%s\nssh://h - - four\n' "$line" > /etc/nix/machines
+doctor broken
+
+# Seed 003.
+install -m 640 /dev/null /etc/nix/builder_ed25519
+echo 'ssh-ng://builder@linux-builder aarch64-linux /etc/nix/builder_ed25519 1 1 kvm' > /etc/nix/machines
+echo 'builders =' >> /etc/nix/nix.conf
+doctor seed003 --fix
+stat -c %a /etc/nix/builder_ed25519 >&2
+rm /etc/nix/machines
+cp /tmp/nix.conf /etc/nix/
+
+# Seed 000: a program that builds, and gives no terminals.
+cat > /usr/local/bin/external <<'END'
+#!/usr/bin/python3
+import json, os, subprocess, sys
+build = json.load(open(sys.argv[-1]))
+print("\x02", flush=True)
+script = '/usr/bin/mount -t tmpfs none /dev/pts; cd "$1"; shift; exec "$@"'
+sys.exit(subprocess.call(["/usr/bin/unshare", "--map-root-user", "--mount", "/bin/sh", "-c", script, "sh", build["tmpDir"], build["builder"], *build["args"]], env=build["env"]))
+END
+chmod +x /usr/local/bin/external
+echo 'nixbld:x:30000:' >> /etc/group
+sed -i 's/^experimental-features.*/& external-builders/; s/^build-users-group.*/build-users-group = nixbld/' /etc/nix/nix.conf
+sed -i 's/^system-features.*/system-features = uid-range/' /etc/nix/nix.conf
+echo 'external-builders = [{"systems":["x86_64-linux"],"program":"/usr/local/bin/external","args":[]}]' >> /etc/nix/nix.conf
+daemon
+doctor seed000
+cp /tmp/nix.conf /etc/nix/
+
+# What makes builds fail.
+daemon
+sed 's/^auto-allocate-uids.*//; s/^sandbox-fallback.*//' /tmp/nix.conf > /etc/nix/nix.conf
+touch -d '+1 minute' /etc/nix/nix.conf
+doctor settings
+daemon
+mkdir /homeless-shelter
+doctor homeless
+rmdir /homeless-shelter
+umount -l /dev/pts
+doctor terminals
+"#
+    );
+    let ran = host.run(&script)?.exits(0)?;
+    let found = Found::of(&ran.stdout)?;
+    as_expected(&found).with_context(|| ran.to_string())?;
+    // What --fix has done.
+    ran.complains("600\n")?;
+    Ok(())
+}
+
+fn as_expected(found: &Found) -> Result<()> {
+    found.is("well:1", "nix.daemon", "fine", "trusts this user")?;
+    found.is("well:1", "machines.connect", "fine", "Nix 2.")?;
+    found.is("well:1", "machines.features", "fine", "all proven")?;
+    found.is("well:1", "linux.uid-range", "fine", "65536 ids")?;
+    found.is("well:1", "linux.sandbox", "fine", "it has a sandbox")?;
+    // This host has no KVM for its builds.
+    found.is("well:1", "linux.kvm", "warning", "")?;
+
+    found.is("claims:2", "machines.features", "failure", "devnet: tun: ")?;
+    found.is("claims:2", "machines.features", "failure", "kvm: kvm: ")?;
+    found.is(
+        "broken:2",
+        "machines.parse",
+        "failure",
+        "machines:2: column 3",
+    )?;
+
+    found.is("seed003:2", "builders.effective", "failure", "it is empty")?;
+    found.is("seed003:2", "machines.key", "fine", "mended: chmod 600")?;
+    found.is("seed003:2", "machines.ssh", "failure", "")?;
+    found.is(
+        "seed003:2",
+        "machines.connect",
+        "failure",
+        "failed to start SSH",
+    )?;
+
+    found.is(
+        "seed000:2",
+        "external.pty",
+        "failure",
+        "opens no terminal: No such file",
+    )?;
+    found.is(
+        "seed000:2",
+        "external.config",
+        "warning",
+        "takes all builds for x86_64-linux",
+    )?;
+    found.is(
+        "seed000:2",
+        "tests.takers",
+        "warning",
+        "does not offer nixos-test",
+    )?;
+    found.is(
+        "seed000:2",
+        "linux.uid-range",
+        "warning",
+        "not supported on this platform",
+    )?;
+
+    found.is(
+        "settings:1",
+        "nix.stale",
+        "warning",
+        "before /etc/nix/nix.conf changed",
+    )?;
+    found.is(
+        "settings:1",
+        "linux.sandbox",
+        "warning",
+        "sandbox-fallback is true",
+    )?;
+    found.is("homeless:2", "nix.homeless", "failure", "it exists")?;
+    found.is(
+        "homeless:2",
+        "linux.uid-range",
+        "warning",
+        "auto-allocate-uids",
+    )?;
+    found.is("terminals:2", "linux.devpts", "failure", "it is not there")?;
+    found.is(
+        "terminals:2",
+        "linux.sandbox",
+        "failure",
+        "opening pseudoterminal master",
+    )?;
+    Ok(())
+}
