@@ -27,8 +27,9 @@ use crate::spawn::{null, string, variables};
 ///
 /// First it looks whether it can be what it is to be: a bash that counts lines in a text from one,
 /// whose `/proc` shows this agent. Job control gives each command a process group. It runs in the
-/// background, so that the shell waits on where it is stopped, and does not end where it is interrupted.
-const SERVER: &str = r#"[ ${BASH_VERSINFO-0} -ge 5 ]&&[ "$1" -ef /proc/self/fd/0 ]&&eval $'\n[ $LINENO = 2 ]'||exit;shift;set -m;while :;do (echo "P $BASHPID";IFS= read -rN 4 n&&IFS= read -rN "$n" n||exit;eval "$n")&wait -f $!;echo "E $?"||exit;done"#;
+/// background, so that the shell does not end where it is interrupted. One that is stopped has not
+/// ended; but nobody tells bash of what comes then, so it looks now and then.
+const SERVER: &str = r#"[ ${BASH_VERSINFO-0} -ge 5 ]&&[ "$1" -ef /proc/self/fd/0 ]&&eval $'\n[ $LINENO = 2 ]'||exit;shift;set -m;while :;do (echo "P $BASHPID";IFS= read -rN 4 n&&IFS= read -rN "$n" n||exit;eval "$n")&wait -f $!;n=$?;while [ $n -gt 146 ]&&kill -0 $!;do read -rt 0.1;[ $? -gt 128 ]||exit;wait -f $!;n=$?;done;echo "E $n"||exit;done"#;
 
 /// For a shell to say its process id, which it does before anything else.
 const PATIENCE: Duration = Duration::from_secs(2);
