@@ -38,6 +38,9 @@
         # A lab as a derivation.
         makeTest = import ./nix/make-test.nix;
 
+        # A VM of a lab, booted and saved for such tests.
+        bootSnapshot = import ./nix/boot-snapshot.nix;
+
         # For tests of NixOS: `imports = [ machinist.lib.nixosTestModule ];` in the test itself.
         nixosTestModule = import ./nix/nixos-test-module.nix { inherit self; };
       };

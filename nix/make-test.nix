@@ -21,25 +21,44 @@
   kvm ? false,
   # For `machinist test`, such as names of tests.
   arguments ? [ ],
+  # VMs of the lab that are to be restored instead of being booted: by their names, or as
+  # `bootSnapshot` makes them.
+  snapshots ? [ ],
   # For the derivation.
   attributes ? { },
   machinist ? pkgs.machinist,
 }:
 
 let
-  machines = builtins.attrValues (lab.machine or { });
-  images = builtins.attrValues (lab.image or { });
-  defaults = lab.defaults or { };
+  inherit (import ./features.nix { inherit pkgs; }) uidRangeOf;
 
-  mayBeContainer = machine: (machine.kind or defaults.kind or "auto") != "vm";
-
-  # An archive is unpacked with the owners of its files, which only root can do.
-  isArchive = source: builtins.match "tar:.*" (toString source) != null;
-  sources = map (image: image.source or "") images ++ map (machine: machine.image or "") machines;
-
-  uidRange = builtins.any mayBeContainer machines || builtins.any isArchive sources;
+  uidRange = uidRangeOf lab (builtins.attrValues (lab.machine or { }));
 
   features = pkgs.lib.optional uidRange "uid-range" ++ pkgs.lib.optional kvm "kvm";
+
+  snapshotOf =
+    it:
+    if builtins.isString it then
+      import ./boot-snapshot.nix {
+        inherit
+          pkgs
+          lab
+          kvm
+          machinist
+          ;
+        machine = it;
+      }
+    else
+      it;
+
+  accel =
+    if kvm then
+      "kvm"
+    # What was saved without, is restored without.
+    else if snapshots != [ ] then
+      "tcg"
+    else
+      "auto";
 in
 pkgs.runCommand "machinist-test-${name}"
   (
@@ -56,7 +75,8 @@ pkgs.runCommand "machinist-test-${name}"
     # A build has no home, and no /run.
     export HOME=$TMPDIR MACHINIST_CACHE=$TMPDIR/cache MACHINIST_RUNTIME=$TMPDIR/run
     mkdir -p $out
+    export MACHINIST_SNAPSHOTS=${builtins.concatStringsSep ":" (map snapshotOf snapshots)}
     cp "$labPath" lab.json
-    machinist test --file lab.json --accel ${if kvm then "kvm" else "auto"} \
+    machinist test --file lab.json --accel ${accel} \
       --junit $out/junit.xml --logs $out/logs ${pkgs.lib.escapeShellArgs arguments}
   ''

@@ -59,6 +59,30 @@ rec {
     };
   };
 
+  # A VM, whose boot is a derivation of its own, and tests that need not boot it.
+  vmLab = {
+    machine.v = {
+      image = "tar:/guest/vm.tar";
+      kind = "vm";
+      memory = "512M";
+    };
+  };
+  restored =
+    script:
+    makeTest {
+      inherit pkgs;
+      name = "restored";
+      lab = vmLab // {
+        test = [
+          {
+            name = "script";
+            script = builtins.toFile "script.py" script;
+          }
+        ];
+      };
+      snapshots = [ "v" ];
+    };
+
   # A lab whose test fails: there is no output, and the log says why.
   failing = makeTest {
     inherit pkgs;

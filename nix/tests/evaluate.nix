@@ -103,6 +103,30 @@ in
       } == [ "kvm" ]
     ))
 
+    (check "a snapshot is another derivation when its machine is, and not when a test is" (
+      let
+        drv = lab: (flake.lib.bootSnapshot {
+          inherit pkgs lab;
+          machine = "vm";
+        }).drvPath;
+        tested = test: { machine = { inherit vm; }; inherit test; };
+      in
+      drv (tested [ "one" ]) == drv (tested [ "another" ])
+      && drv (tested [ ]) != drv { machine.vm = vm // { memory = "2G"; }; }
+    ))
+    (check "a snapshot asks for what its machine needs" (
+      (flake.lib.bootSnapshot {
+        inherit pkgs;
+        lab.machine = { inherit container; vm = vm // { image = "tar:/guest/vm.tar"; }; };
+        machine = "vm";
+      }).requiredSystemFeatures == [ "uid-range" ]
+      && (flake.lib.bootSnapshot {
+        inherit pkgs;
+        lab.machine = { inherit container vm; };
+        machine = "vm";
+      }).requiredSystemFeatures == [ ]
+    ))
+
     (check "a host without the option is left alone" ((host false).config == { }))
     (check "a host's settings" (
       settings.extra-system-features == [ "uid-range" ]
