@@ -21,6 +21,9 @@ pub(crate) struct VmPlan {
     pub(crate) memory_from: Memory,
     /// The state of the devices that it begins with, in the place of a boot.
     pub(crate) incoming: Option<PathBuf>,
+    /// The BIOS; none for QEMU's own. As flash memory it is there also in a QEMU that begins with a
+    /// state: such a one leaves its own BIOS empty, which shows when the guest restarts.
+    pub(crate) firmware: Option<PathBuf>,
     pub(crate) cpus: u16,
     pub(crate) kernel: PathBuf,
     pub(crate) initrd: PathBuf,
@@ -120,6 +123,13 @@ impl VmPlan {
         // A HPET that the guest leaves ticking costs four times the idle processor time.
         argv.option("-machine", "q35,hpet=off");
         argv.0.extend(self.memory_from.arguments(self.memory));
+        if let Some(firmware) = &self.firmware {
+            let mut blockdev = Options::new("driver=raw,node-name=firmware,read-only=on".into());
+            blockdev.text(",file.driver=file,file.locking=off");
+            blockdev.path(",file.filename=", firmware);
+            argv.option("-blockdev", blockdev.0);
+            argv.option("-machine", "pflash0=firmware");
+        }
         if let Some(state) = &self.incoming {
             argv.0.extend(incoming(state));
         }
@@ -199,10 +209,12 @@ impl Memory {
 }
 
 /// What makes a machine begin with the state of the devices in `state`, as `save.rs` saves it.
-pub(crate) fn incoming(state: &Path) -> Vec<OsString> {
+fn incoming(state: &Path) -> Vec<OsString> {
     let mut argv = Argv::default();
-    // What is saved says nothing of the command line that it fits: that is the caller's business.
+    // What is saved says nothing of the command line that it fits (we know that), and does not
+    // describe itself.
     argv.option("-global", "migration.send-configuration=off");
+    argv.option("-machine", "suppress-vmdesc=on");
     // With the MAC that was saved, which may be another machine's.
     argv.option("-global", "migration.announce-rounds=0");
     let mut file = OsString::from("file:");
@@ -322,6 +334,7 @@ mod tests {
             memory: 512 << 20,
             memory_from: Memory::Own,
             incoming: None,
+            firmware: Some("/usr/share/bios.bin".into()),
             cpus: 2,
             kernel: "/cache/vmlinuz".into(),
             initrd: "/cache/initrd".into(),
@@ -371,6 +384,8 @@ mod tests {
         -no-user-config
         -display none
         -machine q35,hpet=off
+        -blockdev driver=raw,node-name=firmware,read-only=on,file.driver=file,file.locking=off,file.filename=/usr/share/bios.bin
+        -machine pflash0=firmware
         -accel tcg,thread=multi,tb-size=256
         -cpu max,la57=off
         -smp 2
@@ -418,7 +433,7 @@ mod tests {
         let text = pairs(&plan);
         for line in [
             "-object memory-backend-file,id=memory,size=512M,share=off,readonly=on,rom=off,mem-path=/cache/memory\n",
-            "-global migration.send-configuration=off\n-global migration.announce-rounds=0\n-incoming file:/cache/state\n",
+            "-machine suppress-vmdesc=on\n-global migration.announce-rounds=0\n-incoming file:/cache/state\n",
         ] {
             assert!(text.contains(line), "{text}");
         }

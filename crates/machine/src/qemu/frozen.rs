@@ -182,7 +182,9 @@ mod tests {
         assert_eq!(tops.of_boot(first)[0], above);
         assert_eq!(tops.now()[0].node, "disk0");
         // Twice back to the same: two overlays.
-        let one = tops.of_frozen(dir.path(), std::slice::from_ref(&frozen)).unwrap();
+        let one = tops
+            .of_frozen(dir.path(), std::slice::from_ref(&frozen))
+            .unwrap();
         let other = tops.of_frozen(dir.path(), &[frozen]).unwrap();
         assert_ne!(one, other);
         assert_eq!(tops.now()[0].drive, other[0]);

@@ -66,6 +66,9 @@ fn described(
     let mut plan = like.outline(accelerator, mode)?;
     plan.kernel = contents(&plan.kernel, known)?;
     plan.initrd = contents(&plan.initrd, known)?;
+    if let Some(firmware) = &plan.firmware {
+        plan.firmware = Some(contents(firmware, known)?);
+    }
     let boot = like.boot()?;
     if let BootRoot::Erofs(path) = &boot.root {
         let mut root = read_only_drive("root", path);

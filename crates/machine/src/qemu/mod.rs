@@ -321,6 +321,7 @@ impl Qemu {
             memory: spec.memory,
             memory_from: Memory::Own,
             incoming: None,
+            firmware: firmware(&host_program(self)),
             cpus: spec.cpus,
             kernel: boot.kernel.clone(),
             initrd: boot.initrd.clone(),
@@ -403,6 +404,20 @@ fn host_program(qemu: &Qemu) -> PathBuf {
         .map(|dir| dir.join(PROGRAM))
         .find(|path| path.is_file())
         .unwrap_or_else(|| PROGRAM.into())
+}
+
+/// The BIOS that belongs to this QEMU, if it is where it usually is: beside it, as in Nix' store, or
+/// where distributions put it.
+fn firmware(program: &Path) -> Option<PathBuf> {
+    let program = std::fs::canonicalize(program).ok();
+    let beside = program
+        .as_deref()
+        .and_then(|program| Some(program.parent()?.parent()?.join("share")));
+    let shares = beside.into_iter().chain(["/usr/share".into()]);
+    let files = shares.flat_map(|share| {
+        ["qemu", "seabios"].map(|package| share.join(package).join("bios-256k.bin"))
+    });
+    files.into_iter().find(|path| path.is_file())
 }
 
 /// A card whose wire leads nowhere.

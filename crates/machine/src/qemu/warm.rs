@@ -77,6 +77,9 @@ impl Qemu {
         let Some(store) = self.environment.snapshots.clone() else {
             return Err(None);
         };
+        if super::firmware(&super::host_program(self)).is_none() {
+            return Err(Some("the BIOS of QEMU is not found".into()));
+        }
         if let Some(reason) = hindrance(&self.spec, golden.as_ref()) {
             return Err(Some(reason));
         }
@@ -148,6 +151,9 @@ impl Qemu {
             Ok(Claim::There(saved)) => (saved, false),
             Ok(Claim::Ours(_)) if *made => return Way::Cold(None),
             Ok(Claim::Ours(making)) => {
+                if let Some(text) = wish.store.why_not_theirs(&self.spec.name, &parts) {
+                    (self.environment.report)(Report::Warning { text });
+                }
                 if let Some(reason) = full(&wish.store, self.spec.memory) {
                     return Way::Cold(Some(reason));
                 }
@@ -316,6 +322,7 @@ where
         tokio::select! {
             happening = next_of(Some(run)) => match happening {
                 Happening::Channel(channel) => {
+                    // What is said to it waits until the machine goes on.
                     let renew = renew.take().ok_or("its agent went away")?;
                     reviving = Some(Box::pin(async {
                         renew(agent::find(channel, BACK).await?).await

@@ -179,6 +179,12 @@ impl Saved {
         })
     }
 
+    /// Whether its directory is the one that it was found in.
+    pub(super) fn is_still_there(&self) -> bool {
+        let lock = self.lock.as_ref();
+        lock.is_none_or(|lock| lock.is_still_at(&self.dir))
+    }
+
     /// The same, moved to another directory.
     pub(super) fn moved(mut self, dir: PathBuf) -> Self {
         self.dir = dir;

@@ -239,7 +239,8 @@ impl SnapshotStore {
     pub(crate) fn discard(&self, saved: Saved) {
         let dir = saved.dir().to_owned();
         let ours = dir.parent() == Some(&self.shared.dir);
-        if !ours || self.shared.read_only.is_some() {
+        // Another may have thrown it away before us, and made it anew.
+        if !ours || !saved.is_still_there() || self.shared.read_only.is_some() {
             return;
         }
         // Others may be using it; nothing of theirs breaks: they have its files open, or are about
