@@ -93,12 +93,20 @@ impl Agent {
         let mut settled = Settled::default();
         let mut lacks = Vec::new();
         if let Some(manager) = self.systemd().await? {
+            let lack = |why| Lack {
+                what: "timers".into(),
+                why,
+            };
             match manager.stop_calendar_timers(Instant::now() + TIMERS).await {
-                Ok(timers) => settled.timers = timers,
-                Err(error) => lacks.push(Lack {
-                    what: "timers".into(),
-                    why: error.to_string(),
-                }),
+                Ok(stopped) => {
+                    settled.timers = stopped.timers;
+                    lacks.extend(stopped.left.into_iter().map(|timer| {
+                        lack(format!(
+                            "{timer} is of no file, and fires if it was due meanwhile"
+                        ))
+                    }));
+                }
+                Err(error) => lacks.push(lack(error.to_string())),
             }
         }
         let handle = self.link.open(&Request::Settle)?;
@@ -194,4 +202,33 @@ fn start_timers(timers: &[String]) -> Blob {
         bytes.extend(crate::systemd::start_unit_message(timer));
     }
     bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_settled_is_kept_as_json() {
+        let mut settled = Settled {
+            timers: vec!["fstrim.timer".into()],
+            ..Settled::default()
+        };
+        settled.agent.host_keys.push(HostKeyFile {
+            path: Blob(b"/etc/ssh/\xff".to_vec()),
+            kind: "rsa".into(),
+            bits: 3072,
+        });
+        settled.agent.frozen.push(Blob::default());
+        let text = serde_json::to_string(&settled).unwrap();
+        assert_eq!(serde_json::from_str::<Settled>(&text).unwrap(), settled);
+    }
+
+    #[test]
+    fn nobody_gets_the_same_bytes() {
+        let (one, two) = (entropy().unwrap(), entropy().unwrap());
+        assert_eq!((one.len(), two.len()), (64, 64));
+        assert_ne!(one, two);
+        assert!(start_timers(&[]).0.is_empty());
+    }
 }

@@ -8,25 +8,39 @@ use tokio::time::Instant;
 use zbus::message::Flags;
 use zbus::{Message, OwnedObjectPath, OwnedVariant};
 
-use super::bus::{Bus, MANAGER, MANAGER_INTERFACE};
+use super::bus::{Bus, MANAGER, MANAGER_INTERFACE, UNIT_INTERFACE};
 use super::{Manager, SystemdError};
 
 const TIMER_INTERFACE: &str = "org.freedesktop.systemd1.Timer";
 
+/// What became of timers, by their names.
+pub(crate) struct Stopped {
+    /// They were stopped, and can be started.
+    pub(crate) timers: Vec<String>,
+    /// They go on, since nobody could start them again.
+    pub(crate) left: Vec<String>,
+}
+
 impl Manager {
-    /// Stops all timers that wait for a time of the calendar, and says which these are. Timers that
-    /// count from the start of the system or of a unit know no clock, and go on.
+    /// Stops all timers that wait for a time of the calendar. Timers that count from the start of the
+    /// system or of a unit know no clock, and go on.
     ///
     /// # Errors
     /// systemd cannot be asked.
     pub(crate) async fn stop_calendar_timers(
         &self,
         deadline: Instant,
-    ) -> Result<Vec<String>, SystemdError> {
+    ) -> Result<Stopped, SystemdError> {
         let bus = self.bus(deadline).await?;
-        let mut stopped = Vec::new();
+        let (mut stopped, mut left) = (Vec::new(), Vec::new());
         for (name, path) in active_timers(&bus).await? {
-            if bus.goes_by_calendar(&path).await? {
+            if !bus.goes_by_calendar(&path).await? {
+                continue;
+            }
+            // It would be forgotten when it stops.
+            if bus.is_transient(&path).await? {
+                left.push(name);
+            } else {
                 let body = (name.as_str(), "replace");
                 bus.call(MANAGER, MANAGER_INTERFACE, "StopUnit", &body)
                     .await?;
@@ -45,7 +59,8 @@ impl Manager {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
         }
-        Ok(stopped.into_iter().map(|(name, _)| name).collect())
+        let timers = stopped.into_iter().map(|(name, _)| name).collect();
+        Ok(Stopped { timers, left })
     }
 }
 
@@ -80,6 +95,11 @@ impl Bus {
         // An array of expressions with the time when each is due next.
         let specs = value.downcast_ref::<zbus::Array<'_>>();
         Ok(specs.is_ok_and(|specs| !specs.is_empty()))
+    }
+
+    async fn is_transient(&self, path: &str) -> Result<bool, zbus::Error> {
+        let value = self.property(path, UNIT_INTERFACE, "Transient").await?;
+        Ok(matches!(value.downcast_ref::<bool>(), Ok(true)))
     }
 
     async fn is_active(&self, path: &str) -> Result<bool, zbus::Error> {

@@ -18,11 +18,15 @@ pub fn settles() -> Result<(), Failed> {
             .sh("cd /etc/systemd/system
                  printf '[Timer]\nOnCalendar=daily\nPersistent=yes\n' > due.timer
                  printf '[Service]\nType=oneshot\nExecStart=touch /run/due\n' > due.service
-                 systemctl daemon-reload; systemctl start due.timer")
+                 systemctl daemon-reload; systemctl start due.timer
+                 systemd-run -q --on-calendar=daily --unit=loose true")
             .await?;
         let agent = bench.machine.agent()?;
         let settled = agent.settle().await?;
         check(settled.timers == ["due.timer"], &settled)?;
+        // One that nobody could start again goes on, and that is said.
+        let lack = settled.agent.lacks.first().ok_or("nothing is lacking")?;
+        check(lack.why.starts_with("loose.timer "), &settled)?;
         tokio::time::sleep(Duration::from_millis(100)).await;
         let renewal = Renewal {
             settled,
@@ -32,9 +36,9 @@ pub fn settles() -> Result<(), Failed> {
         let renewed = agent.renew(&renewal).await?;
         check(renewed.lacks.is_empty(), &renewed)?;
         let state = bench
-            .sh("systemctl is-active due.timer; journalctl -q -o cat -t machinist; [ ! -e /run/due ]")
+            .sh("systemctl is-active due.timer loose.timer; journalctl -q -o cat -t machinist; [ ! -e /run/due ]")
             .await?;
-        check(state == "active\nprobe", state)?;
+        check(state == "active\nactive\nprobe", state)?;
         bench.machine.shutdown(LONG).await?;
         Ok(())
     })
