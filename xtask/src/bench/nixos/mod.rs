@@ -113,6 +113,15 @@ impl Guests {
         self.run(driver, script)
     }
 
+    /// Runs a test by machinist, which restores its VMs from snapshots once it has made them.
+    fn ours_warm(&self, script: &str) -> Result<Ran> {
+        use std::os::unix::process::CommandExt;
+        let mut driver = self.program.command(&["--warm"]);
+        driver.arg0("nixos-test-driver");
+        driver.env("MACHINIST_CACHE", self.place.path().join("cache"));
+        self.run(driver, script)
+    }
+
     /// Runs it by the model.
     fn theirs(&self, script: &str) -> Result<Ran> {
         let mut driver = command("unshare", APART);
