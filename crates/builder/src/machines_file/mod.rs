@@ -4,7 +4,7 @@
 //! The format has no errors that stay small: one entry that Nix does not understand ends its build hook,
 //! and with it every build of the host, even those that need no machine. So what is written there is
 //! read here first, by the same rules; and what Nix takes without a word, though nobody can have meant
-//! it, is found by [`lint`].
+//! it, is found by [`lint()`].
 //!
 //! ```text
 //! text -> lines -> cut at "#" -> entries at ";" -> "@FILE" is replaced by that file's entries
