@@ -35,6 +35,8 @@ const STOP: Duration = Duration::from_secs(90);
 const SETTLE_SCRIPT: &str = r#"
 set -eu
 features=$1
+container=false
+systemd-detect-virt --quiet --container && container=true
 # An emulated processor has virtualization, too, and nobody wants to wait for that.
 case $(systemd-detect-virt --vm || true) in
     none | qemu) ;;
@@ -43,7 +45,13 @@ esac
 if [ -c /dev/kvm ] && (exec 3<>/dev/kvm) 2>/dev/null && chmod 0666 /dev/kvm; then
     features="$features kvm"
 fi
-{ cat; echo "system-features = $features"; } > /etc/nix/machinist.conf
+{
+    cat
+    echo "system-features = $features"
+    # When it is killed, a path must not be known that is not on its disk. What a container writes
+    # is the host's, and outlives it.
+    $container || echo "fsync-store-paths = true"
+} > /etc/nix/machinist.conf
 echo "$features"
 dpkg-query --show --showformat='${Version}\n' nix-bin
 "#;
