@@ -78,7 +78,10 @@ impl Checkpoint {
             ]
         };
         let rows: Vec<_> = all.iter().map(row).collect();
-        ui::data(table::table(["CHECKPOINT", "STOOD STILL", "MACHINES"], &rows));
+        ui::data(table::table(
+            ["CHECKPOINT", "STOOD STILL", "MACHINES"],
+            &rows,
+        ));
     }
 }
 

@@ -82,11 +82,30 @@ const GROUPS: [(&str, &[&str]); 5] = [
         &["test", "list", "show", "check", "nixos-test-driver"],
     ),
     ("One machine", &["run", "shell"]),
-    ("Labs", &["up", "down", "ps", "logs", "attach", "cp", "checkpoint", "restore"]),
+    (
+        "Labs",
+        &[
+            "up",
+            "down",
+            "ps",
+            "logs",
+            "attach",
+            "cp",
+            "checkpoint",
+            "restore",
+        ],
+    ),
     ("Builders", &["builder", "connect"]),
     (
         "Set-up",
-        &["doctor", "image", "snapshot", "schema", "completions", "man"],
+        &[
+            "doctor",
+            "image",
+            "snapshot",
+            "schema",
+            "completions",
+            "man",
+        ],
     ),
 ];
 
