@@ -214,8 +214,6 @@ fn incoming(state: &Path) -> Vec<OsString> {
     // What is saved says nothing of the command line that it fits (we know that), and does not
     // describe itself.
     argv.option("-global", "migration.send-configuration=off");
-    // Nor does it describe itself, which QEMU 11 expects unless it is told.
-    argv.option("-machine", "suppress-vmdesc=on");
     argv.option("-machine", "suppress-vmdesc=on");
     // With the MAC that was saved, which may be another machine's.
     argv.option("-global", "migration.announce-rounds=0");
