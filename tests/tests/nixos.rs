@@ -401,7 +401,10 @@ fn what_is_typed_may_come_from_a_pipe() -> Result<()> {
     std::fs::copy("/bin/true", bench.path().join("run-web-vm"))?;
     let args = ["t.py", "-I", "--start-scripts", "./run-web-vm"];
     let ran = driver(&bench, &args).run_with_input(b"print(20 + 22, web.name)\n")?;
-    let ran = ran.exits(0)?.says("42 web\n")?.says("symbols:\n    web,\n")?;
+    let ran = ran
+        .exits(0)?
+        .says("42 web\n")?
+        .says("symbols:\n    web,\n")?;
     ensure!(!ran.stderr.contains("finished in"), "{ran}");
     bench.nothing_left()
 }

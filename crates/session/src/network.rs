@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use machinist_machine::ground::{Ground, GroundError};
 use machinist_machine::{Attach, NicSpec};
-use machinist_network::{
-    AttachError, Mac, NetNs, Port, Still, VdeDoor, VethSpec, Vlan, VlanError,
-};
+use machinist_network::{AttachError, Mac, NetNs, Port, Still, VdeDoor, VethSpec, Vlan, VlanError};
 use thiserror::Error;
 
 use crate::checkpoints::Wire;
@@ -229,7 +227,10 @@ impl Links for Network {
     }
 
     fn hold(&self) -> Box<dyn Standstill> {
-        let stills = self.vlans.iter().map(|(&number, vlan)| (number, vlan.hold()));
+        let stills = self
+            .vlans
+            .iter()
+            .map(|(&number, vlan)| (number, vlan.hold()));
         Box::new(Held {
             stills: stills.collect(),
             ports: Arc::clone(&self.ports),
@@ -246,7 +247,10 @@ struct Held {
 
 impl Standstill for Held {
     fn look(&self) -> Wire {
-        let frames = self.stills.iter().map(|(&vlan, still)| (vlan, still.frames()));
+        let frames = self
+            .stills
+            .iter()
+            .map(|(&vlan, still)| (vlan, still.frames()));
         let mut pulled = Vec::new();
         for (machine, hung) in lock(&self.ports).iter() {
             let down = hung.iter().filter(|hung| !hung.up.load(Ordering::Relaxed));
@@ -261,7 +265,8 @@ impl Standstill for Held {
     fn put_back(self: Box<Self>, mut wire: Wire) {
         for (machine, hung) in lock(&self.ports).iter() {
             for hung in hung {
-                let is_pulled = |(name, vlan): &(String, u32)| name == machine && *vlan == hung.vlan;
+                let is_pulled =
+                    |(name, vlan): &(String, u32)| name == machine && *vlan == hung.vlan;
                 let up = !wire.pulled.iter().any(is_pulled);
                 hung.port.set_up(up);
                 hung.up.store(up, Ordering::Relaxed);
