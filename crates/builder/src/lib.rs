@@ -25,9 +25,7 @@ mod service;
 mod state;
 mod unit;
 
-pub use config::{
-    Accel, Config, FORMAT, Host, Kind, OptionError, Options, Places, check_name,
-};
+pub use config::{Accel, Config, FORMAT, Host, Kind, OptionError, Options, Places, check_name};
 pub use connect::{Client, ConnectError, Launch};
 pub use idle::{IdleTimeout, NoIdleTimeout};
 pub use path_error::PathError;

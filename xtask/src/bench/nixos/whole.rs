@@ -75,7 +75,10 @@ impl Bench for Whole {
         fn there(guests: Option<&Guests>) -> Result<&Guests> {
             guests.context("nothing is prepared")
         }
-        let (containers, mixed) = (there(self.containers.as_ref())?, there(self.mixed.as_ref())?);
+        let (containers, mixed) = (
+            there(self.containers.as_ref())?,
+            there(self.mixed.as_ref())?,
+        );
         let of_containers = containers.ours(SCRIPT)?.seconds;
         let of_containers = Sample::pair(of_containers, containers.theirs(SCRIPT)?.seconds);
         let (cold, warm) = (

@@ -83,10 +83,7 @@ pub async fn spoilt(dir: &Path, temp: &Path) -> Result<(), Failed> {
     fs::write(snapshot.join("state"), b"QEVM nonsense")?;
     forget_state(&snapshot.join("snapshot.json"))?;
     let reason = replaced(&store, &temp.join("refused")).await?;
-    check(
-        reason.starts_with("QEMU ended with status 1"),
-        reason,
-    )
+    check(reason.starts_with("QEMU ended with status 1"), reason)
 }
 
 /// Flips a bit in the middle of a file's data.
