@@ -26,6 +26,8 @@ with subtest("the web server stops and starts"):
     server.wait_for_closed_port(80)
     client.fail("curl -fsS http://server/")
     server.succeed("systemctl start --no-block nginx")
+    # Its port alone says little: `nginx -t`, which is run first, listens for a moment, too.
+    server.wait_for_unit("nginx.service")
     server.wait_for_open_port(80)
     client.succeed("curl -fsS http://server/sum")
 
