@@ -15,10 +15,25 @@ const AROUND: &[char] = &[
 
 /// The files that `text` names and that can change. What is no file is not told.
 pub(super) fn files(text: &str) -> BTreeSet<PathBuf> {
-    let words = text.split(AROUND).filter(|word| word.starts_with('/'));
+    let words = text.split(AROUND).map(without_operator);
+    let words = words.filter(|word| word.starts_with('/'));
     let paths = words.map(Path::new).filter(|path| !is_fixed(path));
     let files = paths.filter(|path| path.is_file());
     files.map(Path::to_owned).collect()
+}
+
+/// What stands behind the operator in `${NAME:-WORD}` or `${NAME-WORD}`, whose name and colon, if
+/// there is one, may be before it.
+fn without_operator(word: &str) -> &str {
+    let Some(at) = word.find('/') else {
+        return word;
+    };
+    let (before, path) = word.split_at(at);
+    if before.ends_with(['-', '+', '?']) {
+        path
+    } else {
+        word
+    }
 }
 
 /// Whether a path's contents are a matter of its name alone.
@@ -57,6 +72,7 @@ mod tests {
             format!("exec qemu -drive file={path},if=none"),
             format!("cp \"{path}\" disk\n"),
             format!("x=${{DISK:-{path}}}"),
+            format!("x=${{DISK-{path}}} y=\"${{DISK:+{path}}}\""),
             path.to_owned(),
         ] {
             let found: Vec<_> = files(&text).into_iter().collect();
