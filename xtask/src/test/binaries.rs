@@ -3,16 +3,13 @@
 use std::io::{BufRead, BufReader, PipeReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::tally::Tally;
 use crate::command::{cargo, command, shown};
-
-/// The most that one test program may take. Tests have limits of their own; this one is for a
-/// program that hangs.
-const LIMIT: &str = "15m";
 
 /// What a test program needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +22,17 @@ pub enum Group {
     Machines,
     /// The same, in the sandbox of a real Nix.
     Nix,
+}
+
+impl Group {
+    /// The most that one test program may take. Tests have limits of their own; this one is for a
+    /// program that hangs.
+    fn limit(self) -> &'static str {
+        match self {
+            Self::Unit | Self::Cli => "4m",
+            Self::Machines | Self::Nix => "15m",
+        }
+    }
 }
 
 /// One test program.
@@ -51,7 +59,7 @@ impl Binaries {
         for binary in self.built.iter().flatten().filter(|it| it.group == group) {
             // Real machines take their time: show each test as it ends.
             let live = matches!(group, Group::Machines | Group::Nix);
-            let mut program = command("timeout", ["--kill-after=10s", LIMIT]);
+            let mut program = command("timeout", ["--kill-after=10s", group.limit()]);
             program.arg(&binary.path).current_dir(&binary.package);
             run_one(&binary.name, &mut program, live, tally)?;
         }
@@ -77,6 +85,7 @@ fn run_one(name: &str, program: &mut Command, live: bool, tally: &mut Tally) -> 
     let both = writer.try_clone().context("cannot make a pipe")?;
     program.stdin(Stdio::null()).stdout(writer).stderr(both);
     let words = shown(program);
+    let begin = Instant::now();
     let mut child = program
         .spawn()
         .with_context(|| format!("cannot run {words}"))?;
@@ -91,7 +100,8 @@ fn run_one(name: &str, program: &mut Command, live: bool, tally: &mut Tally) -> 
     if !own.is_ok() && !live {
         println!("{output}");
     }
-    println!("{name}: {}", own.counts());
+    let seconds = begin.elapsed().as_secs_f64();
+    println!("{name}: {} ({seconds:.1} s)", own.counts());
     if !status.success() {
         println!("{name}: {status}; run it again: {words}");
     }
