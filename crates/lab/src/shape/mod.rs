@@ -6,10 +6,12 @@
 mod check;
 mod lab;
 mod schema;
+mod syntaxes;
 
 pub(crate) use check::{check, duration, list, near};
-pub(crate) use lab::{LAB, parse_mode};
+pub(crate) use lab::LAB;
 pub(crate) use schema::schema;
+pub(crate) use syntaxes::parse_mode;
 
 use crate::SyntaxError;
 
