@@ -100,6 +100,8 @@ impl<'a> Server<'a> {
             let ready = self.wait()?;
             if !self.exchange(&mut buffer) {
                 self.abandon();
+                // Nobody would see that one has ended.
+                self.context.shells.end(&mut self.context.dying);
                 if !self.channel.is_port() {
                     return Ok(Stopped::HungUp);
                 }
@@ -149,6 +151,9 @@ impl<'a> Server<'a> {
         }
         for sink in &self.context.sinks {
             fds.push(PollFd::new(sink, PollFlags::IN));
+        }
+        for shell in self.context.shells.ends() {
+            fds.push(PollFd::from_borrowed_fd(shell, PollFlags::IN));
         }
         let timeout = until.map(|until| until.saturating_duration_since(now));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());

@@ -302,7 +302,7 @@ async fn a_shell_that_dies_is_not_missed() {
             rustix::process::Signal::KILL,
         )
         .unwrap();
-        gone(shell).await;
+        reaped(shell).await;
     }
     for _ in 0..3 {
         let (exit, stdout, _) = seen(&local, &command("echo here", true)).await;
@@ -362,10 +362,20 @@ async fn they_end_with_the_agent() {
 }
 
 async fn gone(pid: u32) {
-    let began = Instant::now();
     let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat"));
-    while stat().is_ok_and(|stat| !stat.contains(") Z ")) {
-        assert!(began.elapsed() < Duration::from_secs(5), "{pid}");
+    never(|| stat().is_ok_and(|stat| !stat.contains(") Z "))).await;
+}
+
+/// Not even a zombie is left: a system that goes off waits for those, too.
+async fn reaped(pid: u32) {
+    never(|| std::fs::exists(format!("/proc/{pid}")).unwrap()).await;
+}
+
+/// Waits for the end of something, for less time than a shell may wait for a command.
+async fn never(is_there: impl Fn() -> bool) {
+    let began = Instant::now();
+    while is_there() {
+        assert!(began.elapsed() < Duration::from_secs(30));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

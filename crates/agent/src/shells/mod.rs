@@ -155,8 +155,15 @@ impl Shells {
         self.wanted = None;
     }
 
-    /// Ends those that have waited for long.
+    /// What is readable once one that waits has ended by itself.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.idle.iter().map(|(shell, _)| shell.server())
+    }
+
+    /// Ends those that have waited for long, and takes leave of those that have ended. Somebody may
+    /// wait for that: a container's system goes off when all processes in it are gone.
     pub(crate) fn clean_up(&mut self, dying: &mut Vec<Child>) {
+        self.idle.retain(|(shell, _)| !shell.has_ended());
         while self.next_end().is_some_and(|at| at <= Instant::now()) {
             dying.push(self.idle.remove(0).0.end());
         }

@@ -94,9 +94,19 @@ impl Shell {
         })
     }
 
+    /// Whether it has ended. It is reaped then.
+    pub(super) fn has_ended(&self) -> bool {
+        !matches!(self.server.try_wait(), Ok(None))
+    }
+
+    /// Readable once it has ended.
+    pub(super) fn server(&self) -> BorrowedFd<'_> {
+        self.server.as_fd()
+    }
+
     /// Whether it is there, and `/proc` still shows what it saw there when it began.
     pub(super) fn is_well(&self) -> bool {
-        if !matches!(self.server.try_wait(), Ok(None)) {
+        if self.has_ended() {
             return false;
         }
         let seen = stat(in_proc(&self.texts));
