@@ -15,6 +15,7 @@ mod nix_sandbox;
 mod setup;
 mod test;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -52,6 +53,9 @@ enum Task {
         /// How often each side of a row is measured.
         #[arg(long, default_value_t = 5)]
         runs: usize,
+        /// Measure this machinist, in the place of a release build of these sources.
+        #[arg(long, value_name = "FILE")]
+        program: Option<PathBuf>,
     },
     /// Write the generated files anew: docs/cli.md and the lab file's schema.
     Generate,
@@ -73,7 +77,11 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Setup { bench } => setup::run(bench).map(|()| ExitCode::SUCCESS),
         Task::Demo => demo::run(),
         Task::Test { stages } => test::run(&stages),
-        Task::Bench { filters, runs } => bench::run(&filters, runs),
+        Task::Bench {
+            filters,
+            runs,
+            program,
+        } => bench::run(&filters, runs, program),
         Task::NixSandbox { command } => nix_sandbox::run(&command),
         Task::Generate => generate::write().map(|()| ExitCode::SUCCESS),
     }

@@ -35,6 +35,19 @@ pub fn disk(program: &Program, packages: &[&str]) -> Result<PathBuf> {
     Ok(latest(program, "disk", all)?.join("root.erofs"))
 }
 
+/// The root of the image alone as a disk. A VM of it must have run.
+pub fn plain_disk(program: &Program) -> Result<PathBuf> {
+    let name = format!("disk of {IMAGE}");
+    Ok(latest(program, "disk", |it| it == name)?.join("root.erofs"))
+}
+
+/// The directory of all that has been built.
+pub fn directory(program: &Program) -> Result<PathBuf> {
+    let image = latest(program, "image", |it| it == IMAGE)?;
+    let all = image.parent().and_then(|kind| kind.parent());
+    all.map(PathBuf::from).context("no directory of images")
+}
+
 /// A kernel of Debian's with its modules.
 #[derive(Debug, Clone)]
 pub struct Kernel {

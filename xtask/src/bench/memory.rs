@@ -33,8 +33,8 @@ pub fn peak(work: impl FnOnce() -> Result<()>) -> Result<f64> {
     })
 }
 
-/// Bytes of all processes below `top`.
-fn below(top: u32) -> u64 {
+/// Bytes of all processes below `top`: their proportional set sizes.
+pub fn below(top: u32) -> u64 {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry

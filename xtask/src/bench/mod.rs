@@ -3,6 +3,7 @@
 //! A row is a ratio wherever there is another side, because ratios travel between hosts and
 //! seconds do not. One file per row, or per family of rows that one measurement gives.
 
+mod apart;
 mod command_in_container;
 mod container_start;
 mod crowd;
@@ -14,6 +15,7 @@ mod nixos;
 mod nspawn;
 mod program;
 mod row;
+mod snapshots;
 mod switch;
 mod switch_to_vm;
 mod table;
@@ -21,6 +23,7 @@ mod vm_start;
 mod vmtest;
 mod waits;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -54,6 +57,11 @@ fn all(program: &Program) -> Vec<Box<dyn Bench>> {
         Box::new(switch::Switch),
         Box::new(switch_to_vm::SwitchToVm::new(program.clone())),
         Box::new(crowd::Crowd::new(program.clone())),
+        Box::new(snapshots::WarmStart::new(program.clone())),
+        Box::new(snapshots::Save::new(program.clone())),
+        Box::new(snapshots::Clones::new(program.clone())),
+        Box::new(snapshots::Checkpoint::new(program.clone())),
+        Box::new(snapshots::Pytest::new(program.clone())),
         Box::new(nixos::Whole::new(program.clone())),
         Box::new(nixos::Commands::new(program.clone())),
         Box::new(nix_sandbox::NixSandbox::new(program.clone())),
@@ -61,9 +69,13 @@ fn all(program: &Program) -> Vec<Box<dyn Bench>> {
 }
 
 /// Measures all whose rows' names contain one of `filters`, and writes the table when all ran.
-pub fn run(filters: &[String], runs: usize) -> Result<ExitCode> {
+/// Measures `program` if it is named, else what it builds.
+pub fn run(filters: &[String], runs: usize, program: Option<PathBuf>) -> Result<ExitCode> {
+    if !apart::is_apart()? {
+        return apart::run();
+    }
     crate::setup::run(true)?;
-    let program = Program::build()?;
+    let program = program.map_or_else(Program::build, Program::built)?;
     let mut rows = Vec::new();
     for mut bench in all(&program) {
         let questions = bench.questions();

@@ -33,6 +33,14 @@ impl Program {
         })
     }
 
+    /// One that is there.
+    pub fn built(path: PathBuf) -> Result<Self> {
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("no program {}", path.display()))?;
+        Ok(Self { path })
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -48,14 +56,12 @@ impl Program {
         let place = lab.write()?;
         let mut test = self.test(&place);
         command::stdout(&mut test)?;
-        let path = place.path().join("result.json");
-        let text = std::fs::read_to_string(&path).context("the script reported nothing")?;
-        serde_json::from_str(&text).context("the script reported no JSON")
+        reported(&place)
     }
 
-    /// `machinist test` there.
+    /// `machinist test` there. VMs are emulated, also where there is KVM.
     pub fn test(&self, place: &tempfile::TempDir) -> Command {
-        let mut test = self.command(&["test"]);
+        let mut test = self.command(&["test", "--accel", "tcg"]);
         test.current_dir(place.path());
         test
     }
@@ -92,6 +98,13 @@ impl Lab<'_> {
         write("bench.py", format!("{REPORT}{}", self.script))?;
         Ok(place)
     }
+}
+
+/// What a script of a lab there has reported.
+pub fn reported(place: &tempfile::TempDir) -> Result<Value> {
+    let path = place.path().join("result.json");
+    let text = std::fs::read_to_string(&path).context("the script reported nothing")?;
+    serde_json::from_str(&text).context("the script reported no JSON")
 }
 
 /// A number out of what a script reported.

@@ -1,0 +1,78 @@
+//! A process of its own for all measurements, and nothing of it left when it ends, however that is.
+//!
+//! ```text
+//! cargo xtask bench ─┬─ guard: waits for the end of its standard input, and cleans up
+//!                    └─ cargo xtask bench, with TMPDIR: measures, and dies with its parent
+//! ```
+//! All processes that the measurements start have that directory in their environment. machinist
+//! cleans up after itself; the other sides do not, and neither do benchmarks that are killed.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+/// Names the directory, for the process that measures.
+const PLACE: &str = "TMPDIR";
+/// Says that this is the process that measures.
+const MARK: &str = "MACHINIST_BENCH";
+
+/// Lets what ends by itself do so for ten seconds, kills what is left, and removes the directory.
+const GUARD: &str = r#"
+read -r _
+left() { grep -l -s -z -x -F "TMPDIR=$1" /proc/[0-9]*/environ; }
+for _ in $(seq 100); do
+    left "$1" > /dev/null || break
+    sleep 0.1
+done
+for path in $(left "$1"); do
+    pid=${path#/proc/}
+    kill -KILL "${pid%/environ}" 2> /dev/null
+done
+# What a container's start script has made may have a directory that not even root may change.
+chattr -R -f -i "$1"
+for _ in $(seq 20); do
+    rm -r -f "$1" 2> /dev/null && break
+    sleep 0.1
+done
+"#;
+
+/// Whether this process is the one that measures. From now on it ends with the one that started it.
+pub fn is_apart() -> Result<bool> {
+    if std::env::var_os(MARK).is_none() {
+        return Ok(false);
+    }
+    set_parent_process_death_signal(Some(Signal::KILL)).context("cannot die with a parent")?;
+    Ok(true)
+}
+
+/// Calls this program once more with the same arguments, as the one that measures.
+pub fn run() -> Result<ExitCode> {
+    let place = tempfile::Builder::new().prefix("mb-").tempdir();
+    // From here on it is the guard's.
+    let place = place.context("cannot make a directory")?.keep();
+    let mut guard = guard(&place)?;
+    let program = std::env::current_exe().context("this program has no file")?;
+    let measuring = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .envs([(PLACE, place.as_os_str()), (MARK, OsStr::new("1"))])
+        .status();
+    drop(guard.stdin.take());
+    guard.wait().context("cannot wait for the guard")?;
+    let status = measuring.context("cannot run this program again")?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// In a session of its own: what a terminal tells us, it does not hear.
+fn guard(place: &Path) -> Result<Child> {
+    Command::new("setsid")
+        .args(["sh", "-c", GUARD, "guard"])
+        .arg(place)
+        .env_remove(PLACE)
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("cannot run setsid")
+}
