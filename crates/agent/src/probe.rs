@@ -17,8 +17,11 @@ use rustix::pty::OpenptFlags;
 /// So many ids has a build with `uid-range`.
 const IDS: u64 = 65_536;
 
-/// What is tried, in the order of `docs/doctor.md`.
-const TRIALS: [(&str, fn() -> io::Result<()>); 13] = [
+/// Something that is tried: its name, and how.
+type Trial = (&'static str, fn() -> io::Result<()>);
+
+/// All that is tried, in the order of `docs/doctor.md`.
+const TRIALS: [Trial; 13] = [
     ("sandbox", sandbox),
     ("ids", ids),
     ("chown", chown),

@@ -111,6 +111,6 @@ fn right(bench: &Bench) -> Result<()> {
     bench.write("lab.toml", LAB)?;
     bench.write("t.py", SCRIPT)?;
     let ran = bench.machinist(&["test"]).run()?.exits(0)?;
-    ran.says("restored")?;
+    ran.complains("m-2: restored from its snapshot")?;
     Ok(())
 }

@@ -96,29 +96,16 @@ impl Qemu {
         parts: Parts,
         making: Making,
     ) -> Result<Saved, Unmade> {
-        let golden = Arc::new(self.golden(spec, making.dir())?);
-        let mode = Mode {
-            may_restart: true,
-            ..mode
-        };
-        let beginning = Beginning::Golden(making.dir().to_owned());
-        let mut run = golden.begin(mode, beginning).await?;
-        let within = self.spec.start_within;
-        let booted = tokio::time::timeout(within, golden.until_ready(&mut run, ready)).await;
-        let late = || Err(format!("it was not ready ({ready}) within {within:?}").into());
-        let (ready, qmp) = match booted.unwrap_or_else(|_| late()) {
+        let ready = match self.boot_and_save(mode, spec, ready, making.dir()).await {
             Ok(ready) => ready,
-            Err(error) => {
-                end(run).await;
-                return Err(error);
+            Err(Unmade::Failed(reason)) => {
+                // That there is no room shows in many ways, all of them less plain; and there is
+                // again as soon as what was made so far goes.
+                let reason = super::warm::full(making.store(), 0).unwrap_or(reason);
+                return Err(Unmade::Failed(reason));
             }
+            Err(unfit) => return Err(unfit),
         };
-        if let Err(error) = save_devices(&qmp, &making.dir().join(STATE)).await {
-            end(run).await;
-            return Err(Unmade::Failed(chain(&error)));
-        }
-        quit(&qmp, run).await?;
-        drop(golden);
         let draft = Draft {
             machine: self.spec.name.clone(),
             image: self.spec.image.name.clone(),
@@ -139,6 +126,39 @@ impl Qemu {
             seconds: ready.since.elapsed().as_secs_f64(),
         });
         Ok(saved)
+    }
+
+    /// Boots `spec` to its ready point, and leaves in `dir` what it was.
+    async fn boot_and_save(
+        &self,
+        mode: Mode,
+        spec: MachineSpec,
+        ready: &ReadyPoint,
+        dir: &Path,
+    ) -> Result<Ready, Unmade> {
+        let golden = Arc::new(self.golden(spec, dir)?);
+        let mode = Mode {
+            may_restart: true,
+            ..mode
+        };
+        let beginning = Beginning::Golden(dir.to_owned());
+        let mut run = golden.begin(mode, beginning).await?;
+        let within = self.spec.start_within;
+        let booted = tokio::time::timeout(within, golden.until_ready(&mut run, ready)).await;
+        let late = || Err(format!("it was not ready ({ready}) within {within:?}").into());
+        let (ready, qmp) = match booted.unwrap_or_else(|_| late()) {
+            Ok(ready) => ready,
+            Err(error) => {
+                end(run).await;
+                return Err(error);
+            }
+        };
+        if let Err(error) = save_devices(&qmp, &dir.join(STATE)).await {
+            end(run).await;
+            return Err(Unmade::Failed(chain(&error)));
+        }
+        quit(&qmp, run).await?;
+        Ok(ready)
     }
 
     /// The backend of the machine that boots to be saved in `dir`.

@@ -31,6 +31,9 @@ use crate::spec::{Disk, DiskAccess, Kind, MachineSpec};
 /// second, but many may be restored at once on a busy host.
 const BACK: Duration = Duration::from_secs(60);
 
+/// How long the end of a QEMU may come after the first sign of it.
+const LAST_WORD: Duration = Duration::from_secs(3);
+
 /// Bytes that are not enough for anything, and bytes that are for the memory of most.
 const LITTLE: u64 = 32 << 20;
 const MUCH: u64 = 1 << 30;
@@ -167,8 +170,6 @@ impl Qemu {
                         return Way::Again;
                     }
                     Err(Unmade::Failed(reason)) => {
-                        // Which shows in many ways, all of them less plain.
-                        let reason = full(&wish.store, 0).unwrap_or(reason);
                         return Way::Cold(Some(format!("it could not be saved: {reason}")));
                     }
                 }
@@ -293,6 +294,7 @@ impl Qemu {
         let mut early = match answered.unwrap_or_else(|_| late()) {
             Ok(early) => early,
             Err(reason) => {
+                let reason = why_it_ended(&mut run).await.unwrap_or(reason);
                 golden::end(run).await;
                 return Err(reason);
             }
@@ -344,9 +346,24 @@ where
     }
 }
 
+/// Why a restored machine ended, if it is about to: a channel that closes is the first sign of that,
+/// and the end itself, which says more, comes a moment later.
+async fn why_it_ended(run: &mut Run) -> Option<String> {
+    let ended = async {
+        loop {
+            match next_of(Some(run)).await {
+                Happening::Ended(Ending::Fault(reason)) => return Some(reason),
+                Happening::Ended(_) => return None,
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(LAST_WORD, ended).await.ok().flatten()
+}
+
 /// Whether there is too little room for the snapshot of a machine with so much memory. How much of
 /// it a boot uses nobody knows before.
-fn full(store: &SnapshotStore, memory: u64) -> Option<String> {
+pub(super) fn full(store: &SnapshotStore, memory: u64) -> Option<String> {
     let free = store.free().ok()?;
     let needed = memory.clamp(LITTLE, MUCH);
     (free < needed).then(|| {

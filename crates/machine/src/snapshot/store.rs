@@ -338,6 +338,11 @@ impl Making {
         &self.dir
     }
 
+    /// What it will be in.
+    pub(crate) fn store(&self) -> &SnapshotStore {
+        &self.store
+    }
+
     /// Puts it into the store. Blocks.
     ///
     /// # Errors

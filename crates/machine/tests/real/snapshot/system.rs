@@ -49,8 +49,7 @@ pub fn system() -> Result<(), Failed> {
         spec.warm = Warm::At {
             // While it boots to be saved nobody has written to its disk; this does.
             ready: ReadyPoint::Command(
-                "systemctl is-system-running --wait; echo golden > /dev/disk/by-id/virtio-disk0"
-                    .into(),
+                "systemctl is-system-running --wait; echo golden > /dev/vdb".into(),
             ),
             golden: None,
         };
@@ -63,7 +62,7 @@ pub fn system() -> Result<(), Failed> {
         first.start().await?;
         check(first.saved() == 1 && first.restored() == 1, first.reports())?;
         first.machine.ready(LONG).await?;
-        let disk = "/dev/disk/by-id/virtio-disk0";
+        let disk = "/dev/vdb";
         let read = format!("head -n1 {disk}");
         check(first.sh(&read).await? == "golden", "not what was saved")?;
         first.sh(&format!("echo first > {disk}; sync")).await?;
@@ -96,7 +95,8 @@ pub fn system() -> Result<(), Failed> {
         check(first.restored() == 1, first.reports())?;
         let reason = first.cold().unwrap_or_default();
         check(reason.contains("disks"), reason)?;
-        check(first.sh(&read).await? == "first", "the disk is lost")?;
+        let found = first.sh(&read).await?;
+        check(found == "first", found)?;
         Ok(first.machine.crash().await?)
     })
 }
