@@ -252,6 +252,8 @@ impl Task {
         match event {
             Event::SystemReady => self.system_ready = true,
             Event::GuestReset => self.system_ready = false,
+            // The next agent may be another system's: one that came after the initrd's.
+            Event::AgentLost if self.origin.ready_by_asking() => self.system_ready = false,
             _ => {}
         }
         let relaunch = matches!(event, Event::Start | Event::Unfit(_));
@@ -428,9 +430,10 @@ impl Task {
             };
             drop(tell.send(Inner::Agent(number, agent.clone())));
             let readiness = async {
-                if origin.ready_by_asking()
-                    && !system_ready
-                    && agent::system_ready(&agent, origin.boot(), origin.start_within()).await
+                let asked = origin.ready_by_asking();
+                if system_ready
+                    || asked
+                        && agent::system_ready(&agent, origin.boot(), origin.start_within()).await
                 {
                     drop(tell.send(Inner::Ready(number)));
                 }
