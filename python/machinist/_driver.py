@@ -265,7 +265,6 @@ class Driver(Checkpoints):
             "machines_nspawn": self.machines_nspawn,
             "vlans": self.vlans,
             "driver": self,
-            "lab": self,
             "log": self.logger,
             "os": os,
             "create_machine": self.create_machine,
@@ -280,10 +279,12 @@ class Driver(Checkpoints):
             "BaseMachine": Machine,
             "QemuMachine": QemuMachine,
             "NspawnMachine": NspawnMachine,
-            "MachineError": MachineError,
-            "RequestedAssertionFailed": RequestedAssertionFailed,
             "t": Tester(),
             "debug": self.debug,
+            # From here on they are ours alone.
+            "lab": self,
+            "MachineError": MachineError,
+            "RequestedAssertionFailed": RequestedAssertionFailed,
             "dump_machine_ssh": self.dump_machine_ssh,
         }
         for machine in self._machines:

@@ -13,6 +13,7 @@ from machinist._debug import Debug
 from machinist._errors import MachineError
 from machinist._failure import exit_failure, failure_of, is_own, trim
 from machinist._machine import Machine, NspawnMachine
+from machinist.symbols import ADDITIONAL
 
 if TYPE_CHECKING:
     from machinist._driver import Driver
@@ -94,7 +95,10 @@ def exposed(driver: Driver, names: dict[str, Any]) -> str:
         for name, value in names.items()
         if name not in {*vlans, "__name__"} and not isinstance(value, Machine)
     ]
-    lines = [", ".join(words) for words in (own, vlans, general) if words]
+    usual = [name for name in general if name not in ADDITIONAL]
+    ours = [name for name in general if name in ADDITIONAL]
+    lines = [", ".join(words) for words in (own, vlans, usual) if words]
+    lines.append("of machinist alone: " + ", ".join(ours))
     return "additionally exposed symbols:\n    " + ",\n    ".join(lines)
 
 

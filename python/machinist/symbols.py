@@ -29,13 +29,18 @@ SYMBOLS: tuple[str, ...] = (
     "BaseMachine",
     "QemuMachine",
     "NspawnMachine",
-    "MachineError",
-    "RequestedAssertionFailed",
     "t",
     "debug",
+)
+"""Those of the NixOS driver, in all of its generations."""
+
+ADDITIONAL: tuple[str, ...] = (
+    "lab",
+    "MachineError",
+    "RequestedAssertionFailed",
     "dump_machine_ssh",
 )
-"""Names of the NixOS driver (all of its generations), and the two errors."""
+"""Those that only machinist has. A machine of the same name comes first."""
 
 if __name__ == "__main__":
-    sys.stdout.write(",".join(SYMBOLS))
+    sys.stdout.write(",".join((*SYMBOLS, *ADDITIONAL)))

@@ -201,7 +201,8 @@ class Mypy(unittest.TestCase):
 
 class Symbols(unittest.TestCase):
     def test_each_is_there_once(self) -> None:
-        self.assertEqual(len(set(symbols.SYMBOLS)), len(symbols.SYMBOLS))
+        names = [*symbols.SYMBOLS, *symbols.ADDITIONAL]
+        self.assertEqual(len(set(names)), len(names))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ import time
 import warnings
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 from machinist import MachineError, PollingConditionError, RequestedAssertionFailed, UsageError
 from machinist import symbols
 from machinist._logger import LogLevel
+from machinist._machine import machine_of
 from machinist._prompt import Prompt
 from test_session import WithSession
 
@@ -22,10 +24,18 @@ class Names(WithSession):
     def test_all_are_there(self) -> None:
         names = self.driver.symbols()
         machines = {"web", "db_1", *(f"vlan{vlan.nr}" for vlan in self.driver.vlans)}
-        self.assertEqual([*names], [*symbols.SYMBOLS, *(n for n in names if n in machines)])
+        general = [*symbols.SYMBOLS, *symbols.ADDITIONAL]
+        self.assertEqual([*names], [*general, *(n for n in names if n in machines)])
         self.assertEqual(names["machines"], self.driver.machines)
         kinds = [*names["machines_qemu"], *names["machines_nspawn"]]
         self.assertEqual({machine.name for machine in kinds}, {"web", "db-1"})
+
+    def test_a_machine_comes_before_a_name_of_ours(self) -> None:
+        machine = machine_of(self.driver, "lab", "vm")
+        with mock.patch.object(self.driver, "_machines", [machine]):
+            names = self.driver.symbols()
+        self.assertIs(names["lab"], machine)
+        self.assertIs(names["driver"], self.driver)
 
     def test_there_is_no_script_to_run(self) -> None:
         self.assertRaisesRegex(MachineError, "no test script", self.driver.run_tests)
