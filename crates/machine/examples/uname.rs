@@ -81,6 +81,7 @@ fn spec(image: &Image) -> MachineSpec {
         memory: 512 << 20,
         cpus: 1,
         nics: Vec::new(),
+        uplink: false,
         hosts: Vec::new(),
         machine_id: "0".repeat(32),
         volumes: Vec::new(),

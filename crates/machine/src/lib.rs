@@ -57,5 +57,7 @@ pub use snapshot::{
     Difference, Freed, Golden, Manifest, Part, Parts, ReadyPoint, Saved, SnapshotError,
     SnapshotInfo, SnapshotKey, SnapshotStore, Warm,
 };
-pub use spec::{Boot, Disk, DiskAccess, HostLine, Kind, MachineSpec, NicSpec, Publish, Volume};
+pub use spec::{
+    Boot, Disk, DiskAccess, HostLine, Kind, MachineSpec, NicSpec, Publish, UPLINK_MAC, Volume,
+};
 pub use verdict::{Accel, Accelerator, Verdicts};

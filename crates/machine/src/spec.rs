@@ -27,6 +27,10 @@ pub struct MachineSpec {
     pub cpus: u16,
     /// Its network interfaces, in order.
     pub nics: Vec<NicSpec>,
+    /// Whether a VM has an uplink beside them: an interface ([`UPLINK_MAC`]) from which it reaches
+    /// what the host reaches, as 10.0.2.15/24, through QEMU's user-mode network (10.0.2.2, names at
+    /// 10.0.2.3). Nothing sets it up inside, nobody reaches the VM by it, and such a VM boots cold.
+    pub uplink: bool,
     /// The addresses and names that it knows beside its own loopback.
     pub hosts: Vec<HostLine>,
     /// 32 hexadecimal digits.
@@ -40,6 +44,9 @@ pub struct MachineSpec {
     /// Whether it may be restored instead of booting. For VMs.
     pub warm: Warm,
 }
+
+/// The address of an uplink on its Ethernet, which it has for itself.
+pub const UPLINK_MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0, 1];
 
 /// What runs a machine.
 #[derive(Debug, Clone)]

@@ -177,6 +177,7 @@ fn planned(
         containers: &engine.0.settings.containers,
         warm: engine.0.settings.warm,
         agent_only: brief.agent_only,
+        uplink: brief.uplink,
     };
     let mut plans = plan::plan(&brief.lab, &wanted(brief), circumstances)?;
     for plan in &mut plans {

@@ -61,6 +61,7 @@ pub use elsewhere::sessions_elsewhere;
 pub use engine::{Accel, Engine, EngineError, EventSink, IMAGES, Settings, Snapshots};
 pub use guard::GuardError;
 pub use log::Follower;
+pub use machinist_machine::UPLINK_MAC;
 pub use path_error::PathError;
 pub use plan::asked as devices_asked;
 pub use session::{Brief, Session, SessionError};

@@ -62,6 +62,8 @@ pub(crate) struct Circumstances<'a> {
 }
 
 /// Plans those machines of a lab that `wanted` names; all where it is empty. Sorted by name.
+    /// VMs reach what the host reaches.
+    pub(crate) uplink: bool,
 pub(crate) fn plan(
     lab: &Lab,
     wanted: &[&str],
@@ -142,7 +144,8 @@ fn warm(
     machine: &lab::Machine,
     circumstances: Circumstances<'_>,
 ) -> Result<machine::Warm, MachineNumberError> {
-    if !circumstances.warm {
+    // What an uplink has under way cannot be saved.
+    if !circumstances.warm || circumstances.uplink {
         return Ok(machine::Warm::default());
     }
     let because = machine.cold();
@@ -340,6 +343,7 @@ impl MachinePlan {
     }
 }
 
+            uplink: self.uplink,
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,6 +387,7 @@ vlans = []
         let names: Vec<&str> = all.iter().map(|plan| plan.name.as_str()).collect();
         assert_eq!(names, ["app-1", "app-2", "db", "lone"]);
         assert_eq!(
+            uplink: false,
             all[1].addresses(),
             [
                 "192.168.2.2/24",
@@ -461,6 +466,7 @@ vlans = []
             any: any.clone(),
             host_image: None,
         };
+                uplink: false,
         let elsewhere = planned(&limits);
         assert_eq!((elsewhere.runs_as, elsewhere.moved), (RunsAs::Vm, any));
         assert!(matches!(elsewhere.want, image::Want::Vm { .. }));
@@ -491,6 +497,7 @@ vlans = []
                 machine::Warm::At { golden, .. } => golden.as_ref().map(|it| it.name.as_str()),
                 machine::Warm::Cold { because } => Some(because.as_deref().unwrap_or("cold")),
             })
+                uplink: false,
             .collect();
         let no = "the lab file says `snapshot = false`";
         let a = Some("a-1");

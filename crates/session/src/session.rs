@@ -49,6 +49,8 @@ pub struct Brief {
     /// Quick, for single commands: VMs boot with the agent as their init and nothing else, and in
     /// containers commands do not wait for the system's start. Machines are killed at the end.
     pub agent_only: bool,
+    /// Whether its VMs have an uplink ([`machinist_machine::MachineSpec::uplink`]).
+    pub uplink: bool,
     /// All timeouts are multiplied by this.
     pub timeout_factor: f64,
 }

@@ -115,6 +115,7 @@ impl Work {
                 base: job.base.clone(),
                 test: Some(job.test.clone()),
                 agent_only: false,
+                uplink: false,
                 timeout_factor: job.timeout_factor,
             }),
             Self::Driver(job) => Content::Driver(Arc::clone(job)),

@@ -102,6 +102,7 @@ impl MachineArgs {
             base: environment.here.clone(),
             test: None,
             agent_only: !self.system,
+            uplink: false,
             timeout_factor: 1.0,
         };
         let session = Session::open(&engine, brief).await?;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use crate::spec::UPLINK_MAC;
 use crate::verdict::Accelerator;
 
 /// The virtio-serial port that the agent listens on.
@@ -31,6 +32,8 @@ pub(crate) struct VmPlan {
     pub(crate) drives: Vec<Drive>,
     pub(crate) shares: Vec<Share>,
     pub(crate) nics: Vec<Nic>,
+    /// Whether it reaches what the host reaches.
+    pub(crate) uplink: bool,
     /// Number of the inherited, connected socket that QEMU speaks QMP on.
     pub(crate) qmp: i32,
     /// Number of the inherited, listening socket of the agent's port.
@@ -108,6 +111,9 @@ impl VmPlan {
         }
         for (number, nic) in self.nics.iter().enumerate() {
             nic.add(number, &mut argv);
+        }
+        if self.uplink {
+            uplink(&mut argv);
         }
         argv.option("-kernel", &self.kernel);
         argv.option("-initrd", &self.initrd);
@@ -274,12 +280,22 @@ impl Nic {
             None => format!("hubport,id=net{number},hubid={number}").into(),
         };
         argv.option("-netdev", netdev);
-        let mac = self.mac.map(|byte| format!("{byte:02x}")).join(":");
-        // No option ROM: nothing boots from the network, and reading it takes time.
-        argv.option(
-            "-device",
-            format!("virtio-net-pci,netdev=net{number},mac={mac},romfile="),
-        );
+/// Nobody reaches the guest by it, and it lends the guest no address that the host may not have.
+fn uplink(argv: &mut Argv) {
+    argv.option("-netdev", "user,id=uplink,ipv6=off");
+    card("uplink", UPLINK_MAC, argv);
+}
+
+fn card(netdev: &str, mac: [u8; 6], argv: &mut Argv) {
+    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+    // No option ROM: nothing boots from the network, and reading it takes time.
+    argv.option(
+        "-device",
+        format!("virtio-net-pci,netdev={netdev},mac={mac},romfile="),
+    );
+}
+
+        card(&format!("net{number}"), self.mac, argv);
     }
 }
 
@@ -360,6 +376,7 @@ mod tests {
                 path: "/srv/data".into(),
                 writable: false,
             }],
+            uplink: false,
             nics: vec![Nic {
                 mac: [0x52, 0x54, 0, 0x12, 1, 3],
                 socket: Some("/run/vlan1/db.sock".into()),
@@ -450,6 +467,15 @@ mod tests {
             ..plan()
         };
         let text = pairs(&plan);
+
+    #[test]
+    fn an_uplink_is_a_card_of_its_own() {
+        let mut plan = plan();
+        plan.uplink = true;
+        let text = pairs(&plan);
+        let lines = "-netdev user,id=uplink,ipv6=off\n-device virtio-net-pci,netdev=uplink,mac=52:54:00:12:00:01,romfile=\n";
+        assert!(text.contains(lines), "{text}");
+    }
         assert!(text.contains("-accel kvm\n-cpu host"), "{text}");
         assert!(text.contains("-action reboot=shutdown"), "{text}");
         assert!(!text.contains("netdev"), "{text}");

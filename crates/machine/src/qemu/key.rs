@@ -202,6 +202,7 @@ mod tests {
                 memory: 512 << 20,
                 cpus: 1,
                 nics: vec![nic],
+                uplink: false,
                 hosts: vec![host],
                 machine_id: "1".repeat(32),
                 volumes: Vec::new(),

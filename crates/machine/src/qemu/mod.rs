@@ -333,6 +333,7 @@ impl Qemu {
             agent: -1,
             may_restart: mode.may_restart,
         })
+            uplink: spec.uplink,
     }
 
     fn boot(&self) -> Result<&machinist_image::Boot, LaunchError> {

@@ -111,6 +111,7 @@ pub fn spec(image: Image, kind: Kind) -> MachineSpec {
         memory: 512 << 20,
         cpus: 1,
         nics: Vec::new(),
+        uplink: false,
         hosts: Vec::new(),
         machine_id: "0123456789abcdef0123456789abcdef".into(),
         volumes: Vec::new(),
