@@ -96,6 +96,8 @@ pub struct Config {
     pub idle_timeout: IdleTimeout,
     /// What runs the processors of a VM.
     pub accel: Accel,
+    /// Whether fixed-output derivations reach what the host reaches.
+    pub network: bool,
     /// Where it finds what it needs.
     pub places: Places,
 }
@@ -117,6 +119,8 @@ pub struct Options {
     pub idle_timeout: Option<IdleTimeout>,
     /// What runs the processors of a VM.
     pub accel: Accel,
+    /// Whether it has no network at all.
+    pub no_network: bool,
 }
 
 /// What of the host decides what a builder can be.
@@ -225,6 +229,7 @@ impl Options {
             max_jobs: jobs,
             idle_timeout: self.idle_timeout.unwrap_or_default(),
             accel: self.accel,
+            network: !self.no_network,
             places,
         })
     }

@@ -10,6 +10,10 @@ use crate::state::State;
 /// The store, in the machine.
 const STORE: &str = "/nix";
 
+/// The host's network, in a container: a name of the namespace, which its Nix daemon joins. All else in
+/// the container has its own, without a way out, as the sandboxes of builds have.
+const NETWORK: &str = "/run/machinist-network";
+
 /// The text of the lab file.
 pub(crate) fn text(config: &Config, state: &State) -> String {
     let mut machine = json!({
@@ -21,7 +25,13 @@ pub(crate) fn text(config: &Config, state: &State) -> String {
     });
     match config.kind {
         Kind::Container => {
-            machine["volumes"] = json!([format!("{}:{STORE}:rw", state.store().display())]);
+            let mut volumes = vec![format!("{}:{STORE}:rw", state.store().display())];
+            if config.network {
+                // Whoever makes the container has left this namespace by then, so it goes by our number.
+                let own = std::process::id();
+                volumes.push(format!("/proc/{own}/ns/net:{NETWORK}:ro"));
+            }
+            machine["volumes"] = json!(volumes);
         }
         Kind::Vm => machine["disks"] = json!([{ "path": state.disk() }]),
     }
@@ -78,7 +88,18 @@ mod tests {
             assert_eq!(machine.resolve().0, runs_as);
             assert_eq!((machine.cpus, machine.memory.0), (2, 4 << 30));
             assert!(machine.vlans.is_empty());
-            assert_eq!(machine.image.packages.len(), 3);
+            assert_eq!(machine.image.packages.len(), 4);
+            let networks = machine
+                .volumes
+                .iter()
+                .filter(|it| it.target.starts_with(NETWORK));
+            assert_eq!(networks.count(), usize::from(kind == Kind::Container));
+            let without = Config {
+                network: false,
+                ..config
+            };
+            let lab = super::lab(&text(&without, &state)).unwrap();
+            let machine = lab.machine("linux").unwrap();
             let stores = machine.volumes.len() + machine.disks.len();
             assert_eq!(stores, 1);
         }

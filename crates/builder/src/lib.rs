@@ -22,6 +22,7 @@ mod path_error;
 mod protocol;
 pub mod registration;
 mod service;
+mod ssh;
 mod state;
 mod unit;
 
@@ -31,6 +32,7 @@ pub use idle::{IdleTimeout, NoIdleTimeout};
 pub use path_error::PathError;
 pub use protocol::{Asked, MachineState, Said, Status};
 pub use service::{Listener, Service, ServiceError, is_listening};
+pub use ssh::{Keys, KeysError};
 pub use state::{Lock, Proven, State, StateError};
 pub use unit::{UnitFile, launchd, systemd};
 

@@ -18,6 +18,8 @@ pub enum Asked {
     Hold,
     /// How things are.
     Status,
+    /// It is to listen for SSH where its keys say.
+    Ssh,
     /// The machine is to stop.
     Stop {
         /// Also under builds that run.
@@ -47,6 +49,8 @@ pub enum Said {
     },
     /// How things are.
     Status(Status),
+    /// It listens for SSH.
+    Open,
     /// The machine is off.
     Stopped,
     /// It cannot be done.

@@ -40,6 +40,7 @@ pub(crate) struct MachinePlan {
     publish: Vec<machine::Publish>,
     start_within: Duration,
     warm: machine::Warm,
+    uplink: bool,
     /// Whether it shares a snapshot with others of its group.
     pub(crate) group: Option<String>,
 }
@@ -134,6 +135,7 @@ fn plan_machine(
             RunsAs::Vm => warm(lab, machine, circumstances)?,
             RunsAs::Container => machine::Warm::default(),
         },
+        uplink: circumstances.uplink,
         group: first_of_several(lab, machine).map(|_| machine.group.clone()),
     })
 }

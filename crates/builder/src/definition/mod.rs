@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 /// The first Debian whose Nix gives a build a range of user ids, in its version 2.34.
 const SOURCE: &str = "debian:forky";
 
-const PACKAGES: [&str; 3] = ["ca-certificates", "e2fsprogs", "nix-bin"];
+const PACKAGES: [&str; 4] = ["ca-certificates", "e2fsprogs", "nix-bin", "openssh-server"];
 
 /// Whatever a file is about is said in it.
-const FILES: [(&str, &str, u32); 10] = [
+const FILES: [(&str, &str, u32); 15] = [
     ("/etc/nix/nix.conf", include_str!("nix.conf"), 0o644),
     (
         "/etc/systemd/system/nix-daemon.service",
@@ -44,6 +44,27 @@ const FILES: [(&str, &str, u32); 10] = [
         "/usr/lib/machinist/store-init",
         include_str!("store-init"),
         0o755,
+    ),
+    ("/usr/lib/machinist/daemon", include_str!("daemon"), 0o755),
+    (
+        "/etc/systemd/system/machinist-ssh.socket",
+        include_str!("machinist-ssh.socket"),
+        0o644,
+    ),
+    (
+        "/etc/systemd/system/machinist-ssh@.service",
+        include_str!("machinist-ssh@.service"),
+        0o644,
+    ),
+    (
+        "/etc/systemd/system/ssh.service.d/machinist.conf",
+        include_str!("ssh.conf"),
+        0o644,
+    ),
+    (
+        "/etc/machinist/sshd_config",
+        include_str!("sshd_config"),
+        0o644,
     ),
     (
         "/usr/lib/machinist/store-disk",

@@ -1,24 +1,24 @@
 //! Two ends joined: a client's connection, and the one to Nix's daemon in the machine.
 
-use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use machinist_guest::Stream;
 use rustix::event::{PollFd, PollFlags};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use rustix::net::Shutdown;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes that are carried at once.
 const CHUNK: usize = 256 * 1024;
 
 /// Carries bytes both ways until the machine has closed its end or the client has gone. An end of one
 /// direction is passed on and ends no other.
-pub(super) async fn join(client: UnixStream, guest: Stream) {
-    let Ok(hung_up) = hung_up(&client) else {
+pub(super) async fn join(client: impl AsyncRead + AsyncWrite + AsFd, guest: Stream) {
+    let own = || client.as_fd().try_clone_to_owned();
+    let (Ok(waited), Ok(socket)) = (own(), own()) else {
         return;
     };
-    let (mut from_client, mut to_client) = client.into_split();
+    let hung_up = hung_up(waited);
+    let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_guest, mut to_guest) = guest.into_split();
     let up = async {
         if carry_up(&mut from_client, &mut to_guest).await {
@@ -37,15 +37,12 @@ pub(super) async fn join(client: UnixStream, guest: Stream) {
     }
     // The daemon sees the end of both directions when its halves are dropped, and kills the build. Whoever waits for
     // the client's end, above, is woken as well.
-    if let Ok(client) = from_client.reunite(to_client)
-        && let Ok(client) = client.into_std()
-    {
-        drop(client.shutdown(Shutdown::Both));
-    }
+    // It may be closed already.
+    _ = rustix::net::shutdown(&socket, Shutdown::Both);
 }
 
 /// Whether the client ended its direction; otherwise the machine does not take any more.
-async fn carry_up(from: &mut OwnedReadHalf, to: &mut (impl AsyncWriteExt + Unpin)) -> bool {
+async fn carry_up(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> bool {
     let mut bytes = vec![0; CHUNK];
     loop {
         match from.read(&mut bytes).await {
@@ -60,7 +57,7 @@ async fn carry_up(from: &mut OwnedReadHalf, to: &mut (impl AsyncWriteExt + Unpin
     }
 }
 
-async fn carry_down(from: &mut (impl AsyncReadExt + Unpin), to: &mut OwnedWriteHalf) {
+async fn carry_down(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) {
     let mut bytes = vec![0; CHUNK];
     while let Ok(length) = from.read(&mut bytes).await {
         if length == 0 || to.write_all(&bytes[..length]).await.is_err() {
@@ -71,17 +68,13 @@ async fn carry_down(from: &mut (impl AsyncReadExt + Unpin), to: &mut OwnedWriteH
 
 /// Ends when the other end of `stream` is closed both ways. tokio does not tell that from the end of
 /// one, so a thread asks the kernel; it begins when this is first polled.
-fn hung_up(stream: &UnixStream) -> std::io::Result<impl Future<Output = ()> + use<>> {
-    use std::os::fd::AsFd;
-    let own: OwnedFd = stream.as_fd().try_clone_to_owned()?;
-    Ok(async move {
-        let waited = tokio::task::spawn_blocking(move || {
-            let mut polled = [PollFd::new(&own, PollFlags::empty())];
-            while matches!(
-                rustix::event::poll(&mut polled, None),
-                Err(rustix::io::Errno::INTR)
-            ) {}
-        });
-        drop(waited.await);
-    })
+async fn hung_up(stream: OwnedFd) {
+    let waited = tokio::task::spawn_blocking(move || {
+        let mut polled = [PollFd::new(&stream, PollFlags::empty())];
+        while matches!(
+            rustix::event::poll(&mut polled, None),
+            Err(rustix::io::Errno::INTR)
+        ) {}
+    });
+    drop(waited.await);
 }

@@ -8,18 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use machinist_events::{Event, What};
-use machinist_guest::{Agent, Command, GuestError};
+use machinist_guest::{Agent, GuestError};
 use machinist_lab::ContainerLimits;
 use machinist_session::{Brief, Cancel, Engine, EventSink, Session, Settings, Snapshots};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::log::Log;
-use super::predecessor;
+use super::{predecessor, settle};
 use crate::config::{Accel, Config};
-use crate::definition::FEATURES;
 use crate::lab_file;
-use crate::state::{Proven, State, private_file};
+use crate::state::{State, private_file};
 
 /// Where Nix's daemon listens in the machine.
 pub(super) const DAEMON: &str = "/nix/var/nix/daemon-socket/socket";
@@ -29,32 +28,6 @@ const START: Duration = Duration::from_secs(30 * 60);
 const SETTLE: Duration = Duration::from_secs(300);
 /// How long a machine may take to stop in order.
 const STOP: Duration = Duration::from_secs(90);
-
-/// Run in the machine, before anything speaks to its Nix: writes what is known now, and says what was
-/// found.
-const SETTLE_SCRIPT: &str = r#"
-set -eu
-features=$1
-container=false
-systemd-detect-virt --quiet --container && container=true
-# An emulated processor has virtualization, too, and nobody wants to wait for that.
-case $(systemd-detect-virt --vm || true) in
-    none | qemu) ;;
-    *) modprobe kvm_intel 2>/dev/null || modprobe kvm_amd 2>/dev/null || true ;;
-esac
-if [ -c /dev/kvm ] && (exec 3<>/dev/kvm) 2>/dev/null && chmod 0666 /dev/kvm; then
-    features="$features kvm"
-fi
-{
-    cat
-    echo "system-features = $features"
-    # When it is killed, a path must not be known that is not on its disk. What a container writes
-    # is the host's, and outlives it.
-    $container || echo "fsync-store-paths = true"
-} > /etc/nix/machinist.conf
-echo "$features"
-dpkg-query --show --showformat='${Version}\n' nix-bin
-"#;
 
 /// A machine that runs, with a Nix daemon that answers.
 pub(super) struct Running {
@@ -102,6 +75,7 @@ impl Starter {
             base: self.state.path().to_owned(),
             test: None,
             agent_only: false,
+            uplink: self.config.network,
             timeout_factor: 1.0,
         };
         let session = Session::open(&engine, brief).await.map_err(chain)?;
@@ -140,39 +114,13 @@ impl Starter {
         let agent = session.agent(&self.config.name).await.map_err(chain)?;
         self.note.send_replace("waiting for its Nix daemon".into());
         let failed = |error: GuestError| format!("its Nix daemon did not start: {}", chain(error));
-        let proven = self.tell(&agent).await.map_err(failed)?;
+        let settled = settle::settle(&agent, &self.config).await;
+        let proven = settled.map_err(|error| format!("its settings: {}", chain(error)))?;
         self.state.set_proven(&proven).map_err(chain)?;
         let deadline = Instant::now() + SETTLE;
         let waited = agent.wait_socket(Path::new(DAEMON), false, deadline).await;
         waited.map_err(failed)?;
         Ok(agent)
-    }
-
-    /// Tells the machine what its builder is to be.
-    async fn tell(&self, agent: &Agent) -> Result<Proven, GuestError> {
-        let settings = format!(
-            "max-jobs = {}\ncores = {}\n",
-            self.config.max_jobs, self.config.cores
-        );
-        let features = FEATURES.join(" ");
-        let words = ["sh", "-c", SETTLE_SCRIPT, "settle", features.as_str()];
-        let command = Command::argv(words).stdin().timeout(SETTLE);
-        let output = agent.output_with(&command, settings.as_bytes()).await?;
-        if !output.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(GuestError::TimedOut {
-                what: format!("its settings to be written: {}", said.trim()),
-            });
-        }
-        let said = String::from_utf8_lossy(&output.stdout);
-        let mut lines = said.lines();
-        let features = lines.next().unwrap_or_default().split_whitespace();
-        let mut features: Vec<String> = features.map(str::to_owned).collect();
-        features.sort();
-        Ok(Proven {
-            features,
-            nix: lines.next().unwrap_or_default().to_owned(),
-        })
     }
 
     fn settings(&self) -> Settings {
@@ -254,7 +202,7 @@ fn thrown() -> Cancel {
 }
 
 /// The whole chain of an error's causes, in one line.
-pub(super) fn chain(error: impl std::error::Error) -> String {
+pub(crate) fn chain(error: impl std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

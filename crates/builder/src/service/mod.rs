@@ -14,6 +14,8 @@ mod log;
 mod machine;
 mod occupancy;
 mod predecessor;
+mod settle;
+mod ssh;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,7 +39,9 @@ use crate::protocol::{self, Asked, Said};
 use crate::state::{Lock, State, StateError};
 use keeper::{Keeper, Seat};
 use log::Log;
-use machine::{DAEMON, Starter, chain};
+pub(crate) use machine::chain;
+use machine::{DAEMON, Starter};
+use ssh::Door;
 
 /// Between two signs of life to somebody who waits.
 const STILL: Duration = Duration::from_secs(5);
@@ -72,6 +76,7 @@ pub struct Service {
     /// To be removed at the end, where we have made it.
     own_socket: Option<PathBuf>,
     keeper: Keeper,
+    door: Door,
     config: Arc<Config>,
     log: Log,
     _lock: Lock,
@@ -111,10 +116,12 @@ impl Service {
             note: watch::Sender::new(String::new()),
         });
         log.say(&format!("listening (process {})", std::process::id()));
+        let door = Door::new(keeper.clone(), state.clone(), log.clone());
         Ok(Self {
             listener,
             own_socket,
             keeper,
+            door,
             config,
             log,
             _lock: lock,
@@ -128,6 +135,10 @@ impl Service {
     pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), ServiceError> {
         let mut connections = JoinSet::new();
         let mut end = std::pin::pin!(end);
+        if let Err(error) = self.door.open().await {
+            // Nix's builds come the other way.
+            self.log.say(&format!("warning: no SSH: {error}"));
+        }
         let outcome = loop {
             tokio::select! {
                 () = &mut end => break Ok(()),
@@ -135,6 +146,7 @@ impl Service {
                     Ok((client, _)) => {
                         let connection = Connection {
                             keeper: self.keeper.clone(),
+                            door: self.door.clone(),
                             config: Arc::clone(&self.config),
                             log: self.log.clone(),
                         };
@@ -155,13 +167,14 @@ impl Service {
             drop(std::fs::remove_file(socket));
         }
         self.log.say("the service ends");
+        self.door.close();
         self.keeper.end().await;
         connections.shutdown().await;
         outcome
     }
 }
 
-fn is_passing(error: &io::Error) -> bool {
+pub(crate) fn is_passing(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = Errno::from_io_error(error);
     matches!(
@@ -171,7 +184,7 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 /// A socket of an init system's.
-fn from_init(socket: OwnedFd) -> io::Result<UnixListener> {
+pub(crate) fn from_init(socket: OwnedFd) -> io::Result<UnixListener> {
     let listener = std::os::unix::net::UnixListener::from(socket);
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener)
@@ -183,7 +196,7 @@ pub fn is_listening(file: impl AsFd) -> bool {
     rustix::net::sockopt::socket_acceptconn(file).unwrap_or(false)
 }
 
-fn bind(path: &Path) -> Result<UnixListener, PathError> {
+pub(crate) fn bind(path: &Path) -> Result<UnixListener, PathError> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         // We hold the lock: whoever made it is dead.
@@ -198,6 +211,7 @@ fn bind(path: &Path) -> Result<UnixListener, PathError> {
 /// One client.
 struct Connection {
     keeper: Keeper,
+    door: Door,
     config: Arc<Config>,
     log: Log,
 }
@@ -227,6 +241,10 @@ impl Connection {
                 None => Said::Failed {
                     text: "its service ends".into(),
                 },
+            },
+            Asked::Ssh => match self.door.open().await {
+                Ok(()) => Said::Open,
+                Err(text) => Said::Failed { text },
             },
             Asked::Stop { force } => {
                 match self.patiently(&mut client, self.keeper.stop(force)).await {

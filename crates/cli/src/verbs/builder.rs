@@ -6,6 +6,7 @@ mod logs;
 mod register;
 mod serve;
 mod shell;
+mod ssh;
 mod start;
 mod status;
 mod stop;
@@ -30,6 +31,7 @@ pub enum Builder {
     Stop(stop::Stop),
     Status(status::Status),
     Shell(shell::Shell),
+    Ssh(ssh::Ssh),
     Logs(logs::Logs),
     Unit(unit::Unit),
     Register(register::Register),
@@ -48,6 +50,7 @@ impl Builder {
             Self::Stop(verb) => verb.run(),
             Self::Status(verb) => verb.run(environment),
             Self::Shell(verb) => verb.run(environment),
+            Self::Ssh(verb) => verb.run(environment),
             Self::Logs(verb) => verb.run(),
             Self::Unit(verb) => verb.run(environment),
             Self::Register(verb) => verb.run(environment),

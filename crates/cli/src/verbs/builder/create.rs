@@ -40,6 +40,9 @@ pub struct Create {
     /// What runs the processors of a VM
     #[arg(long, value_enum, default_value_t)]
     accel: AccelArg,
+    /// Without a network: what downloads something (a fixed-output derivation) cannot be built there
+    #[arg(long)]
+    no_network: bool,
 }
 
 /// `--kind`
@@ -81,6 +84,7 @@ impl Create {
                 AccelArg::Kvm => Accel::Kvm,
                 AccelArg::Tcg => Accel::Tcg,
             },
+            no_network: self.no_network,
         };
         let places = Places {
             images: environment.images.clone(),

@@ -78,15 +78,6 @@ fn look(state: &State) -> Result<Shown, CliError> {
     let config: Config = state.config().map_err(failed)?;
     let status = ask(state);
     let proven = state.proven();
-    let features = proven.as_ref().map_or_else(
-        || {
-            machinist_builder::FEATURES
-                .iter()
-                .map(|&name| name.to_owned())
-                .collect()
-        },
-        |proven| proven.features.clone(),
-    );
     let machine = status
         .as_ref()
         .map_or(MachineState::Off, |status| status.machine);
@@ -104,12 +95,25 @@ fn look(state: &State) -> Result<Shown, CliError> {
         max_jobs: config.max_jobs,
         idle_timeout: config.idle_timeout.to_string(),
         systems: config.systems(),
-        features,
+        features: features(state),
         nix: proven.map(|proven| proven.nix),
         directory: state.path().to_owned(),
         socket: state.socket(),
         name: config.name,
     })
+}
+
+/// What its Nix offers, as far as its machine has been seen to have it.
+pub(super) fn features(state: &State) -> Vec<String> {
+    state.proven().map_or_else(
+        || {
+            machinist_builder::FEATURES
+                .iter()
+                .map(|&name| name.to_owned())
+                .collect()
+        },
+        |proven| proven.features,
+    )
 }
 
 /// What its service says; none where it has none. One that an init system would start by a

@@ -1,0 +1,102 @@
+//! What a machine is told when it has booted, before anything speaks to its Nix; and what is found in
+//! it then.
+
+use std::time::Duration;
+
+use machinist_guest::{Agent, Command, GuestError};
+use machinist_session::UPLINK_MAC;
+
+use crate::config::{Config, Kind};
+use crate::definition::FEATURES;
+use crate::path_error::PathError;
+use crate::ssh::Keys;
+use crate::state::Proven;
+
+/// How long one step may take. Emulated machines are slow.
+const STEP: Duration = Duration::from_secs(300);
+/// Where the host's resolver is described.
+const RESOLVER: &str = "/etc/resolv.conf";
+
+const SETTLE: &str = include_str!("settle.sh");
+
+/// Reads a file's contents, and puts them in the place of the file.
+const PUT: &str = r#"umask 077; cat > "$1.new"; chmod "$2" "$1.new"; mv "$1.new" "$1""#;
+
+/// A machine could not be told.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SettleError {
+    /// Its agent does not answer.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// A command in it has failed.
+    #[error("{what} failed in the machine: {said}")]
+    Failed {
+        /// The command.
+        what: String,
+        /// What it said.
+        said: String,
+    },
+    /// Its keys.
+    #[error(transparent)]
+    Keys(#[from] PathError),
+}
+
+/// Tells a machine what its builder is to be.
+pub(super) async fn settle(agent: &Agent, config: &Config) -> Result<Proven, SettleError> {
+    if config.network && config.kind == Kind::Container {
+        // It has the host's network, so it asks whom the host asks.
+        let resolver = std::fs::read(RESOLVER).unwrap_or_default();
+        put(agent, RESOLVER, "0644", &resolver).await?;
+    }
+    let settings = format!("max-jobs = {}\ncores = {}\n", config.max_jobs, config.cores);
+    let features = FEATURES.join(" ");
+    let uplink = UPLINK_MAC.map(|byte| format!("{byte:02x}")).join(":");
+    let words = ["sh", "-c", SETTLE, "settle", &features, &uplink];
+    let said = run(
+        agent,
+        "the script of its settings",
+        &words,
+        settings.as_bytes(),
+    )
+    .await?;
+    let mut lines = said.lines();
+    let features = lines.next().unwrap_or_default().split_whitespace();
+    let mut features: Vec<String> = features.map(str::to_owned).collect();
+    features.sort();
+    Ok(Proven {
+        features,
+        nix: lines.next().unwrap_or_default().to_owned(),
+    })
+}
+
+/// Gives a machine the keys of its sshd.
+pub(super) async fn give_keys(agent: &Agent, keys: &Keys) -> Result<(), SettleError> {
+    for (path, contents) in keys.of_the_guest()? {
+        put(agent, path, "0600", contents.as_bytes()).await?;
+    }
+    Ok(())
+}
+
+async fn put(agent: &Agent, path: &str, mode: &str, contents: &[u8]) -> Result<(), SettleError> {
+    let words = ["sh", "-ec", PUT, "put", path, mode];
+    run(agent, path, &words, contents).await?;
+    Ok(())
+}
+
+async fn run(
+    agent: &Agent,
+    what: &str,
+    words: &[&str],
+    input: &[u8],
+) -> Result<String, SettleError> {
+    let command = Command::argv(words.iter().copied()).stdin().timeout(STEP);
+    let output = agent.output_with(&command, input).await?;
+    if !output.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(SettleError::Failed {
+            what: what.to_owned(),
+            said: said.trim().to_owned(),
+        });
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
