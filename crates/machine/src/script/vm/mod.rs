@@ -7,6 +7,7 @@
 
 mod argv;
 mod begin;
+mod doors;
 mod run;
 mod thaw;
 mod warm;

@@ -7,23 +7,23 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use machinist_guest::shell::{self, Bring, Brought, Order, Shared};
+use machinist_guest::shell::{Brought, Order};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::super::supervise::{Said, Script};
-use super::argv::{self, AGENT_DEVICE, AGENT_PORT};
-use super::begin::{self, Begun};
+use super::argv::AGENT_DEVICE;
+use super::begin::Begun;
+use super::doors::{Doors, Heard, heard_of, open, opened};
 use super::warm::{Record, Ripe, Way};
 use super::{ScriptVm, thaw};
 use crate::backend::{Channel, Control, Happening};
 use crate::error::LaunchError;
 use crate::lifecycle::Ending;
 use crate::qemu::panic::PanicFinder;
-use crate::qemu::port::AgentPort;
-use crate::qemu::qmp::{Capabilities, Event, PowerDown, Qmp, Quit};
+use crate::qemu::qmp::{Capabilities, Event, PowerDown, Quit};
 use crate::reach::{ConsoleInput, Reach};
 use crate::snapshot::Saved;
 use crate::supervised::describe;
@@ -35,20 +35,6 @@ const DRAIN: Duration = Duration::from_millis(500);
 const QUIT: Duration = Duration::from_secs(2);
 /// How long a kernel that has panicked may go on: many are told to restart after a moment.
 const PANIC: Duration = Duration::from_secs(15);
-
-/// Where files are, in guests that follow NixOS' contract.
-const SHARED: &str = "/tmp/shared";
-
-/// What leads into a running QEMU.
-pub(super) struct Doors {
-    pub(super) qmp: Qmp,
-    events: mpsc::UnboundedReceiver<Event>,
-    /// QEMU itself, where it is seen from here.
-    pub(super) pid: Option<u32>,
-    pub(super) port: AgentPort,
-    orders: mpsc::UnboundedSender<Order>,
-    brought: mpsc::UnboundedReceiver<Brought>,
-}
 
 /// What connects a machine's task with what runs, over all the QEMUs of one start.
 pub(super) struct Link {
@@ -464,50 +450,6 @@ fn read(
     Ok(readers)
 }
 
-/// Takes QEMU's connections, and connects to it.
-async fn open(this: &ScriptVm, monitor: UnixListener, shell: UnixListener) -> io::Result<Doors> {
-    let ((monitor, _), (shell, _)) = tokio::try_join!(monitor.accept(), shell.accept())?;
-    // We use its control socket. The monitor is for who counts on its prompt; it is read, so that
-    // QEMU never waits for us.
-    drop(tokio::spawn(async move {
-        let mut monitor = monitor;
-        drop(tokio::io::copy(&mut monitor, &mut tokio::io::sink()).await);
-    }));
-    let dir = &this.spec.state_dir;
-    let (qmp, events, pid) = begin::control(dir).await?;
-    let port = begin::there(|| AgentPort::connect(dir, argv::AGENT)).await?;
-    let (orders, brought) = shell::attend(
-        shell,
-        Bring {
-            agent: machinist_guest::AGENT,
-            port: AGENT_PORT.to_owned(),
-            shared: Some(Shared {
-                host: this.spec.shared_dir.clone(),
-                guest: SHARED.into(),
-            }),
-        },
-    );
-    Ok(Doors {
-        qmp,
-        events,
-        pid,
-        port,
-        orders,
-        brought,
-    })
-}
-
-/// When QEMU is there; never, where nobody waits for it any more.
-async fn opened<T>(opening: Option<&mut std::pin::Pin<Box<T>>>) -> io::Result<Doors>
-where
-    T: Future<Output = io::Result<Doors>>,
-{
-    match opening {
-        Some(opening) => opening.await,
-        None => pending().await,
-    }
-}
-
 /// What came of waiting until the machine can be saved; never, where nobody waits.
 async fn ripe(ripening: Option<&mut JoinHandle<Ripe>>) -> Ripe {
     match ripening {
@@ -516,24 +458,6 @@ async fn ripe(ripening: Option<&mut JoinHandle<Ripe>>) -> Ripe {
             Err(error) => Ripe::Never(error.to_string()),
         },
         None => pending().await,
-    }
-}
-
-/// What comes through the doors.
-enum Heard {
-    Event(Event),
-    Brought(Brought),
-}
-
-async fn heard_of(doors: Option<&mut Doors>) -> Heard {
-    let Some(doors) = doors else {
-        return pending().await;
-    };
-    tokio::select! {
-        Some(event) = doors.events.recv() => Heard::Event(event),
-        Some(brought) = doors.brought.recv() => Heard::Brought(brought),
-        // QEMU ends, which is seen elsewhere.
-        else => pending().await,
     }
 }
 

@@ -7,7 +7,8 @@ use machinist_guest::{Agent, Renewal, Settled};
 use tokio::time::timeout;
 
 use super::ScriptVm;
-use super::run::{Doors, Running};
+use super::doors::Doors;
+use super::run::Running;
 use super::warm::{Golden, Restore, Ripe, Way, ripen};
 use crate::backend::{Channel, Happening};
 use crate::environment::Report;
