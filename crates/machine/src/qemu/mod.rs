@@ -329,11 +329,11 @@ impl Qemu {
             drives: Vec::new(),
             shares,
             nics: spec.nics.iter().map(unplugged).collect(),
+            uplink: spec.uplink,
             qmp: -1,
             agent: -1,
             may_restart: mode.may_restart,
         })
-            uplink: spec.uplink,
     }
 
     fn boot(&self) -> Result<&machinist_image::Boot, LaunchError> {

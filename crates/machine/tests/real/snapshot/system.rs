@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use libtest_mimic::Failed;
 use machinist_machine::{
-    Accel, Attach, Boot, Disk, Kind, NicSpec, ReadyPoint, SnapshotStore, StartOptions, State, Warm,
+    Accel, Attach, Boot, Disk, Kind, NicSpec, ReadyPoint, Report, SnapshotStore, StartOptions,
+    State, Warm,
 };
 
 use super::bench::{Probe, ROOMY, surroundings};
@@ -91,6 +92,9 @@ pub fn system() -> Result<(), Failed> {
             first.machine.status().borrow().state == State::Off,
             "it runs",
         )?;
+        // QEMU ended as it should, with all its devices.
+        let warned = first.count(|report| matches!(report, Report::Warning { .. }));
+        check(warned == 0, first.reports())?;
         first.machine.start(StartOptions::default()).await?;
         check(first.restored() == 1, first.reports())?;
         let reason = first.cold().unwrap_or_default();
