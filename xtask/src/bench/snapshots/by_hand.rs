@@ -173,7 +173,8 @@ impl Machine {
 
     /// Sends QEMU a request.
     fn tell(&mut self, request: &Value) -> Result<()> {
-        writeln!(self.qmp.get_mut(), "{request}").context("QEMU is gone")
+        let told = writeln!(self.qmp.get_mut(), "{request}");
+        told.with_context(|| format!("QEMU is gone: {:?}", self.child.wait()))
     }
 
     /// Sends QEMU a request, and gives what the last of all requests has returned.

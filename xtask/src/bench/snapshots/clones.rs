@@ -1,5 +1,6 @@
 //! Many VMs that are one.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
@@ -56,9 +57,14 @@ impl Clones {
         .write()?;
         let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let mut test = self.program.test(&place);
-        let test = test.args(options).stdout(Stdio::null()).spawn();
+        let log = File::create(place.path().join("log")).context("cannot make a log")?;
+        test.args(options).stdout(Stdio::null()).stderr(log);
+        let test = test.spawn();
         let mut test = test.context("cannot run machinist")?;
-        until(&place.path().join("all-answered"), &mut test)?;
+        let answered = until(&place.path().join("all-answered"), &mut test);
+        answered.with_context(|| {
+            std::fs::read_to_string(place.path().join("log")).unwrap_or_default()
+        })?;
         let bytes = memory::below(std::process::id());
         std::fs::write(place.path().join("measured"), "").context("cannot write a file")?;
         let status = test.wait()?;
