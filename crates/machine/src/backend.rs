@@ -1,6 +1,7 @@
 //! What a machine's task and a backend say to each other.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -90,6 +91,15 @@ pub(crate) async fn next_of(run: Option<&mut Run>) -> Happening {
     std::future::pending().await
 }
 
+/// What a machine goes back to.
+#[derive(Debug, Clone)]
+pub(crate) enum Earlier {
+    /// A VM, as it stood still.
+    Vm(Arc<Frozen>),
+    /// What a container had written, as an archive.
+    Container(Arc<Path>),
+}
+
 /// How a backend is to be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mode {
@@ -133,19 +143,22 @@ impl Backend {
         }
     }
 
-    /// Starts it; a VM of ours also from where it stood still, `from`. Dropped before its end, it
-    /// leaves nothing that runs.
+    /// Starts it; one of ours also with what was `earlier`. Dropped before its end, it leaves nothing
+    /// that runs.
     pub(crate) async fn launch(
         self,
         mode: Mode,
-        from: Option<Arc<Frozen>>,
+        earlier: Option<Earlier>,
     ) -> Result<Run, LaunchError> {
         match self {
-            Self::Qemu(qemu) => match from {
-                Some(frozen) => qemu.go_back(mode, frozen).await,
-                None => qemu.launch(mode).await,
+            Self::Qemu(qemu) => match earlier {
+                Some(Earlier::Vm(frozen)) => qemu.go_back(mode, frozen).await,
+                _ => qemu.launch(mode).await,
             },
-            Self::Nspawn(nspawn) => nspawn.launch(mode).await,
+            Self::Nspawn(nspawn) => match earlier {
+                Some(Earlier::Container(files)) => nspawn.launch(mode, Some(&files)).await,
+                _ => nspawn.launch(mode, None).await,
+            },
             Self::ScriptVm(script) => script.launch(mode).await,
             Self::ScriptContainer(script) => script.launch(mode).await,
         }

@@ -34,6 +34,7 @@ mod reach;
 mod renewal;
 pub mod rootless;
 mod script;
+mod search;
 mod seeing;
 mod snapshot;
 mod spec;

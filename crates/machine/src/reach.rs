@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::Mutex;
 
+use crate::nspawn::files::Footing;
 use crate::qemu::qmp::Qmp;
 
 /// What there is, at one moment. Nothing, while the machine is off.
@@ -22,6 +23,8 @@ pub(crate) struct Reach {
     pub(crate) qmp: Option<Qmp>,
     /// What the memory of its guest began as; none where that was empty.
     pub(crate) memory: Option<Arc<File>>,
+    /// What saving a container of ours needs.
+    pub(crate) footing: Option<Arc<Footing>>,
     /// What is written here, the serial console receives.
     pub(crate) console: Option<ConsoleInput>,
 }

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::agent::{self, Agent, Power};
-use crate::backend::{Backend, Channel, Control, Happening, Mode, Run, next_of};
+use crate::backend::{Backend, Channel, Control, Earlier, Happening, Mode, Run, next_of};
 use crate::console::Console;
 use crate::environment::{Environment, Report};
 use crate::error::{LaunchError, chain};
@@ -15,7 +15,7 @@ use crate::lifecycle::{Decision, Effect, Ending, Event, Lifecycle, Refused, Stat
 use crate::machine::{StartOptions, Status};
 use crate::origin::Origin;
 use crate::publish::Published;
-use crate::qemu::frozen::{Frozen, Tops};
+use crate::qemu::frozen::Tops;
 use crate::reach::Reach;
 use crate::script;
 use crate::words::Words;
@@ -30,7 +30,8 @@ pub(crate) enum Ask {
     Shutdown(Duration),
     PowerOff,
     Reboot,
-    Restore(Arc<Frozen>),
+    /// Whether its system had finished its start then.
+    Restore(Earlier, bool),
 }
 
 #[derive(Debug)]
@@ -59,7 +60,7 @@ pub(crate) struct Task {
     run: Option<Run>,
     may_restart: bool,
     /// What the next launch goes on with, where it is no boot.
-    frozen: Option<Arc<Frozen>>,
+    earlier: Option<Earlier>,
     status: watch::Sender<Status>,
     agents: watch::Sender<Option<Agent>>,
     reach: watch::Sender<Reach>,
@@ -103,7 +104,7 @@ impl Task {
             launching: None,
             run: None,
             may_restart: true,
-            frozen: None,
+            earlier: None,
             status,
             agents,
             reach,
@@ -173,9 +174,8 @@ impl Task {
             }
             Ask::PowerOff => Event::PowerOff,
             Ask::Reboot => Event::Reboot,
-            Ask::Restore(frozen) => {
-                let ready = frozen.system_ready;
-                self.frozen = Some(frozen);
+            Ask::Restore(earlier, ready) => {
+                self.earlier = Some(earlier);
                 self.began = Instant::now();
                 Event::Restore { ready }
             }
@@ -214,6 +214,12 @@ impl Task {
             Happening::Ended(ending) => {
                 self.run = None;
                 self.reach.send_replace(Reach::default());
+                if let (Ending::Fault(reason), State::Stopping) = (&ending, self.life.state()) {
+                    // It was to end, so this is no failure of the machine. But its disks may lack
+                    // what it wrote last.
+                    let text = format!("it was about to stop: {reason}");
+                    self.report(Report::Warning { text });
+                }
                 self.event(Event::Ended(ending)).await;
             }
         }
@@ -373,8 +379,8 @@ impl Task {
         self.report(Report::Starting { backend, accel });
         self.publish().await?;
         let backend = self.backend.clone();
-        let from = self.frozen.take();
-        let launch = async move { backend.launch(mode, from).await };
+        let earlier = self.earlier.take();
+        let launch = async move { backend.launch(mode, earlier).await };
         self.launching = Some(tokio::spawn(launch));
         Ok(())
     }

@@ -150,6 +150,11 @@ pub(crate) trait Control: Send + Sync {
         Some(format!("a {} of this session cannot be saved", self.kind()))
     }
 
+    /// What of it is in no checkpoint, as half a sentence.
+    fn outside_checkpoints(&self) -> Option<String> {
+        None
+    }
+
     /// Begins to take a checkpoint of it into the directory `place`. Nothing, where it has not been
     /// made yet.
     fn begin_checkpoint(&self, _place: PathBuf) -> Doing<'_, Option<Taking>> {

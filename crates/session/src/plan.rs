@@ -41,6 +41,8 @@ pub(crate) struct MachinePlan {
     start_within: Duration,
     warm: machine::Warm,
     uplink: bool,
+    /// What a checkpoint makes of it, where it is a container.
+    pub(crate) checkpoint: lab::Checkpoint,
     /// Whether it shares a snapshot with others of its group.
     pub(crate) group: Option<String>,
 }
@@ -136,6 +138,7 @@ fn plan_machine(
             RunsAs::Container => machine::Warm::default(),
         },
         uplink: circumstances.uplink,
+        checkpoint: machine.checkpoint,
         group: first_of_several(lab, machine).map(|_| machine.group.clone()),
     })
 }
@@ -305,6 +308,11 @@ impl MachinePlan {
     /// Its ports that are published, as they are numbered inside.
     pub(crate) fn guest_ports(&self) -> impl Iterator<Item = u16> {
         self.publish.iter().map(|publish| publish.guest)
+    }
+
+    /// What it writes to that no checkpoint of a container has: folders and files of the host.
+    pub(crate) fn written_outside(&self) -> impl Iterator<Item = &machine::Volume> {
+        self.volumes.iter().filter(|volume| volume.writable)
     }
 
     /// Whether it may be restored from a snapshot.

@@ -6,12 +6,15 @@
 //! that is dropped before its end lets the machine go on as if nothing had been.
 
 mod clones;
+mod container;
 mod memory;
 mod taking;
 mod vm;
 
+use std::path::Path;
 use std::sync::Arc;
 
+use crate::backend::Earlier;
 use crate::error::MachineError;
 use crate::lifecycle::State;
 use crate::machine::Machine;
@@ -31,6 +34,11 @@ pub struct Checkpoint(Moment);
 enum Moment {
     /// It ran.
     Running(Arc<Frozen>),
+    /// A container that ran. It starts afresh, with what it had written.
+    Container {
+        archive: Arc<Path>,
+        system_ready: bool,
+    },
     /// It was off, with these writable disks.
     Off(Vec<Drive>),
 }
@@ -39,7 +47,13 @@ impl Checkpoint {
     /// Whether the machine ran.
     #[must_use]
     pub fn was_running(&self) -> bool {
-        matches!(self.0, Moment::Running(_))
+        matches!(self.0, Moment::Running(_) | Moment::Container { .. })
+    }
+
+    /// Whether the machine has to start once more when it goes back, to be as ready as it was.
+    #[must_use]
+    pub fn starts_afresh(&self) -> bool {
+        matches!(self.0, Moment::Container { system_ready, .. } if system_ready)
     }
 }
 
@@ -50,7 +64,9 @@ impl Machine {
         let Some(spec) = self.spec() else {
             return Some("machines of start scripts cannot be in a checkpoint".into());
         };
-        obstacle_in(spec).or_else(|| obstacle_now(&self.status().borrow().state))
+        obstacle_in(spec)
+            .or_else(|| obstacle_now(&self.status().borrow().state))
+            .or_else(|| container::obstacle(self))
     }
 
     /// Goes back to a checkpoint of it, whatever it does just now. What runs in it is gone; its
@@ -61,7 +77,14 @@ impl Machine {
     pub async fn restore(&self, checkpoint: &Checkpoint) -> Result<(), MachineError> {
         match &checkpoint.0 {
             Moment::Running(frozen) => {
-                self.ask(Ask::Restore(Arc::clone(frozen))).await?;
+                let ready = frozen.system_ready;
+                let frozen = Earlier::Vm(Arc::clone(frozen));
+                self.ask(Ask::Restore(frozen, ready)).await?;
+                self.until_it_answers().await
+            }
+            Moment::Container { archive, .. } => {
+                let files = Earlier::Container(Arc::clone(archive));
+                self.ask(Ask::Restore(files, false)).await?;
                 self.until_it_answers().await
             }
             Moment::Off(disks) => {
@@ -83,7 +106,7 @@ impl Machine {
 
 fn obstacle_in(spec: &MachineSpec) -> Option<String> {
     let Kind::Vm { disks, .. } = &spec.kind else {
-        return Some("containers cannot be saved while they run".into());
+        return None;
     };
     let written = disks.iter().find_map(|disk| match disk {
         Disk::File {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::container::RunningContainer;
 use super::vm::RunningVm;
 use super::{Checkpoint, Moment};
 use crate::error::{LaunchError, MachineError, chain};
@@ -22,6 +23,7 @@ pub struct Taking {
 #[derive(Debug)]
 enum What {
     Running(Box<RunningVm>),
+    Container(Box<RunningContainer>),
     /// Its disks, as they were, and what they lie in from now on.
     Off(Vec<(Drive, Drive)>),
 }
@@ -41,6 +43,8 @@ impl Machine {
         let state = self.status().borrow().state.clone();
         let what = if state == State::Off {
             What::Off(self.freeze_disks().await?)
+        } else if self.reach().borrow().footing.is_some() {
+            What::Container(Box::new(RunningContainer::prepare(self, place)?))
         } else {
             What::Running(Box::new(RunningVm::prepare(self, place).await?))
         };
@@ -82,6 +86,7 @@ impl Taking {
     pub async fn stand_still(&mut self) -> Result<(), MachineError> {
         match &mut self.what {
             What::Running(vm) => vm.stand_still().await,
+            What::Container(container) => container.stand_still().await,
             What::Off(_) => Ok(()),
         }
     }
@@ -93,6 +98,7 @@ impl Taking {
     pub async fn save(&mut self) -> Result<(), MachineError> {
         match &mut self.what {
             What::Running(vm) => vm.save().await,
+            What::Container(container) => container.save().await,
             What::Off(disks) => {
                 for (_, overlay) in disks.iter() {
                     self.machine.tops().moved(overlay, overlay.serial.clone());
@@ -109,6 +115,7 @@ impl Taking {
     pub async fn go_on(&mut self) -> Result<(), MachineError> {
         match &mut self.what {
             What::Running(vm) => vm.go_on().await,
+            What::Container(container) => container.go_on(),
             What::Off(_) => Ok(()),
         }
     }
@@ -127,6 +134,7 @@ impl Taking {
     pub fn finish(self) -> Checkpoint {
         Checkpoint(match self.what {
             What::Running(vm) => Moment::Running(Arc::new(vm.finish())),
+            What::Container(container) => container.finish(),
             What::Off(disks) => Moment::Off(disks.into_iter().map(|(disk, _)| disk).collect()),
         })
     }

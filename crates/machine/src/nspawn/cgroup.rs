@@ -7,11 +7,14 @@
 //! ourselves, at no place at all, and reach it by the descriptor.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 
 use crate::path_error::{PathContext, PathError};
 
@@ -106,6 +109,51 @@ pub fn clear(dir: &Path) {
         // What cannot be switched off is seen when the next process joins.
         drop(fs::write(&control, format!("-{controller}")));
     }
+}
+
+/// Whether what is in the cgroup at `dir` can be made to stand still.
+#[must_use]
+pub fn can_freeze(dir: &Path) -> bool {
+    dir.join("cgroup.freeze").exists()
+}
+
+/// Makes all that is in the cgroup at `dir` stand still, and waits until it does. Blocks.
+///
+/// # Errors
+/// The cgroup is gone, its kernel is older than Linux 5.2, or something in it does not stand still
+/// within `limit`.
+pub fn freeze(dir: &Path, limit: Duration) -> Result<(), PathError> {
+    let events = dir.join("cgroup.events");
+    let mut told = fs::File::open(&events).path(&events)?;
+    let switch = dir.join("cgroup.freeze");
+    fs::write(&switch, "1").path(&switch)?;
+    let deadline = Instant::now() + limit;
+    loop {
+        // Whoever has read it is told of the next change.
+        let mut text = String::new();
+        told.rewind().path(&events)?;
+        told.read_to_string(&mut text).path(&events)?;
+        if text.lines().any(|line| line == "frozen 1") {
+            return Ok(());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).ok();
+        let mut polled = [PollFd::new(&told, PollFlags::PRI)];
+        match rustix::event::poll(&mut polled, left.as_ref()) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::TimedOut)).path(&events),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).path(&events),
+        }
+    }
+}
+
+/// Lets what [`freeze`] has stopped go on.
+///
+/// # Errors
+/// The cgroup is gone.
+pub fn thaw(dir: &Path) -> Result<(), PathError> {
+    let switch = dir.join("cgroup.freeze");
+    fs::write(&switch, "0").path(&switch)
 }
 
 /// A container's own cgroup. Dropping it kills what is in it and removes it.

@@ -14,16 +14,17 @@
 //! an nspawn that is killed.) Every mount is in our own mount namespace, so a container's root
 //! survives its restarts, and nothing survives us.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 
 use machinist_sys::process::Spawn;
 use rustix::fs::{Mode, XattrFlags};
 
+use super::files;
 use super::inside::Inside;
 use super::plan::{Plan, STAGE, Said, order, staged_volume};
 use super::watch::{self, WatchError, say};
@@ -42,6 +43,8 @@ enum LaunchError {
     Isolate(#[source] io::Error),
     #[error("cannot prepare the container's root")]
     Prepare(#[from] PathError),
+    #[error("cannot put back its files")]
+    Files(#[source] io::Error),
     #[error("cannot use the volume")]
     Volume(#[source] PathError),
     #[error("cannot run systemd-nspawn")]
@@ -129,6 +132,12 @@ fn prepare(plan: &Plan) -> Result<(), LaunchError> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(LaunchError::Volume)?;
 
+    let earlier = plan
+        .files
+        .as_deref()
+        .map(|files| Earlier::find(files, plan));
+    let earlier = earlier.transpose().map_err(LaunchError::Files)?;
+
     let run = Path::new("/run");
     make_dir(run)?;
     mount("tmpfs", run, "tmpfs", "mode=0755")?;
@@ -140,8 +149,18 @@ fn prepare(plan: &Plan) -> Result<(), LaunchError> {
     for (number, volume) in volumes.iter().enumerate() {
         stage_volume(volume, &staged_volume(number))?;
     }
-    lay_over(&lower, plan)?;
-    write_into_root(plan)?;
+    let marks = begin_upper(&lower, plan)?;
+    match earlier {
+        Some(earlier) => {
+            earlier.put_back()?;
+            lay_over(&lower, marks)?;
+        }
+        None => {
+            hide(plan, marks)?;
+            lay_over(&lower, marks)?;
+            write_into_root(plan)?;
+        }
+    }
     // Where these cannot be had, nspawn tries what the host has, and says what it misses.
     drop(lay::terminals());
     drop(lay::etc());
@@ -149,17 +168,42 @@ fn prepare(plan: &Plan) -> Result<(), LaunchError> {
     Ok(())
 }
 
-/// Mounts the container's own root: the lower one, with all changes kept in memory.
-fn lay_over(lower: &OwnedFd, plan: &Plan) -> Result<(), PathError> {
-    let stage = Path::new(STAGE);
-    let (upper, work, root) = (stage.join("upper"), stage.join("work"), stage.join("root"));
+/// What another start of the container has written.
+struct Earlier {
+    archive: File,
+    tar: PathBuf,
+}
+
+impl Earlier {
+    /// Finds all that is needed, while all of the host is in sight.
+    fn find(files: &Path, plan: &Plan) -> io::Result<Self> {
+        let tar = files::tar(plan.search.as_os_str())?;
+        Ok(Self {
+            archive: File::open(files)?,
+            // What links below /run lead to is found now, not later.
+            tar: fs::canonicalize(tar)?,
+        })
+    }
+
+    fn put_back(self) -> Result<(), LaunchError> {
+        let upper = handle(&Path::new(STAGE).join("upper"))?;
+        files::unpack(&self.tar, self.archive, &upper).map_err(LaunchError::Files)
+    }
+}
+
+/// Makes the layer that takes all changes, in memory.
+fn begin_upper(lower: &OwnedFd, plan: &Plan) -> Result<Marks, PathError> {
+    let upper = Path::new(STAGE).join("upper");
     // The merged root shows the mode of the upper one.
     let mode = rustix::fs::fstat(lower).path(&plan.lower)?.st_mode;
     rustix::fs::chmod(&upper, Mode::from_raw_mode(mode)).path(&upper)?;
-    let marks = Marks::of(&upper);
-    for hidden in &plan.hidden {
-        hide(&upper, hidden, marks)?;
-    }
+    Ok(Marks::of(&upper))
+}
+
+/// Mounts the container's own root: the lower one, and over it what has been changed.
+fn lay_over(lower: &OwnedFd, marks: Marks) -> Result<(), PathError> {
+    let stage = Path::new(STAGE);
+    let (upper, work, root) = (stage.join("upper"), stage.join("work"), stage.join("root"));
     let options = format!(
         "lowerdir={},upperdir={},workdir={}{}",
         magic(lower).display(),
@@ -209,8 +253,15 @@ impl Marks {
     }
 }
 
+/// Hides what the container is not to see of the lower root.
+fn hide(plan: &Plan, marks: Marks) -> Result<(), PathError> {
+    let upper = Path::new(STAGE).join("upper");
+    let mut hidden = plan.hidden.iter();
+    hidden.try_for_each(|path| hide_one(&upper, path, marks))
+}
+
 /// Makes `path` of the lower root look like an empty directory.
-fn hide(upper: &Path, path: &Path, marks: Marks) -> Result<(), PathError> {
+fn hide_one(upper: &Path, path: &Path, marks: Marks) -> Result<(), PathError> {
     let Ok(inside) = path.strip_prefix("/") else {
         return Ok(());
     };
@@ -267,7 +318,7 @@ fn stage_volume(source: &OwnedFd, place: &Path) -> Result<(), PathError> {
     if rustix::fs::FileType::from_raw_mode(kind) == rustix::fs::FileType::Directory {
         make_dir(place)?;
     } else {
-        drop(fs::File::create(place).path(place)?);
+        drop(File::create(place).path(place)?);
     }
     bind(source, place)
 }

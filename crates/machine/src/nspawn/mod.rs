@@ -7,6 +7,7 @@
 pub(crate) mod cgroup;
 pub(crate) mod end;
 pub(crate) mod enter;
+pub(crate) mod files;
 pub(crate) mod inotify;
 mod inside;
 pub(crate) mod launch;
@@ -19,7 +20,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use machinist_sys::process::Spawn;
@@ -33,11 +36,13 @@ use crate::devices::Devices;
 use crate::environment::{Attached, Environment};
 use crate::error::LaunchError;
 use crate::path_error::PathContext;
+use crate::reach::Reach;
 use crate::spec::{Kind, MachineSpec};
 use crate::supervised::Supervised;
 use crate::words::{self, Words};
 
 use cgroup::Cgroup;
+use files::Footing;
 use notify::Notifications;
 pub(crate) use plan::{Bind, Plan, Said, order, search_path};
 
@@ -50,11 +55,16 @@ pub(crate) struct Nspawn {
 }
 
 impl Nspawn {
-    pub(crate) async fn launch(&self, mode: Mode) -> Result<Run, LaunchError> {
+    /// Starts it; with `files`, an archive of what another start has written, on top of these.
+    pub(crate) async fn launch(
+        &self,
+        mode: Mode,
+        files: Option<&Path>,
+    ) -> Result<Run, LaunchError> {
         let dir = &self.environment.dir;
         let notifications = Notifications::bind(dir)?;
         let cgroup = self.make_cgroup()?;
-        let plan = self.plan(cgroup.as_ref(), mode);
+        let plan = self.plan(cgroup.as_ref(), mode, files);
 
         let (ours, theirs) = UnixStream::pair().path(dir)?;
         let mut spawn = Spawn::new(&self.environment.exe);
@@ -91,6 +101,16 @@ impl Nspawn {
             // The receiver is in our hand.
             drop(tell.send(Happening::Note(note)));
         }
+        let footing = Footing {
+            launcher: child.pid(),
+            cgroup: cgroup.as_ref().map(|cgroup| cgroup.dir().to_owned()),
+            search: self.environment.search.clone(),
+        };
+        drop(tell.send(Happening::Reach(Reach {
+            running: true,
+            footing: Some(Arc::new(footing)),
+            ..Reach::default()
+        })));
         let running = run::Running {
             child,
             launcher,
@@ -179,14 +199,14 @@ impl Nspawn {
         Ok(cgroup)
     }
 
-    fn plan(&self, cgroup: Option<&Cgroup>, mode: Mode) -> Plan {
+    fn plan(&self, cgroup: Option<&Cgroup>, mode: Mode, files: Option<&Path>) -> Plan {
         let spec = &self.spec;
         let devices = match &spec.kind {
             Kind::Container { devices } => devices.clone(),
             Kind::Vm { .. } => Devices::default(),
         };
         // Only the host's own root has our own things in it.
-        let is_host = spec.image.root == std::path::Path::new("/");
+        let is_host = spec.image.root == Path::new("/");
         Plan {
             name: spec.name.clone(),
             dir: self.environment.dir.clone(),
@@ -196,6 +216,7 @@ impl Nspawn {
             } else {
                 Vec::new()
             },
+            files: files.map(Path::to_owned),
             hosts: spec.hosts_file(),
             machine_id: spec.machine_id.clone(),
             volumes: spec

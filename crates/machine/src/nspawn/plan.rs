@@ -40,6 +40,8 @@ pub struct Plan {
     pub lower: PathBuf,
     /// Absolute paths of `lower` that the container sees as empty directories.
     pub hidden: Vec<PathBuf>,
+    /// What its root has been written already, as another start of it has left it: an archive.
+    pub files: Option<PathBuf>,
     /// The contents of /etc/hosts.
     pub hosts: String,
     /// The contents of /etc/machine-id, 32 hexadecimal digits.
@@ -225,6 +227,7 @@ mod tests {
             dir: "/run/user/0/machinist/s/machines/web".into(),
             lower: "/cache/root".into(),
             hidden: Vec::new(),
+            files: None,
             hosts: "127.0.0.1 localhost\n".into(),
             machine_id: "0".repeat(32),
             volumes: vec![

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::chain;
 use crate::ground::{GroundError, Lacks, Need, lay};
+use crate::search::find;
 use ids::User;
 
 /// Where the host says who may have which ids.
@@ -152,16 +153,6 @@ impl Maps {
             },
         )
     }
-}
-
-fn find(search: &OsStr, program: &str) -> Option<PathBuf> {
-    // Where administrators' programs are, a user's PATH may not lead.
-    let usual = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(search)
-        .filter(|dir| dir.is_absolute())
-        .chain(usual)
-        .map(|dir| dir.join(program))
-        .find(|path| path.is_file())
 }
 
 /// Tries it all in a process that ends afterwards.

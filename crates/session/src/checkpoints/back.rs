@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use machinist_events::{Level, What};
+use machinist_machine::checkpoint::Checkpoint;
 
 use super::Checkpoints;
 use super::take::hold;
@@ -39,6 +40,12 @@ impl Checkpoints {
         });
         released.await.map_err(Fault::machinery)?;
         back.into_iter().collect::<Result<Vec<()>, Fault>>()?;
+        // Not before the network goes on: they may need it.
+        let afresh = machines.iter().filter(|(machine, _)| {
+            let checkpoint = taken.machines.get(machine).and_then(Option::as_ref);
+            checkpoint.is_some_and(Checkpoint::starts_afresh)
+        });
+        try_join_all(afresh.map(|(_, control)| control.ready())).await?;
         let seconds = began.elapsed().as_secs_f64();
         let millis = (seconds * 1000.0).round();
         hub.log.emit(What::Log {

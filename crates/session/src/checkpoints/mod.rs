@@ -8,7 +8,7 @@ mod back;
 mod clones;
 mod take;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,8 @@ pub(crate) struct Checkpoints {
     /// Held while one is taken or gone back to.
     busy: tokio::sync::Mutex<()>,
     made: AtomicU64,
+    /// The machines of which was told that not all of them is in checkpoints.
+    told: Mutex<BTreeSet<String>>,
 }
 
 /// The lab at one moment.
@@ -67,6 +69,7 @@ impl Checkpoints {
             taken: Mutex::default(),
             busy: tokio::sync::Mutex::default(),
             made: AtomicU64::new(0),
+            told: Mutex::default(),
         }
     }
 

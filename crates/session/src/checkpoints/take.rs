@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use futures_util::future::{join_all, try_join_all};
@@ -40,6 +40,7 @@ impl Checkpoints {
         }
         let machines = hub.all();
         refuse(&machines)?;
+        self.tell(hub, &machines);
         let directory = self.directory.join(number.to_string());
         make(&self.directory).map_err(Fault::machinery)?;
         make(&directory).map_err(Fault::machinery)?;
@@ -61,6 +62,22 @@ impl Checkpoints {
         let before = self.taken().insert(name, taken);
         drop(before);
         Ok(status)
+    }
+
+    /// Tells once what of the machines is in no checkpoint.
+    fn tell(&self, hub: &Hub, machines: &[(String, Arc<dyn Control>)]) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, machine) in machines {
+            let Some(what) = machine.outside_checkpoints() else {
+                continue;
+            };
+            if told.insert(name.clone()) {
+                hub.log.emit(What::Log {
+                    text: format!("checkpoints do not have all of {name}: {what}"),
+                    level: Level::Warning,
+                });
+            }
+        }
     }
 
     async fn take_into(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use machinist_guest::Agent;
-use machinist_lab::{Ready, RunsAs};
+use machinist_lab::{Checkpoint as Checkpoints, Ready, RunsAs};
 use machinist_machine::checkpoint::{Checkpoint, Taking};
 use machinist_machine::{Attach, Boot, Console, HostLine, Machine, State};
 use machinist_network::addresses::MachineNumber;
@@ -367,14 +367,28 @@ impl Control for SessionMachine {
     }
 
     fn checkpoint_obstacle(&self) -> Option<String> {
-        if matches!(self.recipe, Recipe::Lab { .. }) && self.runs_as() == RunsAs::Container {
+        if let Recipe::Lab { plan, .. } = &self.recipe
+            && (plan.runs_as, plan.checkpoint) == (RunsAs::Container, Checkpoints::Refuse)
+        {
             return Some(
-                "it is a container, whose processes cannot be saved (`checkpoint = \"restart\"` in \
-                 the lab file is for a later version)"
+                "it is a container, whose processes cannot be saved (with `checkpoint = \
+                 \"restart\"` in the lab file its files are, and it starts afresh with them)"
                     .into(),
             );
         }
         self.made()?.checkpoint_obstacle()
+    }
+
+    fn outside_checkpoints(&self) -> Option<String> {
+        let Recipe::Lab { plan, .. } = &self.recipe else {
+            return None;
+        };
+        let written = plan.written_outside();
+        let places: Vec<String> = written
+            .map(|volume| volume.target.display().to_string())
+            .collect();
+        let of_host = "are the host's, and do not go back with it";
+        (!places.is_empty()).then(|| format!("its volumes ({}) {of_host}", places.join(", ")))
     }
 
     fn begin_checkpoint(&self, place: PathBuf) -> Doing<'_, Option<Taking>> {
