@@ -141,6 +141,12 @@ impl NixHost {
         self.rig.path()
     }
 
+    /// Its root. Not to be written to.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// What machines of derivations boot.
     #[must_use]
     pub fn guest(&self) -> &Guest {

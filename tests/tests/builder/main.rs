@@ -4,6 +4,7 @@
 mod builds;
 mod killed;
 mod life;
+mod nixos;
 mod rig;
 mod vm;
 
@@ -37,7 +38,13 @@ fn main() -> Result<ExitCode> {
     } else {
         Some(Arc::new(NixHost::new()?))
     };
-    let cases = [life::CASES, builds::CASES, killed::CASES, vm::CASES];
+    let cases = [
+        life::CASES,
+        builds::CASES,
+        killed::CASES,
+        nixos::CASES,
+        vm::CASES,
+    ];
     let trials = cases
         .into_iter()
         .flatten()

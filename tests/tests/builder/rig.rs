@@ -86,6 +86,11 @@ impl Rig {
         self.host.rig().join("builders")
     }
 
+    /// The client, and what is in it.
+    pub fn host(&self) -> &NixHost {
+        &self.host
+    }
+
     /// A file that both see.
     pub fn file(&self, name: &str) -> PathBuf {
         self.host.rig().join(name)
