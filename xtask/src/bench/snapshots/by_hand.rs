@@ -173,7 +173,11 @@ impl Machine {
 
     /// Sends QEMU a request.
     fn tell(&mut self, request: &Value) -> Result<()> {
-        let told = writeln!(self.qmp.get_mut(), "{request}");
+        // In one piece: it may end before it would have read the last of several.
+        let told = self
+            .qmp
+            .get_mut()
+            .write_all(format!("{request}\n").as_bytes());
         told.with_context(|| format!("QEMU is gone: {:?}", self.child.wait()))
     }
 
