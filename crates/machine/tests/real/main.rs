@@ -86,6 +86,7 @@ const VMS: &[(&str, Test)] = &[
     ),
     ("script_vm_full_life", script_vm::life),
     ("script_vm_is_saved_and_restored", script_warm::life),
+    ("script_vm_that_cannot_be_saved", script_warm::refused),
     (
         "script_vm_without_a_shared_directory",
         script_vm::through_the_shell,

@@ -1,6 +1,6 @@
 //! VMs of start scripts that are restored instead of booting.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -130,6 +130,72 @@ async fn is_right(stage: &Stage, shared: &Path, mark: &str) -> Result<Fresh, Fai
     Ok(Fresh { random })
 }
 
+/// A restored machine is one like any other: its agent comes back as ever, and so does the machine.
+async fn goes_on(stage: Stage) -> Result<(), Failed> {
+    let before = stage.machine.status().borrow().boots;
+    drop(
+        stage
+            .machine
+            .agent()?
+            .output(&Command::plain_shell("kill -KILL $PPID"))
+            .await,
+    );
+    let mut status = stage.machine.status();
+    let back = status.wait_for(|status| status.boots > before && status.state.answers());
+    tokio::time::timeout(LONG, back).await??;
+    let boot = stage.sh("cat /proc/sys/kernel/random/boot_id").await?;
+    stage.machine.reboot().await?;
+    let rebooted = stage.sh("cat /proc/sys/kernel/random/boot_id").await?;
+    check(boot != rebooted, "it has not restarted")?;
+    stage.machine.shutdown(LONG).await?;
+    // It has a past now.
+    stage.machine.launch(StartOptions::default()).await?;
+    let told = stage.told();
+    let last = told.last().map_or("", String::as_str);
+    check(last.starts_with("cold: its state directory"), told)?;
+    stage.crash().await
+}
+
+/// Scripts whose devices forbid it boot, and it is said why.
+pub fn refused() -> Result<(), Failed> {
+    run(async {
+        let temp = tempfile::tempdir()?;
+        let store = SnapshotStore::open(&temp.path().join("snapshots"), ROOMY)?;
+        let disk = temp.path().join("disk");
+        std::fs::File::create(&disk)?.set_len(1 << 20)?;
+        for (number, (options, reason)) in [
+            (
+                "-snapshot".to_owned(),
+                "cold: its script puts its disks where nobody finds them",
+            ),
+            (
+                "-icount shift=auto".to_owned(),
+                "cold: its clock counts instructions",
+            ),
+            (
+                format!("-drive file={},if=virtio,format=raw", disk.display()),
+                "is outside of its state directory, and can be written to",
+            ),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let dir = temp.path().join(number.to_string());
+            std::fs::create_dir(&dir)?;
+            let mut script = VmScript::new("probe", &system()?);
+            script.options = options;
+            let command = script.write(&dir)?;
+            let stage = Stage::new(&dir, &command, &store)?;
+            stage.machine.launch(StartOptions::default()).await?;
+            let told = stage.told();
+            check(told.len() == 1 && told[0].ends_with(reason), told)?;
+            check(stage.machine.pid().is_some(), "it does not boot")?;
+            stage.crash().await?;
+        }
+        check(store.list()?.is_empty(), store.list()?)
+    })
+}
+
 /// Saved at its first start, restored at the next, and neither where that would not be right.
 pub fn life() -> Result<(), Failed> {
     run(async {
@@ -146,7 +212,7 @@ pub fn life() -> Result<(), Failed> {
         );
         let command = script.write(temp.path())?;
         let store = SnapshotStore::open(&temp.path().join("snapshots"), ROOMY)?;
-        let begin = |name: &str| {
+        let begin = &|name: &str| {
             let dir = temp.path().join(name);
             let stage = Stage::new(&dir, &command, &store)?;
             Ok::<_, Failed>((stage, dir.join("shared-xchg")))
@@ -163,30 +229,25 @@ pub fn life() -> Result<(), Failed> {
         check(stage.told() == ["restored"], stage.told())?;
         check(warm * 4 < cold, format!("{warm:?} after {cold:?}"))?;
         let second = is_right(&stage, &shared, "second").await?;
-        check(first.random != second.random, second.random)?;
-        // Its agent comes back as ever, and so does the machine.
-        let before = stage.machine.status().borrow().boots;
-        drop(
-            stage
-                .machine
-                .agent()?
-                .output(&Command::plain_shell("kill -KILL $PPID"))
-                .await,
-        );
-        let mut status = stage.machine.status();
-        let back = status.wait_for(|status| status.boots > before && status.state.answers());
-        tokio::time::timeout(LONG, back).await??;
-        let boot = stage.sh("cat /proc/sys/kernel/random/boot_id").await?;
-        stage.machine.reboot().await?;
-        let rebooted = stage.sh("cat /proc/sys/kernel/random/boot_id").await?;
-        check(boot != rebooted, "it has not restarted")?;
-        stage.machine.shutdown(LONG).await?;
-        // It has a past now.
-        stage.machine.launch(StartOptions::default()).await?;
-        let told = stage.told();
-        let last = told.last().map_or("", String::as_str);
-        check(last.starts_with("cold: its state directory"), told)?;
-        stage.crash().await?;
+        goes_on(stage).await?;
+
+        // As often as one likes, also two at a time: what one writes no other sees.
+        let mut random = BTreeSet::from([first.random, second.random]);
+        for turn in 0..9 {
+            let both = [0, 1].map(|which| async move {
+                let name = format!("turn-{turn}-{which}");
+                let (stage, shared) = begin(&name)?;
+                stage.start().await?;
+                check(stage.told() == ["restored"], stage.told())?;
+                let fresh = is_right(&stage, &shared, &name).await?;
+                stage.crash().await?;
+                Ok::<_, Failed>(fresh.random)
+            });
+            let [one, two] = both;
+            let (one, two) = tokio::try_join!(one, two)?;
+            random.extend([one, two]);
+        }
+        check(random.len() == 20, random)?;
 
         // QEMU gets other words than before.
         std::fs::write(&more, "-rtc base=utc")?;
