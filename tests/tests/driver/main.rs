@@ -8,6 +8,7 @@ mod seeing;
 mod session;
 mod shown;
 mod stage;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -22,5 +23,6 @@ fn main() -> Result<ExitCode> {
         shown::CASES,
         login::CASES,
         seeing::CASES,
+        warm::CASES,
     ])
 }
