@@ -88,8 +88,16 @@ rm /rig/go /rig/gone
     rig.end("b")
 }
 
+/// Kills a process, and says whether it was still there.
+pub fn kill(pid: Pid, signal: Signal) -> Result<bool> {
+    match kill_process(pid, signal) {
+        Err(rustix::io::Errno::SRCH) => Ok(false),
+        killed => Ok(killed.map(|()| true)?),
+    }
+}
+
 /// The processes whose command line has these words.
-fn pids(words: &str) -> Vec<Pid> {
+pub fn pids(words: &str) -> Vec<Pid> {
     let all = machinist_tests::processes();
     let found = all.iter().filter(|process| process.command.contains(words));
     found

@@ -5,8 +5,11 @@ mod builds;
 mod killed;
 mod life;
 mod nixos;
+mod random;
 mod rig;
 mod vm;
+mod ways;
+mod web;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -41,7 +44,9 @@ fn main() -> Result<ExitCode> {
     let cases = [
         life::CASES,
         builds::CASES,
+        ways::CASES,
         killed::CASES,
+        random::CASES,
         nixos::CASES,
         vm::CASES,
     ];

@@ -7,6 +7,7 @@
 //! ```
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -119,6 +120,29 @@ impl Rig {
         let listens = wait_until(Duration::from_secs(10), listens);
         ensure!(listens.is_some(), "its service does not listen");
         Ok(service)
+    }
+
+    /// Its service as an init system runs it, with a socket that listens already.
+    pub fn serve_at(&self, name: &str, socket: OwnedFd) -> Result<Child> {
+        let service = std::process::Command::new(machinist_tests::machinist())
+            .args(["builder", "serve", name])
+            .env("MACHINIST_BUILDERS", self.builders())
+            .stdin(socket)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        service.context("cannot start the service")
+    }
+
+    /// What Nix's daemon runs to reach a builder, with pipes.
+    pub fn connect(&self, name: &str) -> Result<Child> {
+        let connect = std::process::Command::new(machinist_tests::machinist())
+            .args(["connect", name, "--stdio"])
+            .env("MACHINIST_BUILDERS", self.builders())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        connect.context("cannot run machinist connect")
     }
 
     /// What `status` says of a builder.

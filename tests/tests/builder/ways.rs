@@ -1,0 +1,179 @@
+//! The ways into a builder and out of it: Nix's, that of builds that download something, and SSH.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use machinist_tests::wait_until;
+
+use crate::Case;
+use crate::rig::Rig;
+use crate::web::Web;
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "ways::out_for_what_is_fixed_and_for_nothing_else",
+        run: network,
+    },
+    Case {
+        name: "ways::ends_of_one_direction_are_passed_on",
+        run: ends,
+    },
+    Case {
+        name: "ways::ssh_with_keys_of_its_own",
+        run: ssh,
+    },
+];
+
+/// How clients of Nix's daemon begin, and how it answers.
+const HELLO: &[u8] = b"cxin\0\0\0\0";
+const ANSWER: &[u8] = b"oixd\0\0\0\0";
+
+fn network(rig: &Rig) -> Result<()> {
+    let web = Web::open()?;
+    let download = web.derivation("127.0.0.1");
+    for name in ["b", "lone"] {
+        let options: &[&str] = if name == "lone" {
+            &["--no-network"]
+        } else {
+            &[]
+        };
+        rig.create(name, options)?;
+        rig.builder(&["start", name]).run()?.exits(0)?;
+    }
+    let with = format!(
+        "{download}
+machines b
+cat $(build download.nix)
+derive free 'exec 3<> /dev/tcp/127.0.0.1/{port} && echo reached > $out' ''
+build free.nix && exit 1
+echo done
+",
+        port = web.port
+    );
+    rig.client(&with)?
+        .exits(0)?
+        .says("from the host")?
+        .says("done")?
+        .complains("onnection refused")?;
+    ensure!(web.served() == 1, "{} requests", web.served());
+    let without = format!("{download}\nmachines lone\nbuild download.nix && exit 1\ntrue\n");
+    rig.client(&without)?.exits(0)?;
+    ensure!(web.served() == 1, "{} requests", web.served());
+    rig.end("b")?;
+    rig.end("lone")
+}
+
+fn ends(rig: &Rig) -> Result<()> {
+    rig.create("b", &[])?;
+    rig.builder(&["start", "b"]).run()?.exits(0)?;
+    // The client says no more: what Nix answers to that still arrives, and then the end.
+    let mut connect = rig.connect("b")?;
+    let mut said = Vec::new();
+    if let Some(mut stdin) = connect.stdin.take() {
+        stdin.write_all(HELLO)?;
+    }
+    if let Some(stdout) = &mut connect.stdout {
+        stdout.read_to_end(&mut said)?;
+    }
+    ensure!(said.starts_with(ANSWER), "{said:?}");
+    ensure!(connect.wait()?.success());
+    // Nix ends, for it does not understand a word, while the client would go on.
+    let mut connect = rig.connect("b")?;
+    let mut stdin = connect.stdin.take().context("it has no input")?;
+    stdin.write_all(b"nonsense")?;
+    let ended = wait_until(Duration::from_secs(10), || {
+        connect.try_wait().ok().flatten()
+    });
+    ensure!(ended.is_some(), "it does not end");
+    drop(stdin);
+    let free = wait_until(Duration::from_secs(5), || {
+        (rig.status("b").ok()?["sessions"] == 0).then_some(())
+    });
+    free.context("a session is left")?;
+    rig.end("b")
+}
+
+fn ssh(rig: &Rig) -> Result<()> {
+    rig.create("b", &[])?;
+    let config = rig.builder(&["ssh", "b"]).run()?.exits(0)?.stdout;
+    let file = rig.file("ssh_config");
+    fs::write(&file, &config)?;
+    let command = |script: &str| {
+        let mut command = Command::new("ssh");
+        command
+            .args(["-o", "BatchMode=yes", "-F"])
+            .arg(&file)
+            .args(["machinist-b", script])
+            .stdin(Stdio::null());
+        command
+    };
+    let ssh =
+        |script: &str| -> Result<Output> { command(script).output().context("cannot run ssh") };
+    // The first connection starts the machine, and its daemon trusts whoever has the key.
+    let output = ssh("id -un; nix store info 2>&1")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        output.status.success() && said.starts_with("root\n") && said.contains("Trusted: 1"),
+        "{output:?}"
+    );
+    // As Nix does it. It takes the end of its input for the end of everything.
+    let mut daemon = command("nix-daemon --stdio")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        // It complains of our leaving.
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut stdin = daemon.stdin.take().context("it has no input")?;
+    stdin.write_all(HELLO)?;
+    let mut answer = vec![0; ANSWER.len()];
+    if let Some(stdout) = &mut daemon.stdout {
+        stdout.read_exact(&mut answer)?;
+    }
+    ensure!(answer == ANSWER, "{answer:?}");
+    drop(stdin);
+    daemon.wait()?;
+
+    // Keys are private, and its host key is the one that the machine line pins.
+    let keys = rig.builders().join("b/ssh");
+    for name in ["key", "host_key"] {
+        let mode = fs::metadata(keys.join(name))?.mode() & 0o777;
+        ensure!(mode == 0o600, "{name}: {mode:o}");
+    }
+    let line = rig.builder(&["ssh", "b", "--machine-line"]).run()?;
+    let line = line.exits(0)?.stdout;
+    let port = config
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Port "));
+    let port = port.context("no port")?.to_owned();
+    ensure!(
+        line.starts_with(&format!("ssh-ng://root@127.0.0.1:{port} x86_64-linux ")),
+        "{line}"
+    );
+
+    // Nobody else comes in, and nobody else is taken for it.
+    let with = |from: &str, to: &str| fs::write(&file, config.replace(from, to));
+    with("/ssh/key\"", "/ssh/host_key\"")?;
+    let output = ssh("true")?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(said.contains("Permission denied"), "{output:?}");
+    fs::write(&file, &config)?;
+    let known = keys.join("known_hosts");
+    let right = fs::read_to_string(&known)?;
+    let other = fs::read_to_string(keys.join("key.pub"))?;
+    fs::write(&known, format!("machinist-b {other}"))?;
+    let output = ssh("true")?;
+    ensure!(
+        String::from_utf8_lossy(&output.stderr).contains("Host key verification failed"),
+        "{output:?}"
+    );
+    fs::write(&known, right)?;
+    ensure!(ssh("true")?.status.success());
+    rig.end("b")?;
+    // Nobody listens when its service has ended.
+    ensure!(std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err());
+    Ok(())
+}
