@@ -37,6 +37,16 @@ pub fn system(image: &str, packages: &[&str]) -> Result<VmSystem> {
     })
 }
 
+/// The directory of the kernel that VMs of this Debian boot: `vmlinuz`, `version`, and
+/// `modules/VERSION`. Built unless it is in the user's cache.
+///
+/// # Errors
+/// It cannot be built.
+pub fn kernel(image: &str) -> Result<PathBuf> {
+    build(image, &[], json!({ "kind": "vm" }))?;
+    path("kernel", &format!("kernel of {image}"))
+}
+
 /// As the image store calls it.
 fn name(image: &str, packages: &[&str]) -> String {
     let mut sorted = packages.to_vec();

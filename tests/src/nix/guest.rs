@@ -70,6 +70,35 @@ impl Guest {
         })
     }
 
+    /// Puts `/guest/vm.tar` there: the root as an archive, with a kernel in it.
+    ///
+    /// # Errors
+    /// The kernel cannot be built, or the archive not be written.
+    pub fn add_vm_archive(&self) -> Result<()> {
+        let kernel = images::kernel(self.image.0)?;
+        let version = fs::read_to_string(kernel.join("version")).context("a kernel's version")?;
+        let archive = self.directory.join("vm.tar");
+        fs::copy(self.directory.join("root.tar"), &archive).context("cannot copy an archive")?;
+        let status = std::process::Command::new("tar")
+            .arg("--append")
+            .arg("--file")
+            .arg(&archive)
+            .args(["--owner=0", "--group=0", "--numeric-owner"])
+            .arg("--transform=s,^modules,./usr/lib/modules,")
+            .arg(format!(
+                "--transform=s,^vmlinuz,./boot/vmlinuz-{},",
+                version.trim()
+            ))
+            .arg("--directory")
+            .arg(&kernel)
+            .args(["modules", "vmlinuz"])
+            .stdin(Stdio::null())
+            .status()
+            .context("cannot run tar")?;
+        ensure!(status.success(), "tar: {status}");
+        Ok(())
+    }
+
     /// The directory for files that derivations see in `/guest`.
     #[must_use]
     pub fn directory(&self) -> &Path {

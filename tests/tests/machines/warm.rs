@@ -141,7 +141,15 @@ fn others(bench: &Bench) -> Result<()> {
     let second = vm(&["--memory", "300M"])?;
     ensure!(second.took < first.took, "{first}\n{second}");
     ensure!(cache.count(bench)? == 1, "saved twice");
-    vm(&["--memory", "310M"])?;
+    // Somebody else's of this machine is of no use, and that is said with what differs.
+    let theirs = cache.0.join("snapshots");
+    let words = run(&["--kind", "vm", "--memory", "310M"], &["uname", "-r"]);
+    let refused = cache.machinist(bench, &words);
+    let refused = refused
+        .env("MACHINIST_SNAPSHOTS", &theirs)
+        .run()?
+        .exits(0)?;
+    refused.complains("is of another machine or host (")?;
     ensure!(cache.count(bench)? == 2, "other memory is another machine");
 
     for info in cache.list(bench)? {

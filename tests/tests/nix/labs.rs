@@ -16,6 +16,10 @@ pub const CASES: &[Case] = &[
         run: units,
     },
     Case {
+        name: "labs::a_vm_is_booted_once_for_all_tests",
+        run: snapshot,
+    },
+    Case {
         name: "labs::a_failing_lab_fails_the_build",
         run: failing,
     },
@@ -43,6 +47,36 @@ fn units(host: &NixHost) -> Result<()> {
         .exits(0)?
         // What the sandbox forbids in spite of all is told when the container starts.
         .complains("programs that are setuid, such as sudo, work in a VM but not in a container")?;
+    Ok(())
+}
+
+/// Its boot is a derivation, which a change of the test does not build anew.
+fn snapshot(host: &NixHost) -> Result<()> {
+    host.guest().add_vm_archive()?;
+    // All of it is read at once: the snapshot of both is the same derivation, or is not.
+    let script = r#"
+set -- $(nix-instantiate --expr "let test = word: (import /repository/nix/tests).restored ''
+    v.wait_for_unit(\"nginx.service\")
+    assert \"Welcome\" in v.succeed(\"curl -fsS http://localhost/\")
+    v.succeed(\"echo \${word} > /dev/ttyS0\")
+''; in [ (test \"one\") (test \"another\") ]")
+nix-store --realise $1
+echo the other one >&2
+nix-store --realise $2
+"#;
+    let ran = host.run(script)?.exits(0)?;
+    let (first, second) = ran
+        .stderr
+        .split_once("the other one\n")
+        .unwrap_or((ran.stderr.as_str(), ""));
+    ensure!(first.contains("machinist-snapshot-v.drv"), "{ran}");
+    ensure!(!second.contains("machinist-snapshot-v.drv"), "{ran}");
+    for test in [first, second] {
+        ensure!(
+            test.contains("Machine v: restored from its snapshot"),
+            "{ran}"
+        );
+    }
     Ok(())
 }
 
