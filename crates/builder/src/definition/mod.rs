@@ -8,7 +8,7 @@ const SOURCE: &str = "debian:forky";
 const PACKAGES: [&str; 4] = ["ca-certificates", "e2fsprogs", "nix-bin", "openssh-server"];
 
 /// Whatever a file is about is said in it.
-const FILES: [(&str, &str, u32); 15] = [
+const FILES: [(&str, &str, u32); 16] = [
     ("/etc/nix/nix.conf", include_str!("nix.conf"), 0o644),
     (
         "/etc/systemd/system/nix-daemon.service",
@@ -59,6 +59,11 @@ const FILES: [(&str, &str, u32); 15] = [
     (
         "/etc/systemd/system/ssh.service.d/machinist.conf",
         include_str!("ssh.conf"),
+        0o644,
+    ),
+    (
+        "/etc/systemd/system/systemd-logind.service.d/machinist.conf",
+        include_str!("logind.conf"),
         0o644,
     ),
     (

@@ -4,12 +4,15 @@ set -eu
 features=$1
 uplink=$2
 container=false
-systemd-detect-virt --quiet --container && container=true
-# An emulated processor has virtualization, too, and nobody wants to wait for that.
-case $(systemd-detect-virt --vm || true) in
-    none | qemu) ;;
-    *) modprobe kvm_intel 2>/dev/null || modprobe kvm_amd 2>/dev/null || true ;;
-esac
+if [ -e /run/host/container-manager ]; then
+    container=true
+else
+    # An emulated processor has virtualization, too, and nobody wants to wait for that.
+    case $(systemd-detect-virt --vm || true) in
+        none | qemu) ;;
+        *) modprobe kvm_intel 2>/dev/null || modprobe kvm_amd 2>/dev/null || true ;;
+    esac
+fi
 if [ -c /dev/kvm ] && (exec 3<>/dev/kvm) 2>/dev/null && chmod 0666 /dev/kvm; then
     features="$features kvm"
 fi
@@ -22,7 +25,7 @@ fi
 } > /etc/nix/machinist.conf
 # A VM's way to what the host reaches.
 for address in /sys/class/net/*/address; do
-    [ "$(cat "$address")" = "$uplink" ] || continue
+    ! $container && [ "$(cat "$address")" = "$uplink" ] || continue
     card=$(basename "$(dirname "$address")")
     ip link set "$card" up
     ip address add 10.0.2.15/24 dev "$card"
@@ -30,4 +33,5 @@ for address in /sys/class/net/*/address; do
     echo nameserver 10.0.2.3 > /etc/resolv.conf
 done
 echo "$features"
-dpkg-query --show --showformat='${Version}\n' nix-bin
+# As dpkg-query would, ten times as fast.
+sed -n '/^Package: nix-bin$/,/^$/s/^Version: //p' /var/lib/dpkg/status
