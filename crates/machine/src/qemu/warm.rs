@@ -289,7 +289,7 @@ impl Qemu {
         let system_ready = frozen.system_ready;
         let begun = self.begin(mode, Beginning::Frozen(frozen)).await;
         let mut run = begun.map_err(|error| chain(&error))?;
-        let answered = tokio::time::timeout(BACK, until_back(&mut run, renew)).await;
+        let answered = tokio::time::timeout(BACK, until_back(&mut run, system_ready, renew)).await;
         let late = || Err(format!("its agent does not answer within {BACK:?}"));
         let mut early = match answered.unwrap_or_else(|_| late()) {
             Ok(early) => early,
@@ -299,9 +299,6 @@ impl Qemu {
                 return Err(reason);
             }
         };
-        if system_ready {
-            early.push_back(Happening::Ready);
-        }
         early.append(&mut run.early);
         run.early = early;
         Ok(run)
@@ -312,12 +309,14 @@ impl Qemu {
 /// machine's task is to hear of first.
 async fn until_back<F>(
     run: &mut Run,
+    system_ready: bool,
     renew: impl FnOnce(Agent) -> F,
 ) -> Result<VecDeque<Happening>, String>
 where
     F: Future<Output = Result<Agent, String>>,
 {
-    let mut early = VecDeque::new();
+    // What its system was it is: who hears of the agent shall know that, and need not ask it.
+    let mut early: VecDeque<_> = system_ready.then_some(Happening::Ready).into_iter().collect();
     let mut renew = Some(renew);
     let mut reviving = None;
     loop {
