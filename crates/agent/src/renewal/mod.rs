@@ -32,6 +32,9 @@ pub(crate) fn settle(context: &mut Context) -> Result<Settled, Failure> {
     let vmgenid = quiet::has_vmgenid();
     let (host_keys, sshd) = (keys::list(), reload::servers());
     end_shells(context);
+    // Else each restored machine would read the profile for its first command, which is most of
+    // what that takes.
+    drop(context.logins.of("root"));
     // What an earlier one left, and nobody asked for since, is still to be mounted again.
     context.left.extend(plan9::leave()?);
     // With vmgenid the kernel makes its random state anew before anything runs that may ask for it;
