@@ -10,11 +10,11 @@ class Network(Commands):
     """Links, and ports of the host."""
 
     def block(self) -> None:
-        """Pull the machine's network cables."""
+        """Pull the machine's network cables; in a NixOS test, that of its first VLAN alone."""
         self._ask("link", up=False)
 
     def unblock(self) -> None:
-        """Plug the machine's network cables in again."""
+        """Plug in again what ``block`` pulled."""
         self._ask("link", up=True)
 
     def forward_port(self, host_port: int = 8080, guest_port: int = 80) -> None:

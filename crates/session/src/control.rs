@@ -139,6 +139,12 @@ pub(crate) trait Control: Send + Sync {
         Box::pin(async { Err(self.has_no("console that takes input")) })
     }
 
+    /// The VLAN on which it has the only cable that is pulled where no VLAN is named: NixOS' driver
+    /// pulls that of `eth1`, and leaves the others. None: all of them.
+    fn vlan_of_block(&self) -> Doing<'_, Option<u32>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// Pulls cables or plugs them in at its own end, where the switch alone does not do it. What
     /// runs in the machine sees that, as with a real cable.
     fn carrier(&self, _vlan: Option<u32>, _up: bool) -> Doing<'_, ()> {

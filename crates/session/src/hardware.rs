@@ -102,6 +102,13 @@ struct VdeNic {
     directory: PathBuf,
 }
 
+/// The directory of a VM's first interface on a VLAN: `eth1` of NixOS' guests.
+pub(crate) async fn first_door(machine: &Machine) -> Result<Option<PathBuf>, Fault> {
+    let known = machine.monitor("info network").await;
+    let known = known.map_err(|error| fault(&error))?;
+    Ok(vde_nics(&known).into_iter().next().map(|nic| nic.directory))
+}
+
 /// Tells the interfaces of a VM that their cables were pulled, or plugged in: those whose doors are
 /// `wanted`.
 pub(crate) async fn set_carrier(

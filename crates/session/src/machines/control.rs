@@ -284,6 +284,28 @@ impl Control for SessionMachine {
         })
     }
 
+    fn vlan_of_block(&self) -> Doing<'_, Option<u32>> {
+        Box::pin(async move {
+            let (Recipe::Script(script), Some(machine)) = (&self.recipe, self.made()) else {
+                return Ok(None);
+            };
+            let network = Arc::clone(&self.ground.network);
+            if script.is_vm() {
+                if machine.status().borrow().state.is_over() {
+                    return Ok(None);
+                }
+                let door = hardware::first_door(&machine).await?;
+                return Ok(door.and_then(|door| network.vlan_of_door(&script.name, &door)));
+            }
+            let (Some(leader), Some(ground)) = (machine.leader(), network.ground()) else {
+                return Ok(None);
+            };
+            let found = tokio::task::spawn_blocking(move || ground.first_vlan(leader));
+            let found = found.await.map_err(Fault::machinery)?;
+            found.map_err(|error| Fault::machinery(chain::text(&error)))
+        })
+    }
+
     fn carrier(&self, vlan: Option<u32>, up: bool) -> Doing<'_, ()> {
         Box::pin(async move {
             let Recipe::Script(script) = &self.recipe else {

@@ -155,6 +155,10 @@ async fn link(
         Some(name) => vec![hub.machine(name)?],
         None => hub.all().into_iter().map(|(_, machine)| machine).collect(),
     };
+    let vlan = match &machines[..] {
+        [one] if machine.is_some() && vlan.is_none() => one.vlan_of_block().await?,
+        _ => vlan,
+    };
     if let Some(links) = hub.links.clone() {
         let pulled =
             tokio::task::spawn_blocking(move || links.set_up(machine.as_deref(), vlan, up));
