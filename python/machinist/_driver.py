@@ -17,7 +17,7 @@ from machinist._checkpoint import Checkpoints
 from machinist._connection import Connection, Request
 from machinist._debug import Debug, DebugAbstract, DebugNop
 from machinist._errors import MachineError, RequestedAssertionFailed
-from machinist._logger import Attributes, Logger
+from machinist._logger import Attributes, Logger, LogLevel
 from machinist._machine import Machine, NspawnMachine, QemuMachine, machine_of
 from machinist._polling import Condition, PollingCondition, polling_condition
 from machinist._retry import retry
@@ -59,7 +59,8 @@ class Driver(Checkpoints):
         self.job = job or {}
         """What the engine says of the job, if it runs machines by start scripts."""
         exits = job is not None and not self.job["interactive"]
-        self.logger = Logger(self, exit_on_error=exits)
+        level = LogLevel[self.job.get("log_level", "debug").upper()]
+        self.logger = Logger(self, exit_on_error=exits, level=level)
         self.debug: DebugAbstract = DebugNop()
         if self.job.get("debug"):
             self.debug = Debug(self, os.path.join(os.path.dirname(os.path.abspath(path)), _PROMPT))

@@ -79,9 +79,11 @@ class AbstractLogger(ABC):
 class Logger(AbstractLogger):
     """``log`` of a script: writes into the log of the test."""
 
-    def __init__(self, driver: Driver, exit_on_error: bool = False) -> None:
+    def __init__(
+        self, driver: Driver, exit_on_error: bool = False, level: LogLevel = LogLevel.DEBUG
+    ) -> None:
         self._driver = driver
-        self._level = LogLevel.DEBUG
+        self._level = level
         self.exit_on_error = exit_on_error
         """Whether ``error`` ends the script, as it does in the NixOS driver."""
 

@@ -196,6 +196,7 @@ fn a_test_that_passes() -> Result<()> {
         "print('printed')\n\
          with subtest('part \\x1b[31m<1>\\x07 ]]>'):\n    log.info('in it \\x00\\x1b[2J & so')\n\
          log.debug('a detail')\n\
+         log.log('whatever the level')\n\
          driver.out_dir.joinpath('result').write_text('x')\n",
     )?;
     // In a build there is no home.
@@ -231,6 +232,11 @@ fn a_test_that_passes() -> Result<()> {
         .run()?
         .exits(0)?;
     loud.complains("a detail")?;
+    let quiet = driver(&bench, &["t.py", "--log-level", "error"])
+        .run()?
+        .exits(0)?
+        .complains("whatever the level\n")?;
+    ensure!(!quiet.stderr.contains("in it"), "{quiet}");
     bench.nothing_left()
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use machinist_events::Level;
 use serde_json::Value;
 
 use crate::protocol::DriverInfo;
@@ -59,6 +60,8 @@ pub struct DriverJob {
     pub ssh_backdoor: bool,
     /// There is a display that VMs may open windows on.
     pub display: bool,
+    /// What matters less is left out of what the script writes into its log.
+    pub log_level: Level,
     /// VMs are restored from snapshots, which are made where there are none.
     pub warm: bool,
     /// The variables that start scripts find beside those of the contract.
@@ -79,6 +82,7 @@ impl DriverJob {
             state_root: self.state_root.clone(),
             shared_dir: self.shared_dir(),
             interactive: self.interactive,
+            log_level: self.log_level,
             debug: self.debug,
             debug_hook: self.debug_hook.clone(),
             ssh_backdoor: self.ssh_backdoor,

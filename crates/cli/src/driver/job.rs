@@ -54,6 +54,7 @@ pub fn job(call: &Call, environment: &DriverEnvironment) -> Result<DriverJob, Cl
         // A script that fails stands still by itself, where its names are known.
         on_failure: OnFailure::Report,
         interactive: call.interactive,
+        log_level: call.level,
         debug: call.debug_hook.is_some(),
         debug_hook: call.debug_hook.clone(),
         ssh_backdoor: call.ssh || config.is_some_and(|config| config.enable_ssh_backdoor),

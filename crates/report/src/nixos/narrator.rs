@@ -124,7 +124,8 @@ impl Narrator {
                 stream: *stream,
                 text: printed_line(line.as_bytes()),
             }],
-            What::Log { text, level } => self.say(machine, *level, text),
+            // What matters too little for this test is not sent: `log.log()` always matters.
+            What::Log { text, level } => vec![line(machine, *level, text)],
             What::Warning { text } => {
                 self.say(machine, Level::Warning, &format!("warning: {text}"))
             }
@@ -158,11 +159,7 @@ impl Narrator {
         if level_of_line < self.level {
             return Vec::new();
         }
-        vec![Entry::Line {
-            machine: machine.map(str::to_owned),
-            text: plain(text).trim_end().to_owned(),
-            level,
-        }]
+        vec![line(machine, level, text)]
     }
 
     fn serial(&self, machine: Option<&str>, line: &str) -> Vec<Entry> {
@@ -434,6 +431,14 @@ impl Begun {
             seconds,
             ok,
         }
+    }
+}
+
+fn line(machine: Option<&str>, level: Level, text: &str) -> Entry {
+    Entry::Line {
+        machine: machine.map(str::to_owned),
+        text: plain(text).trim_end().to_owned(),
+        level,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use machinist_events::Level;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -63,6 +64,9 @@ pub struct DriverInfo {
     pub shared_dir: PathBuf,
     /// A person types; the script runs when that person asks for it.
     pub interactive: bool,
+    /// What matters less is left out of what the script writes into its log.
+    #[serde(default)]
+    pub log_level: Level,
     /// A failure is a breakpoint, and `debug.breakpoint()` is one.
     pub debug: bool,
     /// The command that the caller wants to be named to who is to attach to a breakpoint.

@@ -121,7 +121,6 @@ fn beginning() -> Vec<Event> {
                 line: "printed".into(),
             },
         ),
-        at(1.3, log("a detail", Level::Debug)),
         at(1.3, log("of interest", Level::Info)),
         of("machine", 1.4, log("of the machine", Level::Info)),
     ]
