@@ -46,7 +46,8 @@ class Checkpoints:
         what is on its way between them.
 
         They stand still for some hundred milliseconds, and go on. A checkpoint of the same name is
-        replaced. Containers cannot be saved: see ``checkpoint`` in the lab file.
+        replaced. Of containers only the files are saved, and only where the lab file says
+        ``checkpoint = "restart"``.
         """
         answer = self.connection.call("checkpoint", {"name": name})
         return self._checkpoint(answer)

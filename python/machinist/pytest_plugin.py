@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--machinist", metavar="PROGRAM", help="the program, if not on the path")
     parser.addini("lab", "the lab file of all modules, relative to the configuration")
     parser.addini("machinist", "machinist's program, if it is not on the path", default="machinist")
+
+
+def pytest_configure() -> None:
+    """Failures are shown at the test's own lines, not at ours."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("machinist."):
+            module.__dict__["__tracebackhide__"] = True
 
 
 class ModuleLab:
@@ -76,10 +84,7 @@ def lab_session(request: pytest.FixtureRequest) -> Iterator[Driver]:
             pytrace=False,
         )
     with Driver(socket) as driver:
-        driver.connection.call("start", {"machines": [], "wait": True})
-        for machine in driver.machines:
-            machine.wait_until_ready()
-        yield driver
+        yield _started(driver)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +120,14 @@ def machine(lab: Driver) -> Machine:
     return machines[0]
 
 
+def _started(driver: Driver) -> Driver:
+    """A lab all of whose machines are ready."""
+    driver.connection.call("start", {"machines": [], "wait": True})
+    for machine in driver.machines:
+        machine.wait_until_ready()
+    return driver
+
+
 def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
@@ -136,7 +149,7 @@ def _own_lab(request: pytest.FixtureRequest) -> Iterator[Driver]:
     session = started.stdout.strip()
     try:
         with Driver(_socket(program, session)) as driver:
-            yield driver
+            yield _started(driver)
     finally:
         subprocess.run([program, "down", session], stdout=subprocess.DEVNULL, check=True)
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::python_with_pytest;
+
 /// What a test needs of the host. A test whose needs are not met is skipped, with the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
@@ -17,6 +19,8 @@ pub enum Need {
     Ssh,
     /// Reading screens: tesseract and ImageMagick.
     Ocr,
+    /// Tests by pytest.
+    Pytest,
 }
 
 impl Need {
@@ -27,7 +31,7 @@ impl Need {
             Self::Container => &["systemd-nspawn"],
             Self::Vm => &["qemu-system-x86_64"],
             Self::Debian => &["mmdebstrap", "mkfs.erofs"],
-            Self::Python => &["python3"],
+            Self::Python | Self::Pytest => &["python3"],
             Self::Ssh => &["ssh"],
             Self::Ocr => &["tesseract", "convert"],
         };
@@ -35,6 +39,9 @@ impl Need {
             return Some(format!(
                 "{program} is not in PATH (`cargo xtask setup` installs it)"
             ));
+        }
+        if self == Self::Pytest && python_with_pytest().is_none() {
+            return Some("no Python has pytest (`cargo xtask setup` installs it)".to_owned());
         }
         let root = rustix::process::geteuid().is_root();
         (self == Self::Container && !root).then(|| "containers need root".to_owned())
