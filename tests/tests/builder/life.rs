@@ -100,6 +100,18 @@ fn life(rig: &Rig) -> Result<()> {
         .exits(2)?
         .complains("`machinist builder stop b` first")?;
 
+    idle(rig)?;
+    rig.builder(&["destroy", "b"])
+        .run()?
+        .exits(2)?
+        .complains("--yes")?;
+    rig.builder(&["destroy", "b", "--yes"]).run()?.exits(0)?;
+    ensure!(!is_there(&rig.builders().join("b")));
+    Ok(())
+}
+
+/// It stops when nobody is in it, and starts again with all that it had.
+fn idle(rig: &Rig) -> Result<()> {
     // Who is in it keeps it from stopping.
     let words = [
         "shell",
@@ -134,13 +146,6 @@ fn life(rig: &Rig) -> Result<()> {
         .run()?
         .exits(0)?
         .says("nix-daemon.socket")?;
-
-    rig.builder(&["destroy", "b"])
-        .run()?
-        .exits(2)?
-        .complains("--yes")?;
-    rig.builder(&["destroy", "b", "--yes"]).run()?.exits(0)?;
-    ensure!(!is_there(&rig.builders().join("b")));
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -100,80 +101,105 @@ fn ends(rig: &Rig) -> Result<()> {
 fn ssh(rig: &Rig) -> Result<()> {
     rig.create("b", &[])?;
     let config = rig.builder(&["ssh", "b"]).run()?.exits(0)?.stdout;
-    let file = rig.file("ssh_config");
-    fs::write(&file, &config)?;
-    let command = |script: &str| {
-        let mut command = Command::new("ssh");
-        command
-            .args(["-o", "BatchMode=yes", "-F"])
-            .arg(&file)
-            .args(["machinist-b", script])
-            .stdin(Stdio::null());
-        command
-    };
-    let ssh =
-        |script: &str| -> Result<Output> { command(script).output().context("cannot run ssh") };
+    let ssh = Ssh::new(rig, &config)?;
     // The first connection starts the machine, and its daemon trusts whoever has the key.
-    let output = ssh("id -un; nix store info 2>&1")?;
+    let output = ssh.run("id -un; nix store info 2>&1")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
         output.status.success() && said.starts_with("root\n") && said.contains("Trusted: 1"),
         "{output:?}"
     );
-    // As Nix does it. It takes the end of its input for the end of everything.
-    let mut daemon = command("nix-daemon --stdio")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        // It complains of our leaving.
-        .stderr(Stdio::null())
-        .spawn()?;
-    let mut stdin = daemon.stdin.take().context("it has no input")?;
-    stdin.write_all(HELLO)?;
-    let mut answer = vec![0; ANSWER.len()];
-    if let Some(stdout) = &mut daemon.stdout {
-        stdout.read_exact(&mut answer)?;
-    }
-    ensure!(answer == ANSWER, "{answer:?}");
-    drop(stdin);
-    daemon.wait()?;
+    ensure!(ssh.greeting()? == ANSWER);
 
-    // Keys are private, and its host key is the one that the machine line pins.
+    let port = config
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Port "));
+    let port = port.context("no port")?;
+    let line = rig.builder(&["ssh", "b", "--machine-line"]).run()?;
+    let line = line.exits(0)?.stdout;
+    ensure!(
+        line.starts_with(&format!("ssh-ng://root@127.0.0.1:{port} x86_64-linux ")),
+        "{line}"
+    );
+    nobody_else(rig, &ssh, &config)?;
+    rig.end("b")?;
+    // Nobody listens when its service has ended.
+    ensure!(std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err());
+    Ok(())
+}
+
+/// Keys are private; nobody else comes in, and nobody else is taken for it.
+fn nobody_else(rig: &Rig, ssh: &Ssh, config: &str) -> Result<()> {
     let keys = rig.builders().join("b/ssh");
     for name in ["key", "host_key"] {
         let mode = fs::metadata(keys.join(name))?.mode() & 0o777;
         ensure!(mode == 0o600, "{name}: {mode:o}");
     }
-    let line = rig.builder(&["ssh", "b", "--machine-line"]).run()?;
-    let line = line.exits(0)?.stdout;
-    let port = config
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Port "));
-    let port = port.context("no port")?.to_owned();
-    ensure!(
-        line.starts_with(&format!("ssh-ng://root@127.0.0.1:{port} x86_64-linux ")),
-        "{line}"
-    );
-
-    // Nobody else comes in, and nobody else is taken for it.
-    let with = |from: &str, to: &str| fs::write(&file, config.replace(from, to));
-    with("/ssh/key\"", "/ssh/host_key\"")?;
-    let output = ssh("true")?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(said.contains("Permission denied"), "{output:?}");
-    fs::write(&file, &config)?;
+    fs::write(&ssh.config, config.replace("/ssh/key\"", "/ssh/host_key\""))?;
+    ssh.refuses("Permission denied")?;
+    fs::write(&ssh.config, config)?;
     let known = keys.join("known_hosts");
     let right = fs::read_to_string(&known)?;
     let other = fs::read_to_string(keys.join("key.pub"))?;
     fs::write(&known, format!("machinist-b {other}"))?;
-    let output = ssh("true")?;
-    ensure!(
-        String::from_utf8_lossy(&output.stderr).contains("Host key verification failed"),
-        "{output:?}"
-    );
+    ssh.refuses("Host key verification failed")?;
     fs::write(&known, right)?;
-    ensure!(ssh("true")?.status.success());
-    rig.end("b")?;
-    // Nobody listens when its service has ended.
-    ensure!(std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err());
+    ensure!(ssh.run("true")?.status.success());
     Ok(())
+}
+
+/// `ssh` with a builder's configuration.
+struct Ssh {
+    config: PathBuf,
+}
+
+impl Ssh {
+    fn new(rig: &Rig, config: &str) -> Result<Self> {
+        let file = rig.file("ssh_config");
+        fs::write(&file, config)?;
+        Ok(Self { config: file })
+    }
+
+    fn command(&self, script: &str) -> Command {
+        let mut command = Command::new("ssh");
+        command
+            .args(["-o", "BatchMode=yes", "-F"])
+            .arg(&self.config)
+            .args(["machinist-b", script])
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, script: &str) -> Result<Output> {
+        let ran = self.command(script).output();
+        ran.context("cannot run ssh")
+    }
+
+    fn refuses(&self, why: &str) -> Result<()> {
+        let output = self.run("true")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success() && said.contains(why), "{output:?}");
+        Ok(())
+    }
+
+    /// How Nix's daemon answers by it.
+    fn greeting(&self) -> Result<Vec<u8>> {
+        let mut daemon = self
+            .command("nix-daemon --stdio")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // It complains of our leaving.
+            .stderr(Stdio::null())
+            .spawn()?;
+        // It takes the end of its input for the end of everything.
+        let mut stdin = daemon.stdin.take().context("it has no input")?;
+        stdin.write_all(HELLO)?;
+        let mut answer = vec![0; ANSWER.len()];
+        if let Some(stdout) = &mut daemon.stdout {
+            stdout.read_exact(&mut answer)?;
+        }
+        drop(stdin);
+        daemon.wait()?;
+        Ok(answer)
+    }
 }
