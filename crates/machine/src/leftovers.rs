@@ -5,16 +5,26 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{IFlags, Mode, OFlags};
 
 use crate::nspawn::cgroup;
+use crate::path_error::{PathContext, PathError};
+
+/// The file in a machine's directory that says where its state is, which outlives it.
+const STATE: &str = "state";
+
+/// Writes into a machine's directory where its state is, for whoever removes the former.
+pub(crate) fn note_state(dir: &Path, state: &Path) -> Result<(), PathError> {
+    let note = dir.join(STATE);
+    fs::write(&note, state.as_os_str().as_bytes()).path(&note)
+}
 
 /// Removes the cgroup of the machine whose directory is `dir`, with all that still runs in it, and
-/// then the directory. For whoever finds it with nobody living in it. Returns what is still there.
+/// then the directory. Its state stays, and can be removed by anybody. For whoever finds it with nobody living in it. Returns what is still there.
 #[must_use]
 pub fn remove(dir: &Path) -> Vec<PathBuf> {
     let mut left = Vec::new();
@@ -27,6 +37,9 @@ pub fn remove(dir: &Path) -> Vec<PathBuf> {
         if ours && !cgroup::remove(&group, Duration::from_secs(5)) {
             left.push(group);
         }
+    }
+    if let Ok(state) = fs::read(dir.join(STATE)) {
+        release(&PathBuf::from(std::ffi::OsString::from_vec(state)));
     }
     if remove_tree(dir).is_err() {
         left.push(dir.to_owned());

@@ -19,6 +19,15 @@ impl Machine {
         self.reach().borrow().pid
     }
 
+    /// The process that it runs in, for a person to see: as [`Machine::pid`], and of a container of
+    /// ours that which started systemd-nspawn, and ends with it.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        let reach = self.reach().borrow().clone();
+        let launcher = reach.footing.as_ref().map(|footing| footing.launcher);
+        reach.pid.or(launcher)
+    }
+
     /// The init of a script's container, as a process of the host, while it runs.
     #[must_use]
     pub fn leader(&self) -> Option<u32> {

@@ -196,7 +196,10 @@ time.sleep(1000)
     seen.context("the container does not come up")?;
     running.signal(Signal::KILL);
     running.wait()?;
-    // The bench looks for what is left.
+    // Its state stays; but nothing in it is immutable any more, as its start script would leave it.
+    let removed = || std::fs::remove_dir_all(stage.state()).ok();
+    wait_until(Duration::from_secs(60), removed).context("its state cannot be removed")?;
+    // The bench looks for what else is left.
     Ok(())
 }
 

@@ -34,6 +34,7 @@ start_all()
 def knock(name):
     return f"(timeout 2 bash -c 'exec 3<>/dev/tcp/{name}/9' 2>&1 || true) | grep refused"
 a.succeed(knock("b"))
+assert os.path.exists(f"/proc/{a.pid}")
 b.block()
 a.fail(knock("b"))
 a.succeed(knock("c"))

@@ -20,6 +20,7 @@ use crate::console::Console;
 use crate::environment::Environment;
 use crate::error::LaunchError;
 use crate::ground::{Ground, Laid};
+use crate::leftovers;
 use crate::nspawn::cgroup::Cgroup;
 use crate::nspawn::notify::Notifications;
 use crate::nspawn::{Launcher, inotify, search_path};
@@ -42,6 +43,7 @@ impl ScriptContainer {
     pub(crate) async fn launch(self: Arc<Self>, mode: Mode) -> Result<Run, LaunchError> {
         let ground = self.ground().await?;
         self.spec.directories()?;
+        leftovers::note_state(&self.environment.dir, &self.spec.state_dir)?;
         let notifications = Notifications::bind(&self.environment.dir)?;
         let cgroup = Cgroup::of_machine(&self.environment.dir, &self.spec.name)?;
         let stage = self.stage(&ground, cgroup.as_ref(), mode)?;

@@ -220,7 +220,7 @@ impl Control for SessionMachine {
     }
 
     fn pid(&self) -> Option<u32> {
-        self.made()?.pid()
+        self.made()?.process()
     }
 
     fn switch_root(&self) -> Doing<'_, ()> {
