@@ -105,7 +105,15 @@ impl OrdinaryUser {
     /// # Errors
     /// The file system refuses.
     pub fn write_lab(&self, text: &str) -> Result<()> {
-        Ok(fs::write(self.path().join("lab/lab.toml"), text)?)
+        self.write("lab.toml", text)
+    }
+
+    /// Writes a file beside the user's lab file.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        Ok(fs::write(self.path().join("lab").join(name), text)?)
     }
 
     /// The program with these arguments, run by the user beside the lab file.

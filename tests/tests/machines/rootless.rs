@@ -24,6 +24,7 @@ packages = ["nginx-light", "curl"]
 [machine.fixed]
 kind = "container"
 image = "small"
+checkpoint = "restart"
 [machine.free]
 image = "small"
 memory = "512M"
@@ -32,9 +33,29 @@ name = "fixed"
 machines = ["fixed"]
 steps = [{ machine = "fixed", run = "true" }]
 [[test]]
+name = "fixed-back"
+machines = ["fixed"]
+script = "back.py"
+[[test]]
+name = "free-back"
+machines = ["free"]
+script = "back.py"
+[[test]]
 name = "free"
 machines = ["free"]
 steps = [{ machine = "free", run = "systemd-detect-virt", status = 0, stdout = { matches = "qemu|kvm" } }]
+"#;
+
+/// An ordinary user's machine goes back in time: who reads a QEMU's memory is not root, and what a
+/// container has written is other ids'.
+const BACK: &str = r#"
+machine.succeed("echo kept > /srv/file; chown 12:34 /srv/file; rm -r /usr/share/doc; mkdir /usr/share/doc")
+checkpoint = lab.checkpoint()
+for _ in range(2):
+    machine.succeed("rm -r /srv; echo later > /usr/share/doc/later")
+    lab.restore(checkpoint)
+    found = machine.succeed("cat /srv/file; stat -c %u:%g /srv/file; ls /usr/share/doc")
+    t.assertEqual(found, "kept\n12:34\n")
 "#;
 
 /// One user for all of it: their images are built once, which takes half a minute.
@@ -100,6 +121,8 @@ fn inside(user: &OrdinaryUser) -> Result<()> {
 /// SIGKILL, while the containers run.
 fn killed(user: &OrdinaryUser) -> Result<()> {
     user.write_lab(EITHER)?;
+    user.write("back.py", BACK)?;
+    user.machinist(&["test", "fixed-back"]).run()?.exits(0)?;
     for _ in 0..3 {
         let up = user.machinist(&["up", "--foreground"]).start()?;
         let sessions = || {
@@ -144,6 +167,8 @@ fn without(user: &OrdinaryUser) -> Result<()> {
         .run()?
         .exits(0)?
         .complains("free: it is a VM: containers need root, or a user namespace")?;
+    // Not even root of a namespace.
+    user.machinist(&["test", "free-back"]).run()?.exits(0)?;
     user.machinist(&["test", "fixed"])
         .run()?
         .exits(96)?

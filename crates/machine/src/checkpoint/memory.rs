@@ -108,6 +108,24 @@ fn own_pages(entries: &[u8]) -> Vec<Range<u64>> {
     runs
 }
 
+/// Why the memory of the process `pid` cannot be read, as half a sentence; nothing where it can be, or
+/// the process is gone. It is a child of ours, which most hosts let us read.
+pub(crate) fn unreadable(pid: u32) -> Option<String> {
+    let opened = ["pagemap", "mem"].map(|name| File::open(format!("/proc/{pid}/{name}")));
+    let error = opened.into_iter().find_map(Result::err)?;
+    if error.kind() == io::ErrorKind::NotFound {
+        return None;
+    }
+    let mut why = format!("this host does not let us read its QEMU's memory ({error})");
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    let scope = scope.ok().and_then(|text| text.trim().parse().ok());
+    if let Some(scope @ 2_u8..) = scope {
+        // 1 is for one's own children.
+        why += &format!(": kernel.yama.ptrace_scope is {scope}, and may be 1 at most");
+    }
+    Some(why)
+}
+
 /// Makes the file that a guest's memory is copied to: as it is in `base`, where the guest's memory
 /// began as that, else empty. Blocks.
 pub(crate) fn make_file(
@@ -166,6 +184,12 @@ pub(crate) fn save_devices(path: &std::path::Path) -> (&'static str, Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_own_memory_can_be_read_and_one_that_is_gone_says_nothing() {
+        assert_eq!(unreadable(std::process::id()), None);
+        assert_eq!(unreadable(u32::MAX), None);
+    }
 
     #[test]
     fn addresses_are_read() {

@@ -66,6 +66,7 @@ impl Machine {
         };
         obstacle_in(spec)
             .or_else(|| obstacle_now(&self.status().borrow().state))
+            .or_else(|| vm::obstacle(self))
             .or_else(|| container::obstacle(self))
     }
 
@@ -108,6 +109,9 @@ fn obstacle_in(spec: &MachineSpec) -> Option<String> {
     let Kind::Vm { disks, .. } = &spec.kind else {
         return None;
     };
+    if spec.uplink {
+        return Some("it has an uplink, and what that has under way cannot be saved".into());
+    }
     let written = disks.iter().find_map(|disk| match disk {
         Disk::File {
             path,

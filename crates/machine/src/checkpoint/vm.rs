@@ -36,6 +36,13 @@ struct Move {
     node: String,
 }
 
+/// What keeps a VM that runs from being saved.
+pub(super) fn obstacle(machine: &Machine) -> Option<String> {
+    let reach = machine.reach().borrow().clone();
+    reach.qmp.as_ref()?;
+    memory::unreadable(reach.pid?)
+}
+
 impl RunningVm {
     /// Makes all that can be made while the machine runs: the memory's file, which begins as what
     /// the guest's memory began as, and overlays for the disks.
