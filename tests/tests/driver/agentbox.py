@@ -1,3 +1,4 @@
+import subprocess
 from pathlib import Path
 
 here = Path.cwd()
@@ -117,6 +118,14 @@ with subtest("a project that is not what it should be"):
         machine.start_job("check-project")
         machine.wait_for_unit("check-project.service")
     machine.succeed("systemctl reset-failed")
+
+with subtest("the line that is told logs in from outside"):
+    machine.succeed("passwd -d root")
+    machine.wait_for_open_port(22)
+    line = machine.ssh_backdoor_command()
+    elsewhere = ["env", "-i", f"PATH={os.environ['PATH']}", "sh", "-c", f"{line} hostname"]
+    ran = subprocess.run(elsewhere, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, b"machine\n"), ran
 
 machine.copy_from_machine("/home/dev/project", "results")
 assert not machine.succeed("systemctl --failed --no-legend").strip()
