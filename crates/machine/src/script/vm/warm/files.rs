@@ -210,9 +210,9 @@ fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
     let (mut input, mut output) = (start, start);
     while input < end {
         let rest = usize::try_from(end - input).unwrap_or(usize::MAX);
-        match rustix::fs::copy_file_range(from, Some(&mut input), to, Some(&mut output), rest)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => {}
+        let ends = (Some(&mut input), Some(&mut output));
+        if rustix::fs::copy_file_range(from, ends.0, to, ends.1, rest)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
     Ok(())
