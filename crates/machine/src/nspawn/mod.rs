@@ -29,6 +29,7 @@ use machinist_sys::process::Spawn;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::backend::{Happening, Mode, Run};
 use crate::console::Console;
@@ -67,28 +68,11 @@ impl Nspawn {
         let plan = self.plan(cgroup.as_ref(), mode, files);
 
         let (ours, theirs) = UnixStream::pair().path(dir)?;
-        let mut spawn = Spawn::new(&self.environment.exe);
-        spawn
-            .command()
-            .arg("__launch")
-            .env_clear()
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
         let failed = |source| LaunchError::Spawn {
             program: self.environment.exe.display().to_string(),
             source,
         };
-        let mut child = spawn.start().map_err(failed)?;
-        let mut readers = Vec::new();
-        if let Some(stdout) = child.stdout.take() {
-            readers
-                .push(words::console(OwnedFd::from(stdout), self.console.clone()).map_err(failed)?);
-        }
-        if let Some(stderr) = child.stderr.take() {
-            readers.push(words::words(OwnedFd::from(stderr), self.words.clone()).map_err(failed)?);
-        }
-        let child = Supervised::new(child).map_err(failed)?;
+        let (child, readers) = self.start_launcher(theirs).map_err(failed)?;
         let attached = Attached::new(&self.environment, &self.spec.name);
         let mut launcher = Launcher::new(ours).map_err(failed)?;
         let attached = self
@@ -97,20 +81,12 @@ impl Nspawn {
 
         let (control, controlled) = mpsc::unbounded_channel();
         let (tell, happenings) = mpsc::unbounded_channel();
-        for note in inotify::ensure().into_iter().chain(self.without_setuid()) {
+        let notes = inotify::ensure().into_iter().chain(self.without_setuid());
+        let reach = self.reach(child.pid(), cgroup.as_ref());
+        for first in notes.map(Happening::Note).chain([reach]) {
             // The receiver is in our hand.
-            drop(tell.send(Happening::Note(note)));
+            drop(tell.send(first));
         }
-        let footing = Footing {
-            launcher: child.pid(),
-            cgroup: cgroup.as_ref().map(|cgroup| cgroup.dir().to_owned()),
-            search: self.environment.search.clone(),
-        };
-        drop(tell.send(Happening::Reach(Reach {
-            running: true,
-            footing: Some(Arc::new(footing)),
-            ..Reach::default()
-        })));
         let running = run::Running {
             child,
             launcher,
@@ -131,6 +107,42 @@ impl Nspawn {
             early: VecDeque::new(),
             happenings,
             task: tokio::spawn(running.run()),
+        })
+    }
+
+    /// Starts `__launch`, with `socket` to speak to us, and readers of what the container and its
+    /// supervisor print.
+    fn start_launcher(&self, socket: UnixStream) -> io::Result<(Supervised, Vec<JoinHandle<()>>)> {
+        let mut spawn = Spawn::new(&self.environment.exe);
+        spawn
+            .command()
+            .arg("__launch")
+            .env_clear()
+            .stdin(OwnedFd::from(socket))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = spawn.start()?;
+        let mut readers = Vec::new();
+        if let Some(stdout) = child.stdout.take() {
+            readers.push(words::console(OwnedFd::from(stdout), self.console.clone())?);
+        }
+        if let Some(stderr) = child.stderr.take() {
+            readers.push(words::words(OwnedFd::from(stderr), self.words.clone())?);
+        }
+        Ok((Supervised::new(child)?, readers))
+    }
+
+    /// What handles can get at of the container that is under the process `launcher`.
+    fn reach(&self, launcher: u32, cgroup: Option<&Cgroup>) -> Happening {
+        let footing = Footing {
+            launcher,
+            cgroup: cgroup.map(|cgroup| cgroup.dir().to_owned()),
+            search: self.environment.search.clone(),
+        };
+        Happening::Reach(Reach {
+            running: true,
+            footing: Some(Arc::new(footing)),
+            ..Reach::default()
         })
     }
 
