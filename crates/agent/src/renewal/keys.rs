@@ -10,7 +10,7 @@ use machinist_wire::message::Failure;
 use machinist_wire::renewal::{HostKey, HostKeyFile};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::failure;
+use super::{failure, overwrite};
 
 const SSH: &str = "/etc/ssh";
 
@@ -111,7 +111,7 @@ pub(super) fn renew_seeds() -> io::Result<()> {
     for path in SEEDS.iter().map(Path::new).filter(|path| path.exists()) {
         let mut seed = [0; SEED];
         let count = getrandom(&mut seed, GetRandomFlags::NONBLOCK)?;
-        put(path, &seed[..count], 0o600)?;
+        overwrite(path, &seed[..count])?;
     }
     Ok(())
 }

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::path::Path;
 
 use machinist_wire::message::{Failure, HostLine, Identity};
 use machinist_wire::renewal::Change;
 
-use super::{Lacks, failure, journal};
+use super::{Lacks, failure, journal, overwrite};
 use crate::init::{host_line, write};
 
 const MACHINE_ID: &str = "/etc/machine-id";
@@ -19,16 +20,25 @@ pub(super) fn change(change: &Change, lacks: &mut Lacks) -> Result<(), Failure> 
     if !to.hostname.is_empty() && from.hostname != to.hostname {
         rustix::system::sethostname(to.hostname.as_bytes())
             .map_err(|errno| failure("cannot set the host name", errno))?;
-        write("/etc/hostname", &format!("{}\n", to.hostname))?;
+        put("/etc/hostname", &format!("{}\n", to.hostname))?;
     }
     if from.hosts != to.hosts {
         let now = fs::read_to_string("/etc/hosts").unwrap_or_default();
-        write("/etc/hosts", &hosts(&now, from, to))?;
+        put("/etc/hosts", &hosts(&now, from, to))?;
     }
     if !to.machine_id.is_empty() {
         machine_id(&to.machine_id, lacks)?;
     }
     Ok(())
+}
+
+/// Writes a file: over the old one if that can be, else in its place.
+fn put(path: &str, text: &str) -> Result<(), Failure> {
+    match overwrite(Path::new(path), text.as_bytes()) {
+        Ok(()) => Ok(()),
+        // It is not there, or it is a link into what nobody writes to.
+        Err(_) => Ok(write(path, text)?),
+    }
 }
 
 /// `/etc/hosts` with the lines of `to` where those of `from` were. All other lines are the machine's
@@ -50,12 +60,9 @@ fn hosts(now: &str, from: &Identity, to: &Identity) -> String {
 fn machine_id(id: &str, lacks: &mut Lacks) -> Result<(), Failure> {
     let old = fs::read_to_string(MACHINE_ID).unwrap_or_default();
     let text = format!("{id}\n");
-    if let Err(failed) = write(MACHINE_ID, &text) {
-        // Something may be mounted over it, and can be written to.
-        fs::write(MACHINE_ID, &text).map_err(|_| failed)?;
-    }
+    put(MACHINE_ID, &text)?;
     match fs::symlink_metadata(DBUS_ID) {
-        Ok(found) if found.is_file() => write(DBUS_ID, &text)?,
+        Ok(found) if found.is_file() => put(DBUS_ID, &text)?,
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(failure(format_args!("cannot look at {DBUS_ID}"), error));
         }

@@ -316,7 +316,10 @@ where
     F: Future<Output = Result<Agent, String>>,
 {
     // What its system was it is: who hears of the agent shall know that, and need not ask it.
-    let mut early: VecDeque<_> = system_ready.then_some(Happening::Ready).into_iter().collect();
+    let mut early: VecDeque<_> = system_ready
+        .then_some(Happening::Ready)
+        .into_iter()
+        .collect();
     let mut renew = Some(renew);
     let mut reviving = None;
     loop {
