@@ -4,6 +4,7 @@
 //! - `/init`, as PID 1 of our initrd: [`init`].
 //! - `serve`: the agent on its standard input, a socket or a virtio-serial port ([`server`]).
 //! - `bring`: from a root shell to an agent on a port ([`bring`]).
+//! - `build`: the builder of a derivation that was described elsewhere ([`build`]).
 //! - `probe`: what a build of Nix's may do, as the builder of a derivation ([`probe`]).
 //!
 //! It is single-threaded: one `poll` over the channel and all that the running tasks wait for.
@@ -11,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod bring;
+mod build;
 mod channel;
 mod info;
 mod init;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     match verb.as_deref().and_then(|verb| verb.to_str()) {
         Some("serve") => serve(),
         Some("bring") => bring::run(),
+        Some("build") => build::run(),
         Some("probe") => probe::run(),
         // The kernel gives its init the words of the command line that it does not know itself.
         _ if std::process::id() == 1 => init::run(),

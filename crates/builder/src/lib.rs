@@ -11,9 +11,11 @@
 
 #![forbid(unsafe_code)]
 
+mod change;
 mod config;
 pub mod connect;
 mod definition;
+pub mod external;
 mod idle;
 mod lab_file;
 pub mod machines_file;
@@ -26,6 +28,7 @@ mod ssh;
 mod state;
 mod unit;
 
+pub use change::ChangeError;
 pub use config::{Accel, Config, FORMAT, Host, Kind, OptionError, Options, Places, check_name};
 pub use connect::{Client, ConnectError, Launch};
 pub use idle::{IdleTimeout, NoIdleTimeout};

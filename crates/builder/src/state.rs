@@ -206,6 +206,10 @@ impl State {
         Ok(self.read_json(&path)?)
     }
 
+    pub(crate) fn set_config(&self, config: &Config) -> Result<(), PathError> {
+        self.write_json(&self.config_file(), config)
+    }
+
     /// What was found out about its machine, if it has ever run.
     #[must_use]
     pub fn proven(&self) -> Option<Proven> {

@@ -109,7 +109,7 @@ pub fn launchd(state: &State, exe: &Path) -> UnitFile {
 }
 
 /// A path as systemd reads it in a unit: quoted where it must be, with its specifiers doubled.
-fn specifier(path: &Path) -> String {
+pub(crate) fn specifier(path: &Path) -> String {
     let text = path.display().to_string().replace('%', "%%");
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-%@:=,".contains(c);
     if text.chars().all(plain) {
@@ -130,7 +130,7 @@ fn specifier(path: &Path) -> String {
     quoted
 }
 
-fn xml(path: &Path) -> String {
+pub(crate) fn xml(path: &Path) -> String {
     let mut text = String::new();
     for c in path.display().to_string().chars() {
         match c {

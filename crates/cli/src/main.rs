@@ -73,8 +73,9 @@ fn run(args: Vec<OsString>) -> Exit {
         }
     };
     let outcome = match cli.verb {
-        // It has an environment of its own.
+        // They have an environment of their own.
         Verb::NixosTestDriver(verb) => verb.run(),
+        Verb::ExternalBuilder(verb) => verb.run(),
         verb => Environment::read().and_then(|environment| verb.run(&environment)),
     };
     match outcome {

@@ -2,6 +2,7 @@
 //! another.
 
 mod builds;
+mod external;
 mod killed;
 mod life;
 mod nixos;
@@ -44,6 +45,7 @@ fn main() -> Result<ExitCode> {
     let cases = [
         life::CASES,
         builds::CASES,
+        external::CASES,
         ways::CASES,
         killed::CASES,
         random::CASES,

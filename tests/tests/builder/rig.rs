@@ -112,6 +112,15 @@ impl Rig {
         Ok(())
     }
 
+    /// The same, with the sessions of its machine where the client sees them, too.
+    pub fn create_shared(&self, name: &str) -> Result<()> {
+        let runtime = self.host.rig().join("run");
+        let words = ["create", name, "--memory", "1G"];
+        let created = self.builder(&words).env("MACHINIST_RUNTIME", &runtime);
+        created.run()?.exits(0)?;
+        Ok(())
+    }
+
     /// Its service, as a child of ours.
     pub fn serve(&self, name: &str) -> Result<machinist_tests::Running> {
         let service = self.builder(&["serve", name]).start()?;
@@ -164,7 +173,8 @@ impl Rig {
 
     /// Runs `script` as the client.
     pub fn client(&self, script: &str) -> Result<Ran> {
-        self.host.run(&format!("{CLIENT}{script}"))
+        let same = format!("ln -s /rig {}\n", self.host.rig().display());
+        self.host.run(&format!("{same}{CLIENT}{script}"))
     }
 
     /// Starts `script` as the client, with its output in the file `client` of the rig.

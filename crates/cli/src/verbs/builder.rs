@@ -13,6 +13,9 @@ mod stop;
 mod unit;
 mod unregister;
 
+pub use serve::inherited;
+pub use unit::Init;
+
 use clap::Subcommand;
 use machinist_builder::{Client, ConnectError, Launch, State, StateError};
 
@@ -62,7 +65,7 @@ impl Builder {
 }
 
 /// The builder of that name.
-fn find(name: &str) -> Result<State, CliError> {
+pub fn find(name: &str) -> Result<State, CliError> {
     State::find(&environment::builders()?, name).map_err(unknown)
 }
 

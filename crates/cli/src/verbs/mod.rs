@@ -9,6 +9,7 @@ pub mod connect;
 mod cp;
 mod doctor;
 mod down;
+mod external_builder;
 mod image;
 mod list;
 mod logs;
@@ -66,6 +67,8 @@ pub enum Verb {
     Builder(builder::Builder),
     Connect(connect::Connect),
     #[command(subcommand)]
+    ExternalBuilder(external_builder::ExternalBuilder),
+    #[command(subcommand)]
     Image(image::Image),
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
@@ -95,7 +98,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
             "restore",
         ],
     ),
-    ("Builders", &["builder", "connect"]),
+    ("Builders", &["builder", "connect", "external-builder"]),
     (
         "Set-up",
         &[
@@ -148,6 +151,7 @@ impl Verb {
             Self::Restore(verb) => verb.run(environment),
             Self::Builder(verb) => verb.run(environment),
             Self::Connect(verb) => verb.run(environment),
+            Self::ExternalBuilder(verb) => verb.run(),
             Self::Image(verb) => verb.run(environment),
             Self::Snapshot(verb) => verb.run(environment),
             Self::Doctor(verb) => verb.run(environment),

@@ -1,7 +1,7 @@
 //! `machinist builder create`
 
 use clap::{Args, ValueEnum};
-use machinist_builder::{Accel, Host, IdleTimeout, Kind, Options, Places, State};
+use machinist_builder::{Accel, ChangeError, Host, IdleTimeout, Kind, Options, Places, State};
 use machinist_lab::Bytes;
 
 use super::failed;
@@ -43,6 +43,9 @@ pub struct Create {
     /// Without a network: what downloads something (a fixed-output derivation) cannot be built there
     #[arg(long)]
     no_network: bool,
+    /// Where there is one of this name already, give it these options; what it has built stays
+    #[arg(long)]
+    keep: bool,
 }
 
 /// `--kind`
@@ -97,7 +100,14 @@ impl Create {
                 let lines: Vec<String> = wrong.iter().map(ToString::to_string).collect();
                 CliError::usage(lines.join("\n"))
             })?;
-        let state = State::create(&environment::builders()?, &config).map_err(failed)?;
+        let builders = environment::builders()?;
+        let state = match State::find(&builders, &self.name) {
+            Ok(state) if self.keep => {
+                state.change(&config).map_err(unchanged)?;
+                state
+            }
+            _ => State::create(&builders, &config).map_err(failed)?,
+        };
         ui::data(state.path().display());
         ui::status(format_args!(
             "{}: a {} with {}, {} of memory, {}",
@@ -108,5 +118,15 @@ impl Create {
             format_args!("{} at once", ui::count(config.max_jobs as usize, "build")),
         ));
         Ok(Exit::Passed)
+    }
+}
+
+fn unchanged(error: ChangeError) -> CliError {
+    match error {
+        ChangeError::State(error) => failed(error),
+        ChangeError::Path(error) => CliError::machinery(error),
+        error => CliError::usage(error).hint(
+            "`machinist builder destroy` removes it with its store, and then it can be made anew",
+        ),
     }
 }

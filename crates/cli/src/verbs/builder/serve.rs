@@ -67,7 +67,7 @@ impl Serve {
 }
 
 /// The socket of an init system, if it gave us one.
-fn inherited() -> Result<Option<OwnedFd>, CliError> {
+pub fn inherited() -> Result<Option<OwnedFd>, CliError> {
     let stdin = std::io::stdin();
     if !is_listening(&stdin) {
         return Ok(None);

@@ -27,7 +27,7 @@ pub struct Unit {
 
 /// `--init`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Init {
+pub enum Init {
     /// Linux
     #[cfg_attr(not(target_os = "macos"), default)]
     Systemd,
