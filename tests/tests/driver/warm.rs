@@ -1,6 +1,7 @@
 //! VMs that are restored from snapshots, since somebody asked for that.
 
 use anyhow::{Result, ensure};
+use machinist_tests::start_script::VmScript;
 use machinist_tests::{Bench, Need, Ran};
 
 use crate::Case;
@@ -48,17 +49,17 @@ with subtest("it starts again with what it has"):
     server.crash()
 "#;
 
-/// Somebody types before there is a shell.
-const TYPED: &str = r#"
-typed.start()
-typed.send_console("a word\n")
-"#;
+/// A directory of the host that cannot be left, since something is in it.
+const BUSY: &str = "(cd /tmp/shared; exec sleep infinity) >/dev/null 2>&1 &";
 
 fn restored(bench: &Bench) -> Result<()> {
     let stage = Stage::with(bench, &["curl", "nginx-light"])
         .vlans(&[1])
         .vm("server", 1, &[1])?
-        .vm("typed", 3, &[])?
+        .vm_with("busy", 3, &[], |script| VmScript {
+            before_shell: BUSY.to_owned(),
+            ..script
+        })?
         .container("client", 2, &[1])?;
     let cache = bench.path().join("cache").display().to_string();
     let run = |arguments: &[&str], script: &str| {
@@ -71,16 +72,13 @@ fn restored(bench: &Bench) -> Result<()> {
             .env("MACHINIST_CACHE", &cache);
         driver.run()?.exits(0)
     };
-    let typed = format!("{TYPED}{SCRIPT}typed.wait_for_unit('multi-user.target')\n");
-    let first = run(
-        &["--warm"],
-        &typed.replace("start_all()", "server.start(); client.start()"),
-    )?;
+    let busy = format!("{SCRIPT}busy.wait_for_unit('multi-user.target')\n");
+    let first = run(&["--warm"], &busy)?;
     let first = first
         .complains("server: snapshot saved")?
         .complains("server: restored from a snapshot")?
         .complains("server: not restored from a snapshot: its state directory has something")?
-        .complains("typed: not restored from a snapshot: somebody typed to it")?;
+        .complains("busy: not restored from a snapshot: 9p is mounted on /tmp/shared and in use")?;
     let second = run(
         &["--warm"],
         &SCRIPT.replace("start_all()", "server.start(); client.start()"),
