@@ -142,12 +142,31 @@ mod tests {
     use crate::verdict::{Accel, Verdicts};
     use crate::words::Words;
 
+    /// What is changed, and how.
+    type Change = (&'static str, fn(&mut Bench));
+
     /// A machine, all in files that can be changed.
     struct Bench {
         dir: tempfile::TempDir,
         spec: MachineSpec,
         accelerator: Accelerator,
         ready: ReadyPoint,
+    }
+
+    fn nic() -> NicSpec {
+        NicSpec {
+            vlan: 1,
+            name: "eth1".into(),
+            mac: [2, 0, 0, 0, 0, 1],
+            addresses: vec![("192.168.1.1".parse().unwrap(), 24)],
+        }
+    }
+
+    fn host() -> HostLine {
+        HostLine {
+            address: "192.168.1.2".parse().unwrap(),
+            names: vec!["db".into()],
+        }
     }
 
     impl Bench {
@@ -181,16 +200,6 @@ mod tests {
                     access: DiskAccess::ReadOnly,
                 },
             ];
-            let nic = NicSpec {
-                vlan: 1,
-                name: "eth1".into(),
-                mac: [2, 0, 0, 0, 0, 1],
-                addresses: vec![("192.168.1.1".parse().unwrap(), 24)],
-            };
-            let host = HostLine {
-                address: "192.168.1.2".parse().unwrap(),
-                names: vec!["db".into()],
-            };
             let spec = MachineSpec {
                 name: "web".into(),
                 image,
@@ -201,9 +210,9 @@ mod tests {
                 boot: Boot::System,
                 memory: 512 << 20,
                 cpus: 1,
-                nics: vec![nic],
+                nics: vec![nic()],
                 uplink: false,
-                hosts: vec![host],
+                hosts: vec![host()],
                 machine_id: "1".repeat(32),
                 volumes: Vec::new(),
                 publish: Vec::new(),
@@ -256,7 +265,7 @@ mod tests {
 
     #[test]
     fn every_part_changes_the_key() {
-        let changes: &[(&str, fn(&mut Bench))] = &[
+        let changes: &[Change] = &[
             ("name", |it| it.spec.name = "other".into()),
             ("machine id", |it| it.spec.machine_id = "2".repeat(32)),
             ("hosts", |it| it.spec.hosts[0].names[0] = "other".into()),

@@ -31,6 +31,7 @@ use machinist_image::BootRoot;
 use machinist_sys::process::{Child, Spawn};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::backend::{Happening, Mode, Run};
 use crate::console::Console;
@@ -82,6 +83,9 @@ pub(crate) enum Beginning {
     /// It goes on from where another stood still.
     Frozen(Arc<Frozen>),
 }
+
+/// One message for each piece of console output, with the panic that it tells of.
+type Signs = mpsc::UnboundedSender<Option<String>>;
 
 /// A QEMU that has just begun, and what belongs to it. Dropping it ends both.
 struct Spawned {
@@ -198,22 +202,7 @@ impl Qemu {
         control_socket.set_nonblocking(true)?;
         let control_socket = tokio::net::UnixStream::from_std(control_socket)?;
         let (seen, signs) = mpsc::unbounded_channel();
-        let mut readers = Vec::new();
-        if let Some(stdout) = child.stdout.take() {
-            let (console, record) = (self.console.clone(), self.record.clone());
-            let mut finder = panic::PanicFinder::default();
-            readers.push(words::drain(OwnedFd::from(stdout), move |bytes| {
-                console.feed(bytes);
-                if let Some(record) = &record {
-                    record.feed(bytes);
-                }
-                // Nobody looks at signs of life any more when the run is over.
-                drop(seen.send(finder.feed(bytes)));
-            })?);
-        }
-        if let Some(stderr) = child.stderr.take() {
-            readers.push(words::words(OwnedFd::from(stderr), self.words.clone())?);
-        }
+        let readers = self.read(&mut child, seen)?;
         let (control, controlled) = mpsc::unbounded_channel();
         let (tell, happenings) = mpsc::unbounded_channel();
         if accelerator == Accelerator::Tcg
@@ -263,6 +252,28 @@ impl Qemu {
             happenings,
             task: tokio::spawn(running.run()),
         })
+    }
+
+    /// Reads what QEMU prints: the guest's console, of which signs of life go to `seen`, and its own
+    /// words.
+    fn read(&self, child: &mut Child, seen: Signs) -> std::io::Result<Vec<JoinHandle<()>>> {
+        let mut readers = Vec::new();
+        if let Some(stdout) = child.stdout.take() {
+            let (console, record) = (self.console.clone(), self.record.clone());
+            let mut finder = panic::PanicFinder::default();
+            readers.push(words::drain(OwnedFd::from(stdout), move |bytes| {
+                console.feed(bytes);
+                if let Some(record) = &record {
+                    record.feed(bytes);
+                }
+                // Nobody looks at signs of life any more when the run is over.
+                drop(seen.send(finder.feed(bytes)));
+            })?);
+        }
+        if let Some(stderr) = child.stderr.take() {
+            readers.push(words::words(OwnedFd::from(stderr), self.words.clone())?);
+        }
+        Ok(readers)
     }
 
     /// The machine as QEMU is told of it. The numbers of its channels are not known yet.

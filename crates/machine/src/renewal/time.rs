@@ -10,7 +10,9 @@ pub(super) fn utc(moment: SystemTime) -> String {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |it| it.as_secs());
     let (mut day, rest) = (seconds / DAY, seconds % DAY);
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     let mut year = 1970;
     while day >= 365 + u64::from(leap(year)) {
         day -= 365 + u64::from(leap(year));
