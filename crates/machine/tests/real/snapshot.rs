@@ -14,7 +14,9 @@ use std::path::Path;
 
 use futures_util::future::try_join_all;
 use libtest_mimic::Failed;
-use machinist_machine::{Report, SnapshotStore, StartOptions};
+use machinist_machine::{
+    Golden, MachineSpec, ReadyPoint, Report, SnapshotStore, StartOptions, Warm,
+};
 
 use crate::lab::{LONG, check, run};
 use bench::{Probe, ROOMY, warm_spec};
@@ -85,23 +87,44 @@ async fn restored_like_booted(store: &SnapshotStore, dir: &Path) -> Result<(), F
     Ok(())
 }
 
-/// Many restores of one snapshot: all work, and no two have the same random state.
+/// Many restores of one snapshot: all work, each is the machine that it is to be, and no two have
+/// the same random state.
 async fn many(store: &SnapshotStore, dir: &Path) -> Result<(), Failed> {
     let mut seen = HashSet::new();
     for round in 0..RESTORES / AT_ONCE {
         let all = (0..AT_ONCE).map(|number| async move {
-            let probe = Probe::new(warm_spec()?, store, &dir.join(format!("{round}-{number}")))?;
+            let id = format!("{:032x}", 1 + round * AT_ONCE + number);
+            let probe = Probe::new(one_of_many(&id)?, store, &dir.join(&id))?;
             probe.start().await?;
             check(probe.restored() == 1, probe.reports())?;
-            let random = probe.sh("head -c16 /dev/urandom | od -An -tx1").await?;
+            let said = probe
+                .sh("cat /etc/machine-id; head -c16 /dev/urandom | od -An -tx1")
+                .await?;
+            let (its_id, random) = said.split_once('\n').ok_or("two lines")?;
+            check(its_id == id, &said)?;
             probe.machine.crash().await?;
-            Ok::<String, Failed>(random)
+            Ok::<String, Failed>(random.to_owned())
         });
         for random in try_join_all(all).await? {
             check(seen.insert(random.clone()), format!("{random} twice"))?;
         }
     }
     check(seen.len() == RESTORES, seen.len())
+}
+
+/// The machine that boots in the shortest time, with another machine id than its snapshot has.
+fn one_of_many(id: &str) -> Result<MachineSpec, Failed> {
+    let mut spec = warm_spec()?;
+    spec.warm = Warm::At {
+        ready: ReadyPoint::Agent,
+        golden: Some(Golden {
+            name: spec.name.clone(),
+            machine_id: std::mem::replace(&mut spec.machine_id, id.to_owned()),
+            nics: Vec::new(),
+            hosts: Vec::new(),
+        }),
+    };
+    Ok(spec)
 }
 
 fn is_discarded(report: &Report) -> bool {

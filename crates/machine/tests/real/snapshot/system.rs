@@ -28,6 +28,9 @@ impl Attach for Quiet {
     fn detach(&self, _machine: &str) {}
 }
 
+/// The first line of its disk.
+const READ: &str = "head -n1 /dev/vdb";
+
 /// What was ready is ready, disks have what the boot wrote, and each restore its own; a machine that
 /// was off keeps what it wrote to its disk, and so boots.
 pub fn system() -> Result<(), Failed> {
@@ -63,44 +66,50 @@ pub fn system() -> Result<(), Failed> {
         first.start().await?;
         check(first.saved() == 1 && first.restored() == 1, first.reports())?;
         first.machine.ready(LONG).await?;
-        let disk = "/dev/vdb";
-        let read = format!("head -n1 {disk}");
-        check(first.sh(&read).await? == "golden", "not what was saved")?;
-        first.sh(&format!("echo first > {disk}; sync")).await?;
+        check(first.sh(READ).await? == "golden", "not what was saved")?;
+        first.sh("echo first > /dev/vdb; sync").await?;
         let address = first
             .sh("ip -4 -o addr show eth1; systemctl is-active ssh dbus || true")
             .await?;
         check(address.contains("192.168.1.1/24"), address)?;
 
-        let second = probe("second")?;
-        second.start().await?;
-        check(
-            second.saved() == 0 && second.restored() == 1,
-            second.reports(),
-        )?;
-        check(second.sh(&read).await? == "golden", "another's disk")?;
-        let lines = second.machine.console().lines();
-        let (mut lines, mut booted) = (lines, false);
-        while let Some(line) = lines.try_next() {
-            booted |= line.contains("Linux version");
-        }
-        check(booted, "its console does not tell of its boot")?;
-        second.machine.crash().await?;
-
-        first.machine.shutdown(LONG).await?;
-        check(
-            first.machine.status().borrow().state == State::Off,
-            "it runs",
-        )?;
-        // QEMU ended as it should, with all its devices.
-        let warned = first.count(|report| matches!(report, Report::Warning { .. }));
-        check(warned == 0, first.reports())?;
-        first.machine.start(StartOptions::default()).await?;
-        check(first.restored() == 1, first.reports())?;
-        let reason = first.cold().unwrap_or_default();
-        check(reason.contains("disks"), reason)?;
-        let found = first.sh(&read).await?;
-        check(found == "first", found)?;
-        Ok(first.machine.crash().await?)
+        another(&probe("second")?).await?;
+        keeps_its_disk(&first).await
     })
+}
+
+/// Restored beside the first, it has what was saved.
+async fn another(second: &Probe) -> Result<(), Failed> {
+    second.start().await?;
+    check(
+        second.saved() == 0 && second.restored() == 1,
+        second.reports(),
+    )?;
+    check(second.sh(READ).await? == "golden", "another's disk")?;
+    let lines = second.machine.console().lines();
+    let (mut lines, mut booted) = (lines, false);
+    while let Some(line) = lines.try_next() {
+        booted |= line.contains("Linux version");
+    }
+    check(booted, "its console does not tell of its boot")?;
+    Ok(second.machine.crash().await?)
+}
+
+/// Off, and on again, its disk is its own.
+async fn keeps_its_disk(first: &Probe) -> Result<(), Failed> {
+    first.machine.shutdown(LONG).await?;
+    check(
+        first.machine.status().borrow().state == State::Off,
+        "it runs",
+    )?;
+    // QEMU ended as it should, with all its devices.
+    let warned = first.count(|report| matches!(report, Report::Warning { .. }));
+    check(warned == 0, first.reports())?;
+    first.machine.start(StartOptions::default()).await?;
+    check(first.restored() == 1, first.reports())?;
+    let reason = first.cold().unwrap_or_default();
+    check(reason.contains("disks"), reason)?;
+    let found = first.sh(READ).await?;
+    check(found == "first", found)?;
+    Ok(first.machine.crash().await?)
 }
