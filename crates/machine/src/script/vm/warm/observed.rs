@@ -259,7 +259,7 @@ mod tests {
             display: false,
             start_within: Duration::from_secs(1),
             warm: false,
-            variables: std::collections::BTreeMap::new(),
+            variables: BTreeMap::new(),
         };
         let general = |word| general(word, &spec);
         assert_eq!(
