@@ -34,6 +34,10 @@
       # For hosts that build tests with containers.
       nixosModules.default = ./nix/nixos-module.nix;
 
+      # Builders: `services.machinist.builders.NAME`. They need the overlay, or a `package`.
+      nixosModules.builders = ./nix/builders/nixos.nix;
+      darwinModules.builders = ./nix/builders/darwin.nix;
+
       lib = {
         # A lab as a derivation.
         makeTest = import ./nix/make-test.nix;

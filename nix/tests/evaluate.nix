@@ -57,6 +57,8 @@ let
     ];
   }) { name = "t"; };
 
+  builders = import ./builders.nix { inherit pkgs check; };
+
   driver = pkgs.nixos-test-driver;
   asFrameworksAsk = driver.override {
     enableOCR = true;
@@ -68,9 +70,15 @@ let
   };
 in
 {
-  inherit flake pkgs settings;
+  inherit
+    builders
+    flake
+    pkgs
+    settings
+    ;
 
-  holds = all (it: it) [
+  holds =
+    all (it: it) [
     (check "VMs alone ask for nothing" (features { lab.machine = { inherit vm; }; } == [ ]))
     (check "containers ask for user ids" (
       features { lab.machine = { inherit vm container; }; } == [ "uid-range" ]
@@ -147,5 +155,6 @@ in
     (check "the flake has packages for each system" (
       all (system: flake.packages.${system}.default.name == "machinist-0.1.0") (attrNames flake.packages)
     ))
-  ];
+  ]
+  && all (it: it) builders.checks;
 }

@@ -85,7 +85,10 @@ let
     extend = overlay: packages (overlays ++ [ overlay ]);
 
     stdenv = {
-      hostPlatform.isLinux = true;
+      hostPlatform = {
+        inherit system;
+        isLinux = true;
+      };
       cc.libc.static = debian "libc6-dev";
     };
 

@@ -9,6 +9,7 @@ rec {
 
   escapeShellArg = word: "'${builtins.replaceStrings [ "'" ] [ "'\\''" ] (toString word)}'";
   escapeShellArgs = words: builtins.concatStringsSep " " (map escapeShellArg words);
+  concatStringsSep = builtins.concatStringsSep;
   makeBinPath = packages: builtins.concatStringsSep ":" (map (package: "${package}/bin") packages);
 
   mkIf = condition: content: if condition then content else { };
@@ -17,6 +18,15 @@ rec {
   types = {
     package = "package";
     raw = "raw";
+    bool = "bool";
+    str = "string";
+    ints = genAttrs [ "positive" "unsigned" ] (name: "${name} integer");
+    enum = values: "one of ${builtins.toJSON values}";
+    nullOr = type: "${type} or null";
+    either = one: other: "${one} or ${other}";
+    listOf = type: "list of ${type}";
+    attrsOf = type: { attributes = type; };
+    submodule = module: module;
     functionTo = result: "function to ${result}";
   };
 

@@ -30,6 +30,10 @@ pub const CASES: &[Case] = &[
         name: "code::the_hosts_settings_are_known_to_nix",
         run: settings,
     },
+    Case {
+        name: "code::declared_builders_can_be_made",
+        run: builders,
+    },
 ];
 
 fn parses(host: &NixHost) -> Result<()> {
@@ -104,5 +108,33 @@ NIX_CONF_DIR=/tmp/conf nix config show --extra-experimental-features nix-command
     }
     ran.says("auto-allocate-uids = true")?
         .says("sandbox-fallback = false")?;
+    Ok(())
+}
+
+/// What the modules of builders say to machinist and to Nix is understood by both.
+fn builders(host: &NixHost) -> Result<()> {
+    let script = "\
+mkdir -p /machinist/bin
+ln -s ../machinist /machinist/bin/machinist
+of() { nix-instantiate --eval --strict --json --attr \"builders.$1\" /repository/nix/tests/evaluate.nix; }
+of create | python3 -c 'import json, sys; print(json.load(sys.stdin))' > /tmp/create
+sh -e /tmp/create
+# It is made once, and gets its options each time.
+sed -i 's/.--max-jobs. .2./--max-jobs 3/' /tmp/create
+sh -e /tmp/create
+grep max_jobs /var/lib/machinist/builders/linux/builder.json
+mkdir /tmp/conf
+of settings | python3 -c '
+import json, sys
+settings = json.load(sys.stdin)
+print(\"extra-experimental-features = nix-command\", *settings[\"extra-experimental-features\"])
+print(\"external-builders =\", settings[\"external-builders\"])
+' > /tmp/conf/nix.conf
+NIX_CONF_DIR=/tmp/conf nix config show | grep external-builders
+";
+    let ran = host.run(script)?.exits(0)?;
+    anyhow::ensure!(!ran.stderr.contains("unknown setting"), "{ran}");
+    ran.says("\"max_jobs\": 3")?
+        .says("\"systems\":[\"i686-linux\"]")?;
     Ok(())
 }
