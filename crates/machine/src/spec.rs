@@ -55,7 +55,8 @@ pub enum Kind {
     Vm {
         /// How.
         accel: Accel,
-        /// Disks beside the one that it boots from: `/dev/disk/by-id/virtio-disk<n>`, from 0.
+        /// Disks beside the one that it boots from: `/dev/vdb` and so on. Where the guest has udev,
+        /// they are `/dev/disk/by-id/virtio-disk<n>` as well, from 0.
         disks: Vec<Disk>,
     },
     /// systemd-nspawn.
