@@ -91,7 +91,9 @@ impl Checkpoints {
             let place = directory.join(&name);
             async move { Ok((name, machine.begin_checkpoint(place).await?)) }
         };
-        let mut takings: Takings = try_join_all(machines.iter().map(begin)).await?;
+        // To the end, all of them: what fails removes the directory, and nobody may still write there.
+        let begun = join_all(machines.iter().map(begin)).await;
+        let mut takings = begun.into_iter().collect::<Result<Takings, Fault>>()?;
         let held = hold(hub).await?;
         let began = Instant::now();
         let created = SystemTime::now();
