@@ -19,11 +19,15 @@ const PLACE: &str = "TMPDIR";
 /// Says that this is the process that measures.
 const MARK: &str = "MACHINIST_BENCH";
 
-/// Lets what ends by itself do so for ten seconds, kills what is left, and removes the directory.
+/// How often the guard looks whether all has ended by itself, ten times a second.
+const LOOKS: u32 = 100;
+
+/// Waits for its standard input to end, lets what ends by itself do so, kills what is left, and
+/// removes the directory.
 const GUARD: &str = r#"
 read -r _
 left() { grep -l -s -z -x -F "TMPDIR=$1" /proc/[0-9]*/environ; }
-for _ in $(seq 100); do
+for _ in $(seq "$2"); do
     left "$1" > /dev/null || break
     sleep 0.1
 done
@@ -53,7 +57,7 @@ pub fn run() -> Result<ExitCode> {
     let place = tempfile::Builder::new().prefix("mb-").tempdir();
     // From here on it is the guard's.
     let place = place.context("cannot make a directory")?.keep();
-    let mut guard = guard(&place)?;
+    let mut guard = guard(&place, LOOKS)?;
     let program = std::env::current_exe().context("this program has no file")?;
     let measuring = Command::new(program)
         .args(std::env::args_os().skip(1))
@@ -67,12 +71,40 @@ pub fn run() -> Result<ExitCode> {
 }
 
 /// In a session of its own: what a terminal tells us, it does not hear.
-fn guard(place: &Path) -> Result<Child> {
+fn guard(place: &Path, looks: u32) -> Result<Child> {
     Command::new("setsid")
         .args(["sh", "-c", GUARD, "guard"])
         .arg(place)
+        .arg(looks.to_string())
         .env_remove(PLACE)
         .stdin(Stdio::piped())
         .spawn()
         .context("cannot run setsid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_goes() {
+        let place = tempfile::tempdir().unwrap().keep();
+        std::fs::write(place.join("file"), "").unwrap();
+        let sleep = |place: &Path| {
+            let mut sleep = Command::new("sleep");
+            sleep.arg("600").env(PLACE, place).spawn().unwrap()
+        };
+        let (mut ours, mut other) = (sleep(&place), sleep(Path::new("/")));
+        let mut guard = guard(&place, 1).unwrap();
+        assert!(ours.try_wait().unwrap().is_none(), "killed too soon");
+        drop(guard.stdin.take());
+        let guarded = guard.wait().unwrap();
+        let other_runs = other.try_wait().unwrap().is_none();
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(guarded.success());
+        assert!(other_runs, "killed what is not ours");
+        assert!(!ours.wait().unwrap().success());
+        assert!(!place.exists());
+    }
 }
