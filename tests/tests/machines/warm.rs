@@ -1,5 +1,6 @@
 //! Warm starts as a user sees them: what is saved when, what is restored, what is told of it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -167,7 +168,44 @@ fn others(bench: &Bench) -> Result<()> {
     }
     let mended = vm(&["--memory", "300M"])?;
     ensure!(mended.stderr.is_empty(), "{mended}");
+
+    // Another program in QEMU's place, as after an upgrade: what the old one saved stays for it.
+    let words = run(&["--kind", "vm", "--memory", "300M"], &["uname", "-r"]);
+    let path = other_qemu(bench)?;
+    let other = || {
+        cache
+            .machinist(bench, &words)
+            .env("PATH", &path)
+            .run()?
+            .exits(0)
+    };
+    other()?;
+    ensure!(
+        cache.count(bench)? == 3,
+        "what another QEMU saved was restored"
+    );
+    other()?;
+    ensure!(cache.count(bench)? == 3, "saved twice");
     Ok(())
+}
+
+/// A search path with another QEMU in it: a program that becomes the usual one.
+fn other_qemu(bench: &Bench) -> Result<std::ffi::OsString> {
+    let usual = std::env::var_os("PATH").context("there is no PATH")?;
+    let program = std::env::split_paths(&usual)
+        .map(|dir| dir.join("qemu-system-x86_64"))
+        .find(|path| path.is_file())
+        .context("there is no QEMU")?;
+    let dir = bench.path().join("other");
+    std::fs::create_dir(&dir)?;
+    let other = dir.join("qemu-system-x86_64");
+    std::fs::write(
+        &other,
+        format!("#!/bin/sh\nexec {} \"$@\"\n", program.display()),
+    )?;
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755))?;
+    let dirs = std::iter::once(dir).chain(std::env::split_paths(&usual));
+    Ok(std::env::join_paths(dirs)?)
 }
 
 fn truncate(file: &Path) -> Result<()> {
