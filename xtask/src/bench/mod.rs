@@ -4,6 +4,7 @@
 //! seconds do not. One file per row, or per family of rows that one measurement gives.
 
 mod apart;
+mod builders;
 mod command_in_container;
 mod container_start;
 mod crowd;
@@ -65,6 +66,7 @@ fn all(program: &Program) -> Vec<Box<dyn Bench>> {
         Box::new(nixos::Whole::new(program.clone())),
         Box::new(nixos::Commands::new(program.clone())),
         Box::new(nix_sandbox::NixSandbox::new(program.clone())),
+        Box::new(builders::Builders::new(program.clone())),
     ]
 }
 
