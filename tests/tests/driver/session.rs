@@ -279,7 +279,7 @@ other.start(allow_reboot=True)
 boot = other.succeed("cat /proc/sys/kernel/random/boot_id")
 other.reboot()
 assert other.wait_until_succeeds("cat /proc/sys/kernel/random/boot_id") != boot
-reset = other.wait_for_qmp_event(lambda event: event["event"] == "RESET", timeout=10)
+reset = other.wait_for_qmp_event(lambda event: event["event"] == "RESET", timeout=120)
 assert "timestamp" in reset
 pathlib.Path(other.state_dir, "disk").write_text("installed")
 other.crash()
@@ -306,7 +306,7 @@ try:
     assert False, "it went on"
 except MachineError as error:
     assert "vm" in str(error), error
-assert time.monotonic() - began < 20
+assert time.monotonic() - began < 300
 vm.wait_for_shutdown()
 assert not vm.is_up()
 "#;
