@@ -191,12 +191,20 @@ impl Bench {
 
 /// Runs a test's body in a runtime of its own, and within a time that no sound one needs.
 pub fn run(body: impl Future<Output = Result<(), Failed>>) -> Result<(), Failed> {
+    run_within(2 * LONG, body)
+}
+
+/// The same, for one that does more than others.
+pub fn run_within(
+    limit: Duration,
+    body: impl Future<Output = Result<(), Failed>>,
+) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        tokio::time::timeout(2 * LONG, body)
+        tokio::time::timeout(limit, body)
             .await
             .map_err(|_| Failed::from("the test hangs"))?
     })

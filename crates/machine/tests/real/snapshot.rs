@@ -18,7 +18,7 @@ use machinist_machine::{
     Golden, MachineSpec, ReadyPoint, Report, SnapshotStore, StartOptions, Warm,
 };
 
-use crate::lab::{LONG, check, run};
+use crate::lab::{LONG, check, run_within};
 use bench::{Probe, ROOMY, warm_spec};
 
 pub use damage::disk_full;
@@ -30,7 +30,8 @@ const RESTORES: usize = 100;
 const AT_ONCE: usize = 4;
 
 pub fn life() -> Result<(), Failed> {
-    run(async {
+    // A hundred restores and half a dozen boots, on a host that may do other things as well.
+    run_within(5 * LONG, async {
         let temp = tempfile::tempdir()?;
         let dir = temp.path().join("snapshots");
         killed::two_processes(&dir, temp.path()).await?;
