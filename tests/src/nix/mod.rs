@@ -35,6 +35,8 @@ const HOST: Image = (
         "imagemagick",
         "iproute2",
         "nix-bin",
+        "openssh-client",
+        "openssh-server",
         "python3",
         "qemu-system-x86",
         "systemd-container",

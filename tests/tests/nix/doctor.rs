@@ -20,7 +20,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// A daemon, and `/usr/local/bin/remote`: a machine with a store of its own for each connection.
-const RIG: &str = r#"
+pub const RIG: &str = r#"
 export PATH=/machinist:$PATH
 cat > /usr/local/bin/remote <<'END'
 #!/bin/bash
@@ -133,10 +133,8 @@ impl Found {
     }
 }
 
-fn failures(host: &NixHost) -> Result<()> {
-    let script = format!(
-        "{RIG}\n{}",
-        r#"
+/// One after the other, with what the doctor says of each.
+const FAILURES: &str = r#"
 # The machine claims to offer what its builds do not find.
 sed -i 's/^system-features.*/& devnet kvm/' /remote/nix.conf
 line='ssh-ng://localhost?remote-program=/usr/local/bin/remote x86_64-linux - 2 1'
@@ -194,17 +192,20 @@ doctor homeless
 rmdir /homeless-shelter
 umount -l /dev/pts
 doctor terminals
-"#
-    );
-    let ran = host.run(&script)?.exits(0)?;
+"#;
+
+fn failures(host: &NixHost) -> Result<()> {
+    let ran = host.run(&format!("{RIG}\n{FAILURES}"))?.exits(0)?;
     let found = Found::of(&ran.stdout)?;
-    as_expected(&found).with_context(|| ran.to_string())?;
+    well_and_claims(&found).with_context(|| ran.to_string())?;
+    seeds(&found).with_context(|| ran.to_string())?;
+    mistakes(&found).with_context(|| ran.to_string())?;
     // What --fix has done.
     ran.complains("600\n")?;
     Ok(())
 }
 
-fn as_expected(found: &Found) -> Result<()> {
+fn well_and_claims(found: &Found) -> Result<()> {
     found.is("well:1", "nix.daemon", "fine", "trusts this user")?;
     found.is("well:1", "machines.connect", "fine", "Nix 2.")?;
     found.is("well:1", "machines.features", "fine", "all proven")?;
@@ -221,7 +222,11 @@ fn as_expected(found: &Found) -> Result<()> {
         "failure",
         "machines:2: column 3",
     )?;
+    Ok(())
+}
 
+/// The stories of seeds 003 and 000.
+fn seeds(found: &Found) -> Result<()> {
     found.is("seed003:2", "builders.effective", "failure", "it is empty")?;
     found.is("seed003:2", "machines.key", "fine", "mended: chmod 600")?;
     found.is("seed003:2", "machines.ssh", "failure", "")?;
@@ -256,7 +261,10 @@ fn as_expected(found: &Found) -> Result<()> {
         "warning",
         "not supported on this platform",
     )?;
+    Ok(())
+}
 
+fn mistakes(found: &Found) -> Result<()> {
     found.is(
         "settings:1",
         "nix.stale",

@@ -1,6 +1,7 @@
 //! machinist in the builds of a real Nix, in its sandbox. One after another: each has the host for
 //! itself.
 
+mod bastion;
 mod code;
 mod doctor;
 mod driver;
@@ -39,6 +40,7 @@ fn main() -> Result<ExitCode> {
         code::CASES,
         machines::CASES,
         doctor::CASES,
+        bastion::CASES,
         labs::CASES,
         driver::CASES,
     ];

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use clap::Args;
 use machinist_builder::State;
@@ -93,7 +94,8 @@ impl Register {
             ui::status(format_args!("{} is registered already", self.name));
         }
         if !self.no_test {
-            self.try_it(environment, &request.machine, Way::Entry)?;
+            let tried = self.try_it(environment, &request.machine, Way::Entry);
+            tried.map_err(|error| self.with_words_of_ssh(environment, error))?;
         }
         let done = registration::register(&host, &request).map_err(refused)?;
         tell(&self.name, &done);
@@ -110,6 +112,23 @@ impl Register {
             }
         }
         Ok(Exit::Passed)
+    }
+
+    /// What ssh has against it, which Nix keeps for itself.
+    fn with_words_of_ssh(&self, environment: &Environment, error: NotTried) -> CliError {
+        let error = CliError::from(error);
+        let asked = self.ssh.address.is_some().then(|| {
+            let config = Path::new(SSH).join(&self.name).join("config");
+            let mut ssh = Command::new(environment.find_program("ssh")?);
+            let ssh = ssh.arg("-F").arg(config).args(["builder", "true"]);
+            ssh.stdin(Stdio::null()).output().ok()
+        });
+        let said = asked.flatten().map(|output| output.stderr);
+        let said = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
+        match said.trim() {
+            "" => error,
+            said => error.hint(format!("ssh says: {said}")),
+        }
     }
 
     fn machine(&self, environment: &Environment, host: &NixHost) -> Result<Machine, CliError> {
