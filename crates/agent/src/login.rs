@@ -65,6 +65,15 @@ impl Logins {
         }
         self.known.get(name)
     }
+
+    /// Forgets the logins that tell of `word`, such as a name that the machine no longer has.
+    pub(crate) fn forget_about(&mut self, word: &str) {
+        let tells = |(_, value): &(OsString, OsString)| {
+            let mut parts = value.as_bytes().windows(word.len().max(1));
+            parts.any(|part| part == word.as_bytes())
+        };
+        self.known.retain(|_, login| !login.env.iter().any(tells));
+    }
 }
 
 fn stamp() -> Stamp {
@@ -200,4 +209,34 @@ fn parse(bytes: &[u8]) -> Vec<(OsString, OsString)> {
             (name.to_owned(), value.to_owned())
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_tells_of_a_name_is_forgotten() {
+        let mut logins = Logins::default();
+        for (name, value) in [("one", "at db-1, of db"), ("two", "at web")] {
+            let login = Login {
+                user: users::find("root").unwrap(),
+                env: vec![("PROMPT".into(), value.into())],
+                shell: "/bin/sh".into(),
+                bash: false,
+                generation: 0,
+            };
+            logins.known.insert(name.to_owned(), login);
+        }
+        let known = |logins: &Logins| {
+            let mut names: Vec<_> = logins.known.keys().cloned().collect();
+            names.sort();
+            names
+        };
+        logins.forget_about("db-10");
+        logins.forget_about("");
+        assert_eq!(known(&logins), ["one", "two"]);
+        logins.forget_about("db-1");
+        assert_eq!(known(&logins), ["two"]);
+    }
 }

@@ -22,7 +22,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use machinist_wire::message::Failure;
-use machinist_wire::renewal::{Lack, Renewal, Renewed, Settled};
+use machinist_wire::renewal::{Change, Lack, Renewal, Renewed, Settled};
 
 use crate::init::mount;
 use crate::plan9;
@@ -36,7 +36,7 @@ pub(crate) fn settle(context: &mut Context) -> Result<Settled, Failure> {
     end_shells(context);
     // Else each restored machine would read the profile for its first command, which is most of
     // what that takes.
-    drop(context.logins.of("root"));
+    let _ = context.logins.of("root");
     // What an earlier one left, and nobody asked for since, is still to be mounted again.
     context.left.extend(plan9::leave()?);
     // With vmgenid the kernel makes its random state anew before anything runs that may ask for it;
@@ -81,6 +81,10 @@ pub(crate) fn renew(
     }
     clock::set(renewal.clock)?;
     if let Some(change) = &renewal.change {
+        let Change { from, to } = change;
+        if from.hostname != to.hostname {
+            context.logins.forget_about(&from.hostname);
+        }
         names::change(change, &mut lacks)?;
         network::change(&change.from.interfaces, &change.to.interfaces)?;
         let known = &change.from.mounts;
