@@ -95,7 +95,7 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// The one in the directory `dir`. Its files are not looked at: that is [`Saved::verify`].
+    /// The one in the directory `dir`. Its files are not looked at: that is `Saved::verify`.
     ///
     /// # Errors
     /// There is none, or another version of machinist wrote it.
