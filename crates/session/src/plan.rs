@@ -62,11 +62,11 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) warm: bool,
     /// The agent is the only thing that starts in a VM.
     pub(crate) agent_only: bool,
+    /// VMs reach what the host reaches.
+    pub(crate) uplink: bool,
 }
 
 /// Plans those machines of a lab that `wanted` names; all where it is empty. Sorted by name.
-    /// VMs reach what the host reaches.
-    pub(crate) uplink: bool,
 pub(crate) fn plan(
     lab: &Lab,
     wanted: &[&str],
@@ -343,6 +343,7 @@ impl MachinePlan {
             memory: self.memory,
             cpus: self.cpus,
             nics: self.nics.clone(),
+            uplink: self.uplink,
             hosts: self.hosts.clone(),
             machine_id: self.machine_id.clone(),
             volumes: self.volumes.clone(),
@@ -353,7 +354,6 @@ impl MachinePlan {
     }
 }
 
-            uplink: self.uplink,
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -387,6 +387,7 @@ vlans = []
             containers: &ContainerLimits::default(),
             warm: true,
             agent_only: false,
+            uplink: false,
         };
         plan(&lab, wanted, circumstances).unwrap()
     }
@@ -397,7 +398,6 @@ vlans = []
         let names: Vec<&str> = all.iter().map(|plan| plan.name.as_str()).collect();
         assert_eq!(names, ["app-1", "app-2", "db", "lone"]);
         assert_eq!(
-            uplink: false,
             all[1].addresses(),
             [
                 "192.168.2.2/24",
@@ -466,6 +466,7 @@ vlans = []
                 containers: limits,
                 warm: true,
                 agent_only: false,
+                uplink: false,
             };
             plan(&lab, &[], circumstances).unwrap().remove(0)
         };
@@ -476,7 +477,6 @@ vlans = []
             any: any.clone(),
             host_image: None,
         };
-                uplink: false,
         let elsewhere = planned(&limits);
         assert_eq!((elsewhere.runs_as, elsewhere.moved), (RunsAs::Vm, any));
         assert!(matches!(elsewhere.want, image::Want::Vm { .. }));
@@ -497,6 +497,7 @@ vlans = []
                 containers: &ContainerLimits::default(),
                 warm,
                 agent_only,
+                uplink: false,
             };
             plan(&lab, wanted, circumstances).unwrap()
         };
@@ -507,7 +508,6 @@ vlans = []
                 machine::Warm::At { golden, .. } => golden.as_ref().map(|it| it.name.as_str()),
                 machine::Warm::Cold { because } => Some(because.as_deref().unwrap_or("cold")),
             })
-                uplink: false,
             .collect();
         let no = "the lab file says `snapshot = false`";
         let a = Some("a-1");
