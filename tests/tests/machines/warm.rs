@@ -213,9 +213,7 @@ fn truncate(file: &Path) -> Result<()> {
     Ok(open?.set_len(4096)?)
 }
 
-fn clones(bench: &Bench) -> Result<()> {
-    let cache = Cache::new(bench)?;
-    let lab = r#"
+const CLONES: &str = r#"
 [machine.n]
 kind = "vm"
 image = "small"
@@ -233,10 +231,9 @@ name = "two"
 machines = ["n-2"]
 steps = [{ machine = "n-2", run = "hostname", stdout = { equals = "n-2" } }]
 "#;
-    bench.write("lab.toml", &format!("{IMAGE}{lab}"))?;
-    bench.write(
-        "all.py",
-        r#"
+
+/// Each of the clones is another, and they reach each other.
+const ALL_CLONES: &str = r#"
 start_all()
 nodes = [n_1, n_2, n_3, n_4, n_5, n_6, n_7, n_8]
 seen = {}
@@ -254,8 +251,12 @@ assert seen["address"] == [f"192.168.1.{i}/24" for i in range(1, 9)], seen["addr
 for i, node in enumerate(nodes):
     other = (i + 1) % 8 + 1
     assert "nginx" in node.succeed(f"curl -fsS --max-time 20 http://n-{other}/")
-"#,
-    )?;
+"#;
+
+fn clones(bench: &Bench) -> Result<()> {
+    let cache = Cache::new(bench)?;
+    bench.write("lab.toml", &format!("{IMAGE}{CLONES}"))?;
+    bench.write("all.py", ALL_CLONES)?;
     // Eight that boot would need four times as much.
     let test = |words: &[&str]| {
         let mut all = vec!["test", "--memory-budget", "2200M", "--format", "json"];
