@@ -43,9 +43,18 @@ pub fn line(row: &Row) -> String {
         number(row.ours, unit),
         row.question.peer.unwrap_or_default(),
         row.theirs.map(|it| number(it, unit)).unwrap_or_default(),
-        row.ratio().map(|it| format!("{it:.2}")).unwrap_or_default(),
+        row.ratio().map(ratio).unwrap_or_default(),
         limits.join(", "),
     )
+}
+
+/// With as many digits as its limit needs.
+fn ratio(value: f64) -> String {
+    if value < 0.1 {
+        format!("{value:.3}")
+    } else {
+        format!("{value:.2}")
+    }
 }
 
 fn limit(limit: Limit, unit: Unit) -> String {
@@ -90,6 +99,7 @@ mod tests {
     #[test]
     fn numbers_have_their_unit() {
         assert_eq!(number(1.5, Unit::Seconds), "1.50 s");
+        assert_eq!((ratio(0.0512), ratio(1.5)), ("0.051".into(), "1.50".into()));
         assert_eq!(number(9.5e9, Unit::BitsPerSecond), "9.50 Gbit/s");
         assert_eq!(number(3.0 * 1024.0 * 1024.0, Unit::Bytes), "3 MiB");
     }
