@@ -64,7 +64,7 @@ impl Content {
     /// Whether machines get the time to power off at the end.
     pub(crate) fn graceful(&self) -> bool {
         match self {
-            Self::Lab(brief) => brief.test.is_none() && !brief.agent_only,
+            Self::Lab(brief) => brief.test.is_none() && !brief.throwaway,
             Self::Driver(_) => false,
         }
     }

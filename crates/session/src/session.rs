@@ -47,8 +47,11 @@ pub struct Brief {
     /// are killed at the end instead of being powered off.
     pub test: Option<String>,
     /// Quick, for single commands: VMs boot with the agent as their init and nothing else, and in
-    /// containers commands do not wait for the system's start. Machines are killed at the end.
+    /// containers commands do not wait for the system's start.
     pub agent_only: bool,
+    /// Whether nothing that its machines write is seen by anybody after them: they are killed at the
+    /// end, too.
+    pub throwaway: bool,
     /// Whether its VMs have an uplink ([`machinist_machine::MachineSpec::uplink`]).
     pub uplink: bool,
     /// All timeouts are multiplied by this.

@@ -115,6 +115,7 @@ impl Work {
                 base: job.base.clone(),
                 test: Some(job.test.clone()),
                 agent_only: false,
+                throwaway: false,
                 uplink: false,
                 timeout_factor: job.timeout_factor,
             }),

@@ -75,6 +75,7 @@ impl Starter {
             base: self.state.path().to_owned(),
             test: None,
             agent_only: false,
+            throwaway: false,
             uplink: self.config.network,
             timeout_factor: 1.0,
         };

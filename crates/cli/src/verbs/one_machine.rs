@@ -102,6 +102,8 @@ impl MachineArgs {
             base: environment.here.clone(),
             test: None,
             agent_only: !self.system,
+            // Services may have something to write to a directory of the host's when they stop.
+            throwaway: !self.system || self.volumes.is_empty(),
             uplink: false,
             timeout_factor: 1.0,
         };

@@ -62,6 +62,7 @@ impl Up {
             base: file.base,
             test: None,
             agent_only: false,
+            throwaway: false,
             uplink: false,
             timeout_factor: 1.0,
         };

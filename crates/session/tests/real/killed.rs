@@ -28,6 +28,7 @@ pub fn be_an_engine(arguments: &[String]) -> ExitCode {
             base: place.clone(),
             test: None,
             agent_only: false,
+            throwaway: false,
             uplink: false,
             timeout_factor: 1.0,
         };

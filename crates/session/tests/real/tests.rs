@@ -311,6 +311,7 @@ pub fn dropped() -> Result<(), Failed> {
             base: job.base,
             test: Some(job.test),
             agent_only: false,
+            throwaway: false,
             uplink: false,
             timeout_factor: 1.0,
         };

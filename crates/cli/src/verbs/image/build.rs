@@ -63,6 +63,7 @@ fn brief(lab: Arc<Lab>, file: PathBuf, base: PathBuf) -> Brief {
         base,
         test: None,
         agent_only: false,
+        throwaway: false,
         uplink: false,
         timeout_factor: 1.0,
     }

@@ -77,6 +77,7 @@ impl Make {
             base: file.base,
             test: None,
             agent_only: false,
+            throwaway: false,
             uplink: false,
             timeout_factor: 1.0,
         };
