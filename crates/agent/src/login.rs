@@ -35,8 +35,6 @@ pub(crate) struct Login {
     /// The shell for scripts, and whether it is bash.
     pub(crate) shell: PathBuf,
     pub(crate) bash: bool,
-    /// Logins that were read from the same files have the same number.
-    pub(crate) generation: u64,
 }
 
 /// How the files were that a login is made of.
@@ -47,7 +45,6 @@ type Stamp = Vec<(u64, u64, u64, i64, i64)>;
 pub(crate) struct Logins {
     stamp: Stamp,
     known: HashMap<String, Login>,
-    generation: u64,
 }
 
 impl Logins {
@@ -57,10 +54,9 @@ impl Logins {
         if self.stamp != stamp {
             self.stamp = stamp;
             self.known.clear();
-            self.generation += 1;
         }
         if !self.known.contains_key(name) {
-            let login = read(users::find(name)?, self.generation);
+            let login = read(users::find(name)?);
             self.known.insert(name.to_owned(), login);
         }
         self.known.get(name)
@@ -113,7 +109,7 @@ fn base(user: &User) -> Vec<(OsString, OsString)> {
     env
 }
 
-fn read(user: User, generation: u64) -> Login {
+fn read(user: User) -> Login {
     let base = base(&user);
     let shell = find_shell(OsStr::new(PATH)).0;
     let env = source_profile(&user, &base, &shell).unwrap_or(base);
@@ -124,7 +120,6 @@ fn read(user: User, generation: u64) -> Login {
         env,
         shell,
         bash,
-        generation,
     }
 }
 
@@ -224,7 +219,6 @@ mod tests {
                 env: vec![("PROMPT".into(), value.into())],
                 shell: "/bin/sh".into(),
                 bash: false,
-                generation: 0,
             };
             logins.known.insert(name.to_owned(), login);
         }

@@ -23,7 +23,6 @@ mod plan9;
 mod probe;
 mod renewal;
 mod server;
-mod shells;
 mod spawn;
 mod task;
 mod users;

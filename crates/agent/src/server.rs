@@ -14,7 +14,6 @@ use rustix::io::Errno;
 
 use crate::channel::{Channel, Read};
 use crate::login::Logins;
-use crate::shells::Shells;
 use crate::task::{self, Input, Port, Step, Task, Token, Wants};
 use crate::{plan9, renewal};
 
@@ -57,7 +56,6 @@ pub(crate) struct Server<'a> {
 #[derive(Default)]
 pub(crate) struct Context {
     pub(crate) logins: Logins,
-    pub(crate) shells: Shells,
     /// Killed, not yet reaped.
     pub(crate) dying: Vec<Child>,
     /// Output of background processes whose command has ended: read, so that they can go on, and
@@ -100,8 +98,6 @@ impl<'a> Server<'a> {
             let ready = self.wait()?;
             if !self.exchange(&mut buffer) {
                 self.abandon();
-                // Nobody would see that one has ended.
-                self.context.shells.end(&mut self.context.dying);
                 if !self.channel.is_port() {
                     return Ok(Stopped::HungUp);
                 }
@@ -152,9 +148,6 @@ impl<'a> Server<'a> {
         for sink in &self.context.sinks {
             fds.push(PollFd::new(sink, PollFlags::IN));
         }
-        for shell in self.context.shells.ends() {
-            fds.push(PollFd::from_borrowed_fd(shell, PollFlags::IN));
-        }
         let timeout = until.map(|until| until.saturating_duration_since(now));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut fds, timeout.as_ref()) {
@@ -176,9 +169,7 @@ impl<'a> Server<'a> {
         if !self.context.dying.is_empty() {
             return Some(now + Duration::from_millis(10));
         }
-        let reap = (self.info.pid == 1).then(|| now + REAP_INTERVAL);
-        let shells = self.context.shells.next_end();
-        reap.into_iter().chain(shells).min()
+        (self.info.pid == 1).then(|| now + REAP_INTERVAL)
     }
 
     /// Moves bytes to and from the host. False where the host is gone.
@@ -353,7 +344,6 @@ impl<'a> Server<'a> {
             .dying
             .retain(|child| matches!(child.try_wait(), Ok(None)));
         self.context.sinks.retain(drain);
-        self.context.shells.clean_up(&mut self.context.dying);
         if self.info.pid == 1 {
             task::reap_strangers(&self.tasks);
         }

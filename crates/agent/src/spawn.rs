@@ -133,7 +133,7 @@ fn start(
 }
 
 /// Where a command runs.
-pub(crate) fn directory<'a>(request: &'a Command, login: &'a Login) -> &'a OsStr {
+fn directory<'a>(request: &'a Command, login: &'a Login) -> &'a OsStr {
     match &request.dir {
         Some(dir) => dir.as_os_str(),
         None if Path::new(&login.user.home).is_dir() => OsStr::new(&login.user.home),
@@ -191,7 +191,7 @@ fn on_pipes(stdin: bool) -> io::Result<(Streams, [OwnedFd; 3])> {
 }
 
 /// Streams for a command that has nothing to read: ours, and its own output and error.
-pub(crate) fn outputs() -> io::Result<(Streams, [OwnedFd; 2])> {
+fn outputs() -> io::Result<(Streams, [OwnedFd; 2])> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC);
     let ((stdout, output), (stderr, errors)) = (pipe()?, pipe()?);
     let ours = Streams {

@@ -84,7 +84,7 @@ pub fn entropy() -> std::io::Result<Vec<u8>> {
 
 impl Agent {
     /// Makes the machine quiet, so that it can be saved: caches are written, calendar timers are
-    /// stopped, helpers of the agent end. Says what there is. The machine is to be saved now, and
+    /// stopped. Says what there is. The machine is to be saved now, and
     /// [`renewed`](Agent::renew) after every restore; or to go on with [`Renewal::resume`].
     ///
     /// # Errors

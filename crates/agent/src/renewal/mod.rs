@@ -33,7 +33,6 @@ pub(crate) fn settle(context: &mut Context) -> Result<Settled, Failure> {
     let mut lacks = Lacks::default();
     let vmgenid = quiet::has_vmgenid();
     let (host_keys, sshd) = (keys::list(), reload::servers());
-    end_shells(context);
     // Else each restored machine would read the profile for its first command, which is most of
     // what that takes.
     let _ = context.logins.of("root");
@@ -75,10 +74,6 @@ pub(crate) fn renew(
         machinist_sys::random::renew(&renewal.entropy.0)
             .map_err(|error| failure("cannot renew the random state", error))?;
     }
-    // They have drawn their random numbers, and know the machine's name.
-    if !renewal.entropy.0.is_empty() || renewal.change.is_some() {
-        end_shells(context);
-    }
     clock::set(renewal.clock)?;
     if let Some(change) = &renewal.change {
         let Change { from, to } = change;
@@ -116,11 +111,6 @@ pub(crate) fn renew(
     };
     let reloading = reload::begin(&renewal.reload, &renewed);
     Ok((renewed, reloading))
-}
-
-/// Ends the shells that wait for commands.
-fn end_shells(context: &mut Context) {
-    context.shells.end(&mut context.dying);
 }
 
 /// Writes over a file that is there. On the overlay that most roots are, that costs a hundredth of a

@@ -13,7 +13,6 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{Input, Port, Step, Task, Token, Wants};
 use crate::server::Context;
-use crate::shells::{Job, Progress};
 use crate::spawn::{self, Streams};
 
 /// Between the polite and the other signal when a command's time is over.
@@ -24,20 +23,8 @@ const STDIN: u8 = 1;
 const STDOUT: u8 = 2;
 const STDERR: u8 = 3;
 
-/// What runs a command.
-enum Worker {
-    /// A process that is our child.
-    Process(Child),
-    /// A shell that was waiting, with the request, should it not come to run it.
-    Shell(Job, Box<Command>),
-    /// It has ended.
-    None,
-}
-
 struct Running {
-    worker: Worker,
-    /// Its process group, once it runs.
-    group: Option<Pid>,
+    child: Child,
     terminal: Option<OwnedFd>,
     stdin: Option<OwnedFd>,
     /// What the host sent and the command has not read.
@@ -58,28 +45,21 @@ pub(super) fn start(
     context: &mut Context,
 ) -> Result<Box<dyn Task>, Failure> {
     let login = spawn::login(request, &mut context.logins)?;
-    let warm = context.shells.run(request, login, &mut context.dying);
-    let (worker, group, streams) = match warm {
-        Some((job, streams)) => (Worker::Shell(job, Box::new(request.clone())), None, streams),
-        None => {
-            let (child, streams) = spawn::spawn(request, login)?;
-            let pid = child.pid();
-            say_started(port, pid);
-            (Worker::Process(child), Some(pid), streams)
-        }
-    };
+    let (child, streams) = spawn::spawn(request, login)?;
     let Streams {
         stdin,
         stdout,
         stderr,
         terminal,
     } = streams;
+    port.reply(&Reply::Started {
+        pid: child.pid().as_raw_nonzero().get().unsigned_abs(),
+    });
     if stderr.is_none() {
         port.end(Lane::Error);
     }
-    let mut running = Running {
-        worker,
-        group,
+    Ok(Box::new(Running {
+        child,
         terminal,
         stdin,
         input: VecDeque::new(),
@@ -89,24 +69,13 @@ pub(super) fn start(
         exited: false,
         expired: false,
         kill_at: None,
-    };
-    // A shell that has waited for a while has long said who it is.
-    running.listen(port, context)?;
-    Ok(Box::new(running))
-}
-
-fn say_started(port: &mut Port<'_>, pid: Pid) {
-    port.reply(&Reply::Started {
-        pid: pid.as_raw_nonzero().get().unsigned_abs(),
-    });
+    }))
 }
 
 impl Task for Running {
     fn wants<'fd>(&'fd self, endpoint: &Endpoint, stream: StreamId, wants: &mut Wants<'fd>) {
-        match &self.worker {
-            Worker::Process(child) => wants.file(child.as_fd(), PollFlags::IN, EXIT),
-            Worker::Shell(job, _) => wants.file(job.as_fd(), PollFlags::IN, EXIT),
-            Worker::None => {}
+        if !self.exited {
+            wants.file(self.child.as_fd(), PollFlags::IN, EXIT);
         }
         if let Some(stdin) = &self.stdin
             && !self.input.is_empty()
@@ -132,15 +101,7 @@ impl Task for Running {
 
     fn ready(&mut self, port: &mut Port<'_>, token: Token, context: &mut Context) -> Step {
         match token {
-            Token::File(EXIT) => match &self.worker {
-                Worker::Process(_) => self.reap(port),
-                _ => {
-                    if let Err(failure) = self.listen(port, context) {
-                        port.fail(failure);
-                        return Step::Finished;
-                    }
-                }
-            },
+            Token::File(EXIT) => self.reap(port),
             Token::File(STDIN) => self.feed(port),
             Token::File(STDOUT) => self.pump(port, Lane::Main, context),
             Token::File(_) => self.pump(port, Lane::Error, context),
@@ -187,23 +148,15 @@ impl Task for Running {
         self.step()
     }
 
-    fn abandon(mut self: Box<Self>, context: &mut Context) {
-        if self.exited {
-            return;
-        }
-        self.signal_group(Signal::KILL);
-        match self.worker {
-            Worker::Process(child) => context.dying.push(child),
-            Worker::Shell(job, _) => context.shells.give_up(job, &mut context.dying),
-            Worker::None => {}
+    fn abandon(self: Box<Self>, context: &mut Context) {
+        if !self.exited {
+            self.signal_group(Signal::KILL);
+            context.dying.push(self.child);
         }
     }
 
     fn child(&self) -> Option<Pid> {
-        match &self.worker {
-            Worker::Process(child) => Some(child.pid()),
-            _ => None,
-        }
+        (!self.exited).then(|| self.child.pid())
     }
 }
 
@@ -216,14 +169,8 @@ impl Running {
         }
     }
 
-    fn signal_group(&mut self, signal: Signal) {
-        match (&mut self.worker, self.group) {
-            (Worker::Shell(job, _), _) => job.signal(signal),
-            (_, Some(group)) => {
-                let _ = kill_process_group(group, signal);
-            }
-            (_, None) => {}
-        }
+    fn signal_group(&self, signal: Signal) {
+        let _ = kill_process_group(self.child.pid(), signal);
     }
 
     fn control(&mut self, payload: &[u8]) {
@@ -251,97 +198,19 @@ impl Running {
     }
 
     fn reap(&mut self, port: &mut Port<'_>) {
-        self.end_group();
-        let Worker::Process(child) = &self.worker else {
-            return;
-        };
-        let end = match child.try_wait() {
-            Ok(None) => return,
-            Ok(Some(end)) => end,
-            // Someone else reaped it; that it ended is all that is known.
-            Err(_) => End::Signal(0),
-        };
-        self.worker = Worker::None;
-        self.ended(port, end);
-    }
-
-    /// Looks what a shell says.
-    fn listen(&mut self, port: &mut Port<'_>, context: &mut Context) -> Result<(), Failure> {
-        while let Worker::Shell(job, _) = &mut self.worker {
-            let Some(progress) = job.progress() else {
-                break;
-            };
-            if let Progress::Began(pid) = progress {
-                self.group = Some(pid);
-                say_started(port, pid);
-                continue;
-            }
-            if let Worker::Shell(job, request) = std::mem::replace(&mut self.worker, Worker::None) {
-                self.leave(job, &request, progress, port, context)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes leave of a shell, for the reason that it gave.
-    fn leave(
-        &mut self,
-        job: Job,
-        request: &Command,
-        progress: Progress,
-        port: &mut Port<'_>,
-        context: &mut Context,
-    ) -> Result<(), Failure> {
-        if let Progress::Ended(end) = progress {
-            self.end_group();
-            context.shells.take_back(job);
-            self.ended(port, end);
-            // What is there, and where nobody else holds it, its end.
-            for lane in [Lane::Main, Lane::Main, Lane::Error, Lane::Error] {
-                self.pump(port, lane, context);
-            }
-            return Ok(());
-        }
-        context.shells.give_up(job, &mut context.dying);
-        match progress {
-            Progress::NotBegun => {
-                let login = spawn::login(request, &mut context.logins)?;
-                let (child, streams) = spawn::spawn(request, login)?;
-                self.group = Some(child.pid());
-                say_started(port, child.pid());
-                self.worker = Worker::Process(child);
-                self.outputs = [Some(streams.stdout), streams.stderr];
-            }
-            Progress::Failed => {
-                return Err(Failure {
-                    text: "a waiting shell cannot open its streams".into(),
-                    errno: 0,
-                });
-            }
-            _ => {
-                self.signal_group(Signal::KILL);
-                self.ended(port, End::Signal(Signal::KILL.as_raw()));
-            }
-        }
-        Ok(())
-    }
-
-    /// At the end of a command that was given up: the rest of its group has had its warning too.
-    /// Where its leader is our child, it is not yet reaped, and nobody else can have its number.
-    fn end_group(&mut self) {
         if self.expired {
-            if let Some(group) = self.group {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
+            // The rest of the group has had its warning too. Before the leader is reaped: until
+            // then nobody else can have its number.
+            self.signal_group(Signal::KILL);
             self.linger = false;
         }
-    }
-
-    fn ended(&mut self, port: &mut Port<'_>, end: End) {
-        let exit = match end {
-            _ if self.expired => Exit::TimedOut,
-            End::Status(code) => Exit::Code(code),
-            End::Signal(signal) => Exit::Signal(signal),
+        let exit = match self.child.try_wait() {
+            Ok(None) => return,
+            Ok(Some(_)) if self.expired => Exit::TimedOut,
+            Ok(Some(End::Status(code))) => Exit::Code(code),
+            Ok(Some(End::Signal(signal))) => Exit::Signal(signal),
+            // Someone else reaped it; that it ended is all that is known.
+            Err(_) => Exit::Signal(0),
         };
         self.kill_at = None;
         self.exited = true;
