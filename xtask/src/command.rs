@@ -33,6 +33,19 @@ pub fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     command(&program, args)
 }
 
+/// The same command, which gets the processors that nobody else wants.
+pub fn humbly(program: Command) -> Command {
+    let mut humble = command("nice", ["-n", "19"]);
+    humble.arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => humble.env(name, value),
+            None => humble.env_remove(name),
+        };
+    }
+    humble
+}
+
 /// Runs a command, its output shown. Fails unless it ends with 0.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = shown(command);

@@ -1,9 +1,11 @@
 //! What cargo itself can check: formatting, clippy, documentation.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use super::tally::Tally;
-use crate::command::{cargo, run};
+use crate::command::{cargo, humbly, output, run};
 
 /// Formatting of all crates.
 pub fn fmt(tally: &mut Tally) -> Result<()> {
@@ -23,8 +25,7 @@ pub fn clippy(tally: &mut Tally) -> Result<()> {
         "-D",
         "warnings",
     ];
-    let ok = run(&mut cargo(clippy)).is_ok();
-    tally.check(ok, "clippy");
+    tally.check(passes(&mut humbly(cargo(clippy)))?, "clippy");
     Ok(())
 }
 
@@ -37,7 +38,15 @@ pub fn doc(tally: &mut Tally) -> Result<()> {
         "--no-deps",
         "--document-private-items",
     ]);
-    let ok = run(doc.env("RUSTDOCFLAGS", "-D warnings")).is_ok();
-    tally.check(ok, "doc");
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    tally.check(passes(&mut humbly(doc))?, "doc");
     Ok(())
+}
+
+/// Whether a command ends with 0. What it prints is shown in one piece: it may run beside others.
+fn passes(command: &mut Command) -> Result<bool> {
+    let said = output(command)?;
+    let text = [said.stdout, said.stderr].concat();
+    print!("{}", String::from_utf8_lossy(&text));
+    Ok(said.status.success())
 }

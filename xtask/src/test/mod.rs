@@ -12,15 +12,17 @@ mod structure;
 mod tally;
 
 use std::process::ExitCode;
+use std::thread;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 
 use binaries::{Binaries, Group};
 pub use tally::Tally;
 
-/// The stages, in the order in which they run: what fails soonest comes first.
+/// The stages, in the order in which they run: what fails soonest comes first. Clippy and the
+/// documentation run beside real machines, where these are asked for, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Stage {
     /// System packages.
@@ -59,29 +61,44 @@ pub fn run(stages: &[Stage]) -> Result<ExitCode> {
         stages
     };
     let begin = Instant::now();
+    // Real machines mostly wait, or keep one processor busy: what only compiles runs beside them.
+    let real = stages.iter().position(|it| *it == Stage::Machines);
+    let (beside, mut rest): (Vec<Stage>, Vec<Stage>) = stages
+        .iter()
+        .partition(|it| real.is_some() && matches!(it, Stage::Clippy | Stage::Doc));
+    let after = rest.iter().position(|it| *it == Stage::Machines);
+    let after = rest.split_off(after.unwrap_or(rest.len()));
     let mut binaries = Binaries::default();
-    let mut all = Tally::default();
-    let mut times = Vec::new();
-    for &stage in stages {
-        let name = stage.name();
-        println!("== {name}");
-        let begin = Instant::now();
-        let mut tally = Tally::default();
-        if let Err(error) = stage.run(&mut tally, &mut binaries) {
-            println!("{error:#}");
-            tally.fail(format!("{name}: could not be finished"));
-        }
-        let seconds = begin.elapsed().as_secs_f64();
-        println!("== {name}: {} ({seconds:.1} s)\n", tally.counts());
-        times.push((name, seconds, tally.counts()));
-        all.add(tally);
-    }
+    let mut ran: Vec<Ran> = Vec::new();
+    ran.extend(rest.into_iter().map(|stage| stage.ran(&mut binaries)));
+    let aside = thread::spawn(move || {
+        let all = beside.into_iter();
+        all.map(|stage| stage.ran(&mut Binaries::default()))
+            .collect::<Vec<_>>()
+    });
+    ran.extend(after.into_iter().map(|stage| stage.ran(&mut binaries)));
+    let aside = aside.join();
+    ran.extend(aside.map_err(|_| anyhow!("clippy or doc: a panic"))?);
     println!("stage       seconds");
-    for (name, seconds, counts) in times {
-        println!("{name:<11} {seconds:>7.1}  {counts}");
+    let mut all = Tally::default();
+    for Ran {
+        name,
+        seconds,
+        tally,
+    } in ran
+    {
+        println!("{name:<11} {seconds:>7.1}  {}", tally.counts());
+        all.add(tally);
     }
     println!("{:<11} {:>7.1}\n", "total", begin.elapsed().as_secs_f64());
     Ok(all.report())
+}
+
+/// A stage that has run.
+struct Ran {
+    name: String,
+    seconds: f64,
+    tally: Tally,
 }
 
 impl Stage {
@@ -89,6 +106,25 @@ impl Stage {
         self.to_possible_value()
             .map(|value| value.get_name().to_owned())
             .unwrap_or_default()
+    }
+
+    /// Runs it, and tells of it.
+    fn ran(self, binaries: &mut Binaries) -> Ran {
+        let name = self.name();
+        println!("== {name}");
+        let begin = Instant::now();
+        let mut tally = Tally::default();
+        if let Err(error) = self.run(&mut tally, binaries) {
+            println!("{error:#}");
+            tally.fail(format!("{name}: could not be finished"));
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        println!("== {name}: {} ({seconds:.1} s)\n", tally.counts());
+        Ran {
+            name,
+            seconds,
+            tally,
+        }
     }
 
     fn run(self, tally: &mut Tally, binaries: &mut Binaries) -> Result<()> {
