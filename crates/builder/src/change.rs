@@ -76,7 +76,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Host, Options, Places};
+    use crate::config::{self, Options};
 
     fn config(kind: Kind, disk: u64) -> Config {
         let options = Options {
@@ -84,17 +84,7 @@ mod tests {
             disk: Some(disk),
             ..Options::default()
         };
-        let host = Host {
-            cores: 2,
-            memory: 8 << 30,
-            no_containers: None,
-        };
-        let places = Places {
-            images: "/cache".into(),
-            runtime: "/run/machinist".into(),
-            search: "/usr/bin".into(),
-        };
-        options.check("linux", &host, places).unwrap()
+        config::tests::config("linux", &options)
     }
 
     #[test]

@@ -319,7 +319,7 @@ impl Within<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn places() -> Places {
@@ -336,6 +336,11 @@ mod tests {
             memory: 8 * GIB,
             no_containers: None,
         }
+    }
+
+    /// What these options come to on a host of two cores.
+    pub(crate) fn config(name: &str, options: &Options) -> Config {
+        options.check(name, &host(), places()).unwrap()
     }
 
     #[test]

@@ -62,26 +62,16 @@ mod tests {
     use machinist_lab::RunsAs;
 
     use super::*;
-    use crate::config::{Host, Options, Places};
+    use crate::config::{self, Options};
 
     #[test]
     fn both_kinds_make_a_lab() {
         for (kind, runs_as) in [(Kind::Container, RunsAs::Container), (Kind::Vm, RunsAs::Vm)] {
-            let host = Host {
-                cores: 2,
-                memory: 8 << 30,
-                no_containers: None,
-            };
-            let places = Places {
-                images: "/cache".into(),
-                runtime: "/run/machinist".into(),
-                search: "/usr/bin".into(),
-            };
             let options = Options {
                 kind: Some(kind),
                 ..Options::default()
             };
-            let config = options.check("linux", &host, places).unwrap();
+            let config = config::tests::config("linux", &options);
             let state = State::of(Path::new("/var/lib/machinist/builders"), "linux");
             let lab = lab(&text(&config, &state)).unwrap();
             let machine = lab.machine("linux").unwrap();

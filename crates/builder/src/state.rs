@@ -376,24 +376,14 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::config::{Host, Options, Places};
+    use crate::config::{self, Options};
 
     fn config(name: &str, kind: Kind) -> Config {
-        let host = Host {
-            cores: 2,
-            memory: 8 << 30,
-            no_containers: None,
-        };
-        let places = Places {
-            images: "/cache".into(),
-            runtime: "/run/machinist".into(),
-            search: "/usr/bin".into(),
-        };
         let options = Options {
             kind: Some(kind),
             ..Options::default()
         };
-        options.check(name, &host, places).unwrap()
+        config::tests::config(name, &options)
     }
 
     #[test]

@@ -125,11 +125,12 @@ impl<T: AsyncRead + AsyncWrite + Send + 'static> Shell<T> {
 
     async fn through_shell(&mut self) -> Result<Attempt, Break> {
         let nonce = Nonce::new();
-        // A place where files can be written and executed.
+        // A place where files can be written and executed. What is tried there is removed by a shell of
+        // its own, also where this one ends meanwhile.
         let ask = format!(
             "{}; d=-; for c in /run /dev/shm /tmp /var/tmp /root \"$PWD\"; do f=$c/.machinist-agent-$n; \
-             (printf '#!/bin/sh\\nexit 7\\n' >$f && chmod 700 $f) 2>/dev/null || continue; \
-             $f 2>/dev/null; r=$?; rm -f $f; [ $r = 7 ] && d=$f && break; done; \
+             (printf '#!/bin/sh\\nexit 7\\n' >$f && chmod 700 $f && $f; r=$?; rm -f $f; [ $r = 7 ]) 2>/dev/null \
+             && d=$f && break; done; \
              z=raw; command -v gzip >/dev/null 2>&1 && z=gzip; echo \"$n $(uname -m) $z $d\"\n",
             nonce.assignment()
         );
