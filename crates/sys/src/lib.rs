@@ -4,6 +4,7 @@ pub mod descriptors;
 pub mod device;
 pub mod ethtool;
 pub mod isolation;
+pub mod mounts;
 pub mod namespace;
 pub mod netlink;
 pub mod outgoing;
