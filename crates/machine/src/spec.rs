@@ -29,7 +29,8 @@ pub struct MachineSpec {
     pub nics: Vec<NicSpec>,
     /// Whether a VM has an uplink beside them: an interface ([`UPLINK_MAC`]) from which it reaches
     /// what the host reaches, as 10.0.2.15/24, through QEMU's user-mode network (10.0.2.2, names at
-    /// 10.0.2.3). Nothing sets it up inside, nobody reaches the VM by it, and such a VM boots cold.
+    /// 10.0.2.3). Nothing sets it up inside, and nobody reaches the VM by it. While a VM boots to be
+    /// saved, it leads nowhere.
     pub uplink: bool,
     /// The addresses and names that it knows beside its own loopback.
     pub hosts: Vec<HostLine>,
@@ -123,6 +124,10 @@ pub enum DiskAccess {
     Discard,
     /// Read and write it.
     Write,
+    /// The same, but the machine's own system leaves it alone until the machine is ready. A machine
+    /// that is saved is saved with an empty disk of the same size in its place; whoever uses the disk
+    /// then first has the kernel forget what it read of that (`blockdev --flushbufs`).
+    WriteLater,
 }
 
 /// A directory of the host in the machine.

@@ -178,6 +178,7 @@ fn planned(
         warm: engine.0.settings.warm,
         agent_only: brief.agent_only,
         uplink: brief.uplink,
+        late_disks: brief.late_disks,
     };
     let mut plans = plan::plan(&brief.lab, &wanted(brief), circumstances)?;
     for plan in &mut plans {

@@ -64,6 +64,8 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) agent_only: bool,
     /// VMs reach what the host reaches.
     pub(crate) uplink: bool,
+    /// VMs leave alone the disks that keep what is written until they are ready.
+    pub(crate) late_disks: bool,
 }
 
 /// Plans those machines of a lab that `wanted` names; all where it is empty. Sorted by name.
@@ -111,7 +113,7 @@ fn plan_machine(
         disks: machine
             .disks
             .iter()
-            .map(|disk| plan_disk(disk, base))
+            .map(|disk| plan_disk(disk, circumstances))
             .collect(),
         asked: asked(machine),
         devices: Devices::default(),
@@ -149,11 +151,14 @@ fn warm(
     machine: &lab::Machine,
     circumstances: Circumstances<'_>,
 ) -> Result<machine::Warm, MachineNumberError> {
-    // What an uplink has under way cannot be saved.
-    if !circumstances.warm || circumstances.uplink {
+    if !circumstances.warm {
         return Ok(machine::Warm::default());
     }
-    let because = machine.cold();
+    let because = if circumstances.late_disks {
+        machine.cold_but_for_disks()
+    } else {
+        machine.cold()
+    };
     if because.is_some() {
         return Ok(machine::Warm::Cold { because });
     }
@@ -202,13 +207,15 @@ pub fn asked(machine: &lab::Machine) -> Asked {
     }
 }
 
-fn plan_disk(disk: &lab::Disk, base: &Path) -> machine::Disk {
+fn plan_disk(disk: &lab::Disk, circumstances: Circumstances<'_>) -> machine::Disk {
     match &disk.contents {
         DiskContents::Empty(size) => machine::Disk::Scratch { size: size.0 },
         DiskContents::File(path) => machine::Disk::File {
-            path: base.join(path),
+            path: circumstances.base.join(path),
             access: if disk.read_only {
                 machine::DiskAccess::ReadOnly
+            } else if circumstances.late_disks {
+                machine::DiskAccess::WriteLater
             } else {
                 machine::DiskAccess::Write
             },
@@ -388,6 +395,7 @@ vlans = []
             warm: true,
             agent_only: false,
             uplink: false,
+            late_disks: false,
         };
         plan(&lab, wanted, circumstances).unwrap()
     }
@@ -467,6 +475,7 @@ vlans = []
                 warm: true,
                 agent_only: false,
                 uplink: false,
+                late_disks: false,
             };
             plan(&lab, &[], circumstances).unwrap().remove(0)
         };
@@ -498,6 +507,7 @@ vlans = []
                 warm,
                 agent_only,
                 uplink: false,
+                late_disks: false,
             };
             plan(&lab, wanted, circumstances).unwrap()
         };

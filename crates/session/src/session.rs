@@ -54,6 +54,9 @@ pub struct Brief {
     pub throwaway: bool,
     /// Whether its VMs have an uplink ([`machinist_machine::MachineSpec::uplink`]).
     pub uplink: bool,
+    /// Whether its VMs leave alone the disks that keep what is written until they are ready
+    /// ([`machinist_machine::DiskAccess::WriteLater`]): such a VM may be restored all the same.
+    pub late_disks: bool,
     /// All timeouts are multiplied by this.
     pub timeout_factor: f64,
 }

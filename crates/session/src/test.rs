@@ -117,6 +117,7 @@ impl Work {
                 agent_only: false,
                 throwaway: false,
                 uplink: false,
+                late_disks: false,
                 timeout_factor: job.timeout_factor,
             }),
             Self::Driver(job) => Content::Driver(Arc::clone(job)),

@@ -77,6 +77,7 @@ impl Starter {
             agent_only: false,
             throwaway: false,
             uplink: self.config.network,
+            late_disks: true,
             timeout_factor: 1.0,
         };
         let session = Session::open(&engine, brief).await.map_err(chain)?;

@@ -105,6 +105,7 @@ impl MachineArgs {
             // Services may have something to write to a directory of the host's when they stop.
             throwaway: !self.system || self.volumes.is_empty(),
             uplink: false,
+            late_disks: false,
             timeout_factor: 1.0,
         };
         let session = Session::open(&engine, brief).await?;

@@ -64,6 +64,7 @@ impl Up {
             agent_only: false,
             throwaway: false,
             uplink: false,
+            late_disks: false,
             timeout_factor: 1.0,
         };
         let session = Session::open(&engine, brief).await?;

@@ -118,6 +118,21 @@ impl Machine {
     /// if nothing speaks against that.
     #[must_use]
     pub fn cold(&self) -> Option<String> {
+        let because = self.cold_but_for_disks();
+        because.or_else(|| {
+            let mut disks = self.disks.iter();
+            let written = disks.find_map(|disk| match &disk.contents {
+                DiskContents::File(path) if !disk.read_only => Some(path),
+                _ => None,
+            })?;
+            let written = written.display();
+            Some(format!("its disk {written} keeps what is written"))
+        })
+    }
+
+    /// The same where it leaves alone the disks that keep what is written until it is ready.
+    #[must_use]
+    pub fn cold_but_for_disks(&self) -> Option<String> {
         if !self.snapshot {
             return Some("the lab file says `snapshot = false`".to_owned());
         }
@@ -128,13 +143,7 @@ impl Machine {
         if !self.volumes.is_empty() {
             return Some("it sees a directory of the host".to_owned());
         }
-        let mut disks = self.disks.iter();
-        let written = disks.find_map(|disk| match &disk.contents {
-            DiskContents::File(path) if !disk.read_only => Some(path),
-            _ => None,
-        })?;
-        let written = written.display();
-        Some(format!("its disk {written} keeps what is written"))
+        None
     }
 
     /// Whether it may be either kind, so that a host's limits decide.

@@ -115,7 +115,7 @@ fn obstacle_in(spec: &MachineSpec) -> Option<String> {
     let written = disks.iter().find_map(|disk| match disk {
         Disk::File {
             path,
-            access: DiskAccess::Write,
+            access: DiskAccess::Write | DiskAccess::WriteLater,
         } => Some(path),
         _ => None,
     });

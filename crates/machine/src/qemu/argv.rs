@@ -32,8 +32,7 @@ pub(crate) struct VmPlan {
     pub(crate) drives: Vec<Drive>,
     pub(crate) shares: Vec<Share>,
     pub(crate) nics: Vec<Nic>,
-    /// Whether it reaches what the host reaches.
-    pub(crate) uplink: bool,
+    pub(crate) uplink: Uplink,
     /// Number of the inherited, connected socket that QEMU speaks QMP on.
     pub(crate) qmp: i32,
     /// Number of the inherited, listening socket of the agent's port.
@@ -51,6 +50,17 @@ pub(crate) enum Memory {
     Shared(PathBuf),
     /// It begins with what this file has, and leaves the file alone. Any number of VMs may.
     Private(PathBuf),
+}
+
+/// The card by which a VM reaches what the host reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Uplink {
+    /// There is none.
+    No,
+    /// It is there, and its wire leads nowhere.
+    Nowhere,
+    /// It does.
+    Open,
 }
 
 /// A file as a disk.
@@ -112,9 +122,7 @@ impl VmPlan {
         for (number, nic) in self.nics.iter().enumerate() {
             nic.add(number, &mut argv);
         }
-        if self.uplink {
-            uplink(&mut argv);
-        }
+        self.uplink.add(&mut argv);
         argv.option("-kernel", &self.kernel);
         argv.option("-initrd", &self.initrd);
         argv.option("-append", &self.append);
@@ -284,10 +292,19 @@ impl Nic {
     }
 }
 
-/// Nobody reaches the guest by it, and it lends the guest no address that the host may not have.
-fn uplink(argv: &mut Argv) {
-    argv.option("-netdev", "user,id=uplink,ipv6=off");
-    card("uplink", UPLINK_MAC, argv);
+impl Uplink {
+    fn add(self, argv: &mut Argv) {
+        let netdev = match self {
+            Self::No => return,
+            // Of no VLAN's number.
+            Self::Nowhere => "hubport,id=uplink,hubid=1000",
+            // Nobody reaches the guest by it, and it lends the guest no address that the host may
+            // not have.
+            Self::Open => "user,id=uplink,ipv6=off",
+        };
+        argv.option("-netdev", netdev);
+        card("uplink", UPLINK_MAC, argv);
+    }
 }
 
 fn card(netdev: &str, mac: [u8; 6], argv: &mut Argv) {
@@ -382,7 +399,7 @@ mod tests {
                 mac: [0x52, 0x54, 0, 0x12, 1, 3],
                 socket: Some("/run/vlan1/db.sock".into()),
             }],
-            uplink: false,
+            uplink: Uplink::No,
             qmp: 7,
             agent: 9,
             may_restart: true,
@@ -477,7 +494,7 @@ mod tests {
     #[test]
     fn an_uplink_is_a_card_of_its_own() {
         let mut plan = plan();
-        plan.uplink = true;
+        plan.uplink = Uplink::Open;
         let text = pairs(&plan);
         let lines = "-netdev user,id=uplink,ipv6=off\n-device virtio-net-pci,netdev=uplink,mac=52:54:00:12:00:01,romfile=,guest_announce=off\n";
         assert!(text.contains(lines), "{text}");

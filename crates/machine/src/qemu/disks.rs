@@ -37,7 +37,7 @@ pub(crate) fn prepare(dir: &Path, disks: &[Disk]) -> Result<Vec<Drive>, LaunchEr
                         keep: false,
                         serial,
                     },
-                    DiskAccess::ReadOnly | DiskAccess::Write => Drive {
+                    DiskAccess::ReadOnly | DiskAccess::Write | DiskAccess::WriteLater => Drive {
                         path: path.clone(),
                         format,
                         read_only: *access == DiskAccess::ReadOnly,
@@ -52,10 +52,20 @@ pub(crate) fn prepare(dir: &Path, disks: &[Disk]) -> Result<Vec<Drive>, LaunchEr
 }
 
 /// Makes the disks of a machine that boots to be saved in `dir`: what it writes to them is part of
-/// what is saved.
-pub(crate) fn golden(dir: &Path, disks: &[Disk]) -> Result<Vec<Drive>, LaunchError> {
+/// what is saved. What stands in for disks that it is to leave alone goes to `run`.
+pub(crate) fn golden(dir: &Path, run: &Path, disks: &[Disk]) -> Result<Vec<Drive>, LaunchError> {
     let mut writable = Vec::new();
     for (number, disk) in disks.iter().enumerate() {
+        if let Some(file) = later(disk) {
+            writable.push(Drive {
+                path: scratch(&stand_in(run, number), size_of(file)?)?,
+                format: Format::Raw,
+                read_only: false,
+                keep: true,
+                serial: format!("disk{number}"),
+            });
+            continue;
+        }
         let path = dir.join(disk_name(number));
         let path = match disk {
             Disk::Scratch { size } => create(&path, None, &[&size.to_string()])?,
@@ -87,7 +97,8 @@ pub(crate) fn with(disks: &[Disk], fresh: &[Drive]) -> Result<Vec<Drive>, Launch
             (
                 Disk::File {
                     path,
-                    access: access @ (DiskAccess::ReadOnly | DiskAccess::Write),
+                    access:
+                        access @ (DiskAccess::ReadOnly | DiskAccess::Write | DiskAccess::WriteLater),
                 },
                 None,
             ) => Drive {
@@ -105,6 +116,45 @@ pub(crate) fn with(disks: &[Disk], fresh: &[Drive]) -> Result<Vec<Drive>, Launch
         });
     }
     Ok(drives)
+}
+
+/// Which of the disks a machine that was to be saved has written to and should have left alone: its
+/// number.
+pub(crate) fn too_early(run: &Path, disks: &[Disk]) -> Result<Option<usize>, LaunchError> {
+    for (number, _) in disks
+        .iter()
+        .enumerate()
+        .filter(|(_, disk)| later(disk).is_some())
+    {
+        let path = stand_in(run, number);
+        let file = File::open(&path).path(&path)?;
+        match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(0)) {
+            Err(rustix::io::Errno::NXIO) => {}
+            // A file system that does not know its holes cannot tell.
+            Err(errno) => return Err(std::io::Error::from(errno)).path(&path)?,
+            Ok(_) => return Ok(Some(number)),
+        }
+    }
+    Ok(None)
+}
+
+/// The file of a disk that is left alone until the machine is ready.
+fn later(disk: &Disk) -> Option<&Path> {
+    match disk {
+        Disk::File {
+            path,
+            access: DiskAccess::WriteLater,
+        } => Some(path),
+        _ => None,
+    }
+}
+
+fn stand_in(run: &Path, number: usize) -> PathBuf {
+    run.join(format!("disk{number}.img"))
+}
+
+fn size_of(path: &Path) -> Result<u64, LaunchError> {
+    Ok(std::fs::metadata(path).path(path)?.len())
 }
 
 /// A sparse file of `size` bytes.
@@ -198,6 +248,36 @@ mod tests {
         std::fs::write(dir.path().join("disk0.img"), "data").unwrap();
         assert_eq!(prepare(dir.path(), &disks).unwrap(), drives);
         assert_eq!(&std::fs::read(path).unwrap()[..4], b"data");
+    }
+
+    #[test]
+    fn what_is_written_too_early_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.img");
+        scratch(&path, 1 << 30).unwrap();
+        std::fs::write(dir.path().join("data"), "data").unwrap();
+        let access = DiskAccess::WriteLater;
+        let disks = [
+            Disk::Scratch { size: 1 << 20 },
+            Disk::File {
+                path: path.clone(),
+                access,
+            },
+        ];
+        let run = dir.path().join("run");
+        std::fs::create_dir(&run).unwrap();
+        let stand_in = &golden(dir.path(), &run, &disks[1..]).unwrap()[0];
+        assert_eq!(stand_in.path.parent(), Some(run.as_path()));
+        // The guest sees no difference to the disk that it gets later.
+        let real = &with(&disks[1..], &[]).unwrap()[0];
+        let seen = |drive: &Drive| (drive.format, drive.read_only, drive.serial.clone());
+        assert_eq!(seen(stand_in), seen(real));
+        assert_eq!((real.path.clone(), real.keep), (path, stand_in.keep));
+        assert_eq!(std::fs::metadata(&stand_in.path).unwrap().len(), 1 << 30);
+        assert_eq!(too_early(&run, &disks[1..]).unwrap(), None);
+        let file = File::options().write(true).open(&stand_in.path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"x", 500_000_000).unwrap();
+        assert_eq!(too_early(&run, &disks[1..]).unwrap(), Some(0));
     }
 
     #[test]

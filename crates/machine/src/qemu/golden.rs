@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use machinist_guest::{Command, Settled};
 
+use super::disks;
 use super::frozen::Tops;
 use super::qmp::{Qmp, Quit};
 use super::save::save_devices;
@@ -22,7 +23,7 @@ use crate::error::{LaunchError, chain};
 use crate::lifecycle::Ending;
 use crate::path_error::{PathContext, PathError};
 use crate::snapshot::{CONSOLE, Draft, Golden, MEMORY, Making, Parts, ReadyPoint, STATE, Saved};
-use crate::spec::MachineSpec;
+use crate::spec::{Kind, MachineSpec};
 
 /// The directory, in that of the snapshot that is being made, of what is not saved.
 const RUN: &str = "run";
@@ -158,6 +159,7 @@ impl Qemu {
             return Err(Unmade::Failed(chain(&error)));
         }
         quit(&qmp, run).await?;
+        golden.left_alone()?;
         Ok(ready)
     }
 
@@ -177,6 +179,19 @@ impl Qemu {
         );
         golden.record = Some(Console::new(Some(&console), Box::new(|_| {}))?);
         Ok(golden)
+    }
+
+    /// Whether it has kept away from the disks that it is to leave alone until it is ready.
+    fn left_alone(&self) -> Result<(), Unmade> {
+        let Kind::Vm { disks, .. } = &self.spec.kind else {
+            return Ok(());
+        };
+        match disks::too_early(&self.environment.dir, disks)? {
+            None => Ok(()),
+            Some(number) => Err(Unmade::Failed(format!(
+                "it wrote to its disk {number} before it was ready"
+            ))),
+        }
     }
 
     /// Waits until it can be saved.

@@ -98,11 +98,13 @@ fn describe(disk: &Disk, serial: String) -> Result<Drive, PathError> {
     let (description, format, read_only) = match disk {
         Disk::Scratch { size } => (format!("{size} empty bytes"), Format::Qcow2, false),
         Disk::File { path, access } => {
-            let stamp = stamp_of(&std::fs::metadata(path).path(path)?);
-            let text = format!("{} {stamp}", path.display());
+            let found = std::fs::metadata(path).path(path)?;
+            let text = format!("{} {}", path.display(), stamp_of(&found));
             match access {
                 DiskAccess::Discard => (format!("above {text}"), Format::Qcow2, false),
                 DiskAccess::ReadOnly | DiskAccess::Write => (text, Format::Raw, true),
+                // Nothing of it is in what is saved.
+                DiskAccess::WriteLater => (format!("{} bytes", found.len()), Format::Raw, false),
             }
         }
     };
@@ -288,6 +290,7 @@ mod tests {
                 Disk::File { access, .. } => *access = DiskAccess::Discard,
                 Disk::Scratch { .. } => {}
             }),
+            ("uplink", |it| it.spec.uplink = true),
             ("volume", |it| {
                 it.spec.volumes.push(Volume {
                     source: "/srv".into(),
@@ -327,6 +330,20 @@ mod tests {
             let after = bench.parts();
             assert_ne!(before.key(), after.key(), "{file}");
         }
+    }
+
+    #[test]
+    fn of_a_disk_that_is_used_later_only_the_size_is_in_the_key() {
+        let mut bench = Bench::new();
+        if let Disk::File { access, .. } = &mut bench.disks()[1] {
+            *access = DiskAccess::WriteLater;
+        }
+        let before = bench.key();
+        let path = bench.dir.path().join("data.img");
+        fs::write(&path, "other###").unwrap();
+        assert_eq!(before, bench.key());
+        fs::write(&path, "larger than before").unwrap();
+        assert_ne!(before, bench.key());
     }
 
     #[test]

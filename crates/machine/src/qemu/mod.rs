@@ -45,7 +45,7 @@ use crate::supervised::Supervised;
 use crate::verdict::{Accel, Accelerator};
 use crate::words::{self, Words};
 
-use argv::{Drive, Format, Memory, Nic, Share, VmPlan};
+use argv::{Drive, Format, Memory, Nic, Share, Uplink, VmPlan};
 use cmdline::{RootArguments, kernel_command_line};
 use frozen::{Frozen, Tops};
 use port::AgentPort;
@@ -286,12 +286,12 @@ impl Qemu {
         let mut plan = self.outline(accelerator, mode)?;
         plan.drives = self.drives(beginning)?;
         match beginning {
-            Beginning::Boot => plan.nics = self.ports()?,
+            Beginning::Boot => self.plug(&mut plan)?,
             Beginning::Golden(dir) => {
                 plan.memory_from = Memory::Shared(golden::empty_memory(dir, plan.memory)?);
             }
             Beginning::Frozen(frozen) => {
-                plan.nics = self.ports()?;
+                self.plug(&mut plan)?;
                 plan.memory_from = Memory::Private(frozen.memory.clone());
                 plan.incoming = Some(frozen.state.clone());
             }
@@ -340,7 +340,11 @@ impl Qemu {
             drives: Vec::new(),
             shares,
             nics: spec.nics.iter().map(unplugged).collect(),
-            uplink: spec.uplink,
+            uplink: if spec.uplink {
+                Uplink::Nowhere
+            } else {
+                Uplink::No
+            },
             qmp: -1,
             agent: -1,
             may_restart: mode.may_restart,
@@ -373,7 +377,7 @@ impl Qemu {
             let dir = &self.environment.dir;
             drives.extend(match beginning {
                 Beginning::Boot => self.tops.of_boot(disks::prepare(dir, disks)?),
-                Beginning::Golden(dir) => disks::golden(dir, disks)?,
+                Beginning::Golden(saved) => disks::golden(saved, dir, disks)?,
                 Beginning::Frozen(frozen) => {
                     let fresh = self.tops.of_frozen(dir, &frozen.disks)?;
                     disks::with(disks, &fresh)?
@@ -382,6 +386,15 @@ impl Qemu {
         }
         drives.extend(ours);
         Ok(drives)
+    }
+
+    /// Lets the cards of a plan lead where they are to lead.
+    fn plug(&self, plan: &mut VmPlan) -> Result<(), LaunchError> {
+        plan.nics = self.ports()?;
+        if self.spec.uplink {
+            plan.uplink = Uplink::Open;
+        }
+        Ok(())
     }
 
     fn ports(&self) -> Result<Vec<Nic>, LaunchError> {

@@ -30,6 +30,7 @@ pub fn be_an_engine(arguments: &[String]) -> ExitCode {
             agent_only: false,
             throwaway: false,
             uplink: false,
+            late_disks: false,
             timeout_factor: 1.0,
         };
         let session = Session::open(&engine, brief).await.unwrap();

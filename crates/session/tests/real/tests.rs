@@ -313,6 +313,7 @@ pub fn dropped() -> Result<(), Failed> {
             agent_only: false,
             throwaway: false,
             uplink: false,
+            late_disks: false,
             timeout_factor: 1.0,
         };
         let session = Session::open(&engine, brief).await.unwrap();

@@ -65,6 +65,7 @@ fn brief(lab: Arc<Lab>, file: PathBuf, base: PathBuf) -> Brief {
         agent_only: false,
         throwaway: false,
         uplink: false,
+        late_disks: false,
         timeout_factor: 1.0,
     }
 }

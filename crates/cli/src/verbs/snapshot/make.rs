@@ -79,6 +79,7 @@ impl Make {
             agent_only: false,
             throwaway: false,
             uplink: false,
+            late_disks: false,
             timeout_factor: 1.0,
         };
         let session = Session::open(&engine, brief).await?;
