@@ -113,7 +113,7 @@ fn collect(reader: PipeReader, live: bool) -> Result<String> {
     let mut all = String::new();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
-    let mut begin = Instant::now();
+    let begin = Instant::now();
     while reader
         .read_until(b'\n', &mut line)
         .context("cannot read a test's output")?
@@ -122,8 +122,7 @@ fn collect(reader: PipeReader, live: bool) -> Result<String> {
         let text = String::from_utf8_lossy(&line);
         if live && text.starts_with("test ") {
             let seconds = begin.elapsed().as_secs_f64();
-            println!("{} ({seconds:.1} s)", text.trim_end());
-            begin = Instant::now();
+            println!("{} (at {seconds:.1} s)", text.trim_end());
         } else if live {
             print!("{text}");
         }
