@@ -28,6 +28,18 @@ pub fn age(last_used: SystemTime, in_use: bool) -> String {
     }
 }
 
+/// A text as one line of a table, with an ellipsis where it goes on.
+pub fn line(text: &str) -> String {
+    const MOST: usize = 40;
+    let line = text.lines().next().unwrap_or_default();
+    if line == text && line.chars().count() <= MOST {
+        return line.to_owned();
+    }
+    let mut short: String = line.chars().take(MOST - 1).collect();
+    short.push('…');
+    short
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -39,6 +51,15 @@ mod tests {
         assert_eq!(size(0), "0 B");
         assert_eq!(size(240 << 20), "240 MiB");
         assert_eq!(size(5 << 40), "5120 GiB");
+    }
+
+    #[test]
+    fn texts_are_cut_to_a_line() {
+        assert_eq!(line(""), "");
+        assert_eq!(line("unit:nginx.service"), "unit:nginx.service");
+        assert_eq!(line("command:set -e\nmkdir /srv"), "command:set -e…");
+        assert_eq!(line(&"x".repeat(40)).chars().count(), 40);
+        assert_eq!(line(&"é".repeat(41)), "é".repeat(39) + "…");
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn entries(infos: &[SnapshotInfo]) -> String {
             [
                 info.key.short().to_owned(),
                 shown.machine,
-                shown.ready,
+                human::line(&shown.ready),
                 human::size(shown.allocated),
                 human::size(shown.apparent),
                 human::age(info.last_used, info.in_use),
