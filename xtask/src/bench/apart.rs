@@ -13,11 +13,15 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
+use tempfile::TempDir;
 
 /// Names the directory, for the process that measures.
 const PLACE: &str = "TMPDIR";
 /// Says that this is the process that measures.
 const MARK: &str = "MACHINIST_BENCH";
+
+/// Where files are in memory.
+const MEMORY: &str = "/dev/shm";
 
 /// How often the guard looks whether all has ended by itself, ten times a second.
 const LOOKS: u32 = 100;
@@ -36,9 +40,10 @@ for path in $(left "$1"); do
     kill -KILL "${pid%/environ}" 2> /dev/null
 done
 # What a container's start script has made may have a directory that not even root may change.
-chattr -R -f -i "$1"
+memory=/dev/shm/${1##*/}
+chattr -R -f -i "$1" "$memory"
 for _ in $(seq 20); do
-    rm -r -f "$1" 2> /dev/null && break
+    rm -r -f "$1" "$memory" 2> /dev/null && break
     sleep 0.1
 done
 "#;
@@ -70,6 +75,18 @@ pub fn run() -> Result<ExitCode> {
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
+/// A directory in memory, which the guard knows of, too.
+pub fn in_memory() -> Result<TempDir> {
+    let place = std::env::temp_dir();
+    let name = place
+        .file_name()
+        .context("the root directory is no place")?;
+    let ours = Path::new(MEMORY).join(name);
+    std::fs::create_dir_all(&ours)
+        .and_then(|()| tempfile::tempdir_in(&ours))
+        .with_context(|| format!("cannot make a directory in {}", ours.display()))
+}
+
 /// In a session of its own: what a terminal tells us, it does not hear.
 fn guard(place: &Path, looks: u32) -> Result<Child> {
     Command::new("setsid")
@@ -90,6 +107,8 @@ mod tests {
     fn what_is_left_goes() {
         let place = tempfile::tempdir().unwrap().keep();
         std::fs::write(place.join("file"), "").unwrap();
+        let memory = Path::new(MEMORY).join(place.file_name().unwrap());
+        std::fs::create_dir(&memory).unwrap();
         let sleep = |place: &Path| {
             let mut sleep = Command::new("sleep");
             sleep.arg("600").env(PLACE, place).spawn().unwrap()
@@ -106,5 +125,6 @@ mod tests {
         assert!(other_runs, "killed what is not ours");
         assert!(!ours.wait().unwrap().success());
         assert!(!place.exists());
+        assert!(!memory.exists());
     }
 }

@@ -17,6 +17,7 @@ use machinist_tests::start_script::{ContainerScript, VmScript};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::apart;
 use super::images::IMAGE;
 use super::program::Program;
 use crate::command::{self, command};
@@ -138,7 +139,7 @@ impl Guests {
             made.with_context(|| format!("cannot make {}", path.display()))?;
             anyhow::Ok(path)
         };
-        let (out, state) = (folder("out")?, folder("state")?);
+        let (out, state) = (folder("out")?, apart::in_memory()?);
         let path = place.path().join("test.py");
         std::fs::write(&path, script).context("cannot write a script")?;
         for (kind, machines) in [("vm", &self.vms), ("container", &self.containers)] {
@@ -151,7 +152,9 @@ impl Guests {
         }
         driver.args(["--vlans", &VLAN.to_string(), "-o"]);
         driver.arg(&out).arg(&path).current_dir(&out);
-        driver.env("XDG_RUNTIME_DIR", &state).env("PATH", PATH);
+        driver
+            .env("XDG_RUNTIME_DIR", state.path())
+            .env("PATH", PATH);
         let begun = Instant::now();
         command::stdout(&mut driver)?;
         let seconds = begun.elapsed().as_secs_f64();

@@ -41,7 +41,9 @@ impl Bench for Whole {
                 "a server with nginx and an application, and their client, on one VLAN, ten waits and a \
                  dozen commands, the whole call of `nixos-test-driver`; against a model of NixOS' own driver (`xtask/src/bench/scripts/todays_driver.py`: \
                  it asks once a second, and enters a container by nsenter and a login's profile for each command), with \
-                 the same start scripts, over the same image, and with the same test script.",
+                 the same start scripts, over the same image, and with the same test script. What the guests have to do \
+                 is small (the largest piece makes an archive of `/usr/share/zoneinfo`): it takes the same on both \
+                 sides. The runtime directory is in memory, as it is for whoever is logged in.",
             ),
             question(
                 "NixOS test: VM under emulation, and container",

@@ -256,11 +256,9 @@ class Container(Machine):
         return ran.returncode, ran.stdout
 
     def end(self):
+        # It leaves the container to its script.
         if self.process is not None:
             self.process.terminate()
-            self.process.wait()
-            if hasattr(self, "shown"):
-                self.shown.kill()
 
 
 class Vlan:
@@ -309,6 +307,7 @@ def main():
         machines += [
             Container(*it) for it in zip(given.container_names, given.container_start_scripts)
         ]
+        machines.sort(key=lambda machine: machine.name)
         names = {machine.name: machine for machine in machines}
 
         def start_all():
