@@ -47,10 +47,9 @@ pub(crate) fn run() -> ExitCode {
         };
         said += &line;
     }
-    let written = match std::env::var_os("out") {
-        Some(out) => fs::write(out, &said),
-        None => Ok(()),
-    };
+    // More than one output, so that more than one has to come back.
+    let mut outputs = ["out", "second"].into_iter().filter_map(std::env::var_os);
+    let written = outputs.try_for_each(|output| fs::write(output, &said));
     match io::stdout().write_all(said.as_bytes()).and(written) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,

@@ -12,6 +12,7 @@
 //! | `MACHINIST_SNAPSHOTS` | directories with more snapshots, which are only read |
 //! | `MACHINIST_CDI_PATH` | directories of CDI files, in the place of `/etc/cdi:/var/run/cdi` |
 //! | `LOGNAME`, else `USER` | whose subordinate ids to use, where `/etc/passwd` does not tell |
+//! | `NIX_CONFIG`, `NIX_CONF_DIR`, `NIX_REMOTE_SYSTEMS`, `NIX_SSHOPTS`, `NIX_USER_CONF_FILES`, `XDG_CONFIG_DIRS`, `XDG_CONFIG_HOME` | what Nix, called by this user, would build on |
 //! | `NO_COLOR`, `CLICOLOR_FORCE` | colours |
 //! | `NIX_LOG_FD` | whether this is a Nix build, whose terminal is a log |
 //!
@@ -31,6 +32,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use machinist_builder::nix_conf::{Process, VARIABLES};
+use machinist_builder::registration::NixHost;
 use machinist_session::{Accel, Settings};
 
 use crate::containers::Containers;
@@ -141,6 +144,19 @@ fn builders_of(var: impl Fn(&str) -> Option<OsString>, root: bool) -> Option<Pat
     let state = var("XDG_STATE_HOME").map(PathBuf::from);
     let state = state.or_else(|| Some(PathBuf::from(var("HOME")?).join(".local/state")))?;
     Some(state.join("machinist/builders"))
+}
+
+/// This host's Nix, with us as its caller.
+pub fn nix_host() -> NixHost {
+    let known = VARIABLES.into_iter().filter_map(|name| {
+        let value = var(name)?.into_string().ok()?;
+        Some((name.to_owned(), value))
+    });
+    NixHost::this(Process {
+        name: "your environment".into(),
+        environment: known.collect(),
+        ..Process::default()
+    })
 }
 
 /// A variable's value, even an empty one.

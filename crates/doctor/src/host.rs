@@ -20,6 +20,8 @@ pub struct Known {
     pub no_containers: Option<(String, Vec<String>)>,
     /// Why KVM does not work here though it is there, as a VM has found out.
     pub kvm_condemned: Option<String>,
+    /// The directories of machinist's builders.
+    pub builders: Vec<PathBuf>,
 }
 
 /// A host.
@@ -80,7 +82,15 @@ impl Host {
 
     /// A program, where a shell would find it, or Nix's profiles have it.
     pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
-        let usual = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
+        let usual = [
+            "/usr/sbin",
+            "/sbin",
+            "/usr/bin",
+            "/bin",
+            // Of macOS.
+            "/usr/libexec/ApplicationFirewall",
+        ];
+        let usual = usual.map(PathBuf::from);
         find_nix(&self.search, name).or_else(|| {
             let mut places = usual.iter().map(|place| place.join(name));
             places.find(|path| path.is_file())

@@ -4,10 +4,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use machinist_builder::nix_conf::Process;
 use machinist_builder::registration::NixHost;
 use tempfile::TempDir;
 
 use super::*;
+
+mod mac;
 
 /// A host with these files, and with no program at all.
 struct Fixture {
@@ -107,10 +110,119 @@ fn two_machines_for_one_builder() {
         ("/etc/nix/builder_ed25519", "key"),
     ]);
     let lints = host.bad("machines.lint");
-    assert_eq!(lints.len(), 1);
+    assert_eq!(lints.len(), 2);
     assert!(lints[0].found.contains("USER@localhost"));
+    assert!(lints[1].found.contains("nix.buildMachines adds"));
     // And a test finds no machine, nor would one with user ids.
     assert_eq!(host.bad("tests.takers").len(), 0, "this host itself");
+}
+
+/// A Mac without machines, in seed 003's words: "a 'x86_64-linux' with features {} is required".
+#[test]
+fn nobody_builds_for_linux() {
+    let fixture = Fixture::new(&[]);
+    let mut host = fixture.host();
+    host.nix.system = "aarch64-darwin".into();
+    let found = checks::takers::check(&host, &host.nix.conf().unwrap());
+    assert_eq!(found.len(), 3);
+    assert!(found.iter().all(|it| it.level == Level::Warning));
+    assert!(found[0].why.contains("with features {} is required"));
+}
+
+/// An activation script that writes over what a module makes.
+#[test]
+fn a_file_in_the_place_of_a_modules() {
+    let host = Fixture::new(&[
+        ("/etc/nix/machines", "ssh://a\n"),
+        ("/etc/static/nix/machines", "ssh://b\n"),
+    ]);
+    let found = host.bad("machines.owner");
+    assert!(found[0].why.contains("next activation"), "{found:?}");
+}
+
+fn client(name: &str, value: &str) -> Process {
+    Process {
+        name: "your environment".into(),
+        environment: [(name.to_owned(), value.to_owned())].into(),
+        ..Process::default()
+    }
+}
+
+/// Options of ssh that only the user's shell has.
+#[test]
+fn options_that_the_daemon_does_not_see() {
+    let fixture = Fixture::new(&[("/etc/nix/machines", "ssh://u@h\n")]);
+    let mut host = fixture.host();
+    let conf = host.nix.conf().unwrap();
+    let found = |host: &Host| {
+        let mut found = checks::ssh::check(host, &conf);
+        found.retain(|it| it.looked_at.contains("NIX_SSHOPTS"));
+        found.pop()
+    };
+    assert_eq!(found(&host), None);
+    host.nix.client = Some(client("NIX_SSHOPTS", "-o StrictHostKeyChecking=no"));
+    let warned = found(&host).unwrap();
+    assert_eq!(warned.level, Level::Warning);
+    assert!(warned.mend[1].contains("Environment="), "{warned:?}");
+    host.nix.builds = client("NIX_SSHOPTS", "-v");
+    assert_eq!(found(&host).unwrap().level, Level::Fine);
+}
+
+#[test]
+fn builders_that_no_file_sets() {
+    let fixture = Fixture::new(&[("/etc/nix/machines", "ssh://a\n")]);
+    let mut host = fixture.host();
+    host.nix.builds = client("NIX_CONFIG", "builders =");
+    "the daemon".clone_into(&mut host.nix.builds.name);
+    let check = |host: &Host| checks::machines::check(host, &host.nix.conf().unwrap());
+    let found = check(&host);
+    assert_eq!(found[0].level, Level::Failure);
+    assert!(
+        found[0].looked_at.contains("NIX_CONFIG of the daemon"),
+        "{found:?}"
+    );
+    assert!(found[0].mend[0].contains("systemctl edit nix-daemon"));
+    host.nix.builds = client("NIX_REMOTE_SYSTEMS", "/etc/other");
+    assert_eq!(
+        check(&host)[0].found,
+        "@/etc/other, without @/etc/nix/machines"
+    );
+    // What a user asks for, anybody may.
+    host.nix.builds = Process::default();
+    host.nix.client = Some(client("NIX_CONFIG", "builders ="));
+    let found = check(&host);
+    assert_eq!(
+        (found[0].level, found[1].level),
+        (Level::Fine, Level::Failure)
+    );
+    assert_eq!(found[1].id, "builders.asked");
+}
+
+#[test]
+fn an_external_builder_takes_tests_and_no_containers() {
+    let host = Fixture::new(&[(
+        "/etc/nix/nix.conf",
+        "experimental-features = external-builders\nexternal-builders = [{\"systems\":[\"x86_64-linux\",\"aarch64-linux\"],\"program\":\"/x\",\"args\":[]}]\n",
+    )]);
+    let found = host.bad("tests.takers");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].found.contains("/x cannot have uid-range"));
+}
+
+#[test]
+fn directories_that_nix_refuses_to_build_in() {
+    let host = Fixture::new(&[
+        ("/etc/nix/nix.conf", "build-dir = /big/builds\n"),
+        ("/big/builds/x", ""),
+    ]);
+    assert!(host.bad("linux.builddir").is_empty());
+    let big = host.root.path().join("big");
+    fs::set_permissions(&big, fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(host.bad("linux.builddir")[0].looked_at, "/big");
+    fs::set_permissions(&big, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::remove_dir_all(big.join("builds")).unwrap();
+    std::os::unix::fs::symlink("/elsewhere", big.join("builds")).unwrap();
+    assert_eq!(host.bad("linux.builddir")[0].found, "it is a link");
 }
 
 #[test]
@@ -146,7 +258,11 @@ fn nobody_takes_a_test() {
         ),
     ]);
     let found = host.bad("tests.takers");
-    assert_eq!(found.len(), 2);
+    assert_eq!(
+        found.len(),
+        2,
+        "for any other build there is this host itself"
+    );
     for part in [
         "ssh://a builds for other systems",
         "ssh://b lacks nixos-test",
@@ -210,15 +326,27 @@ fn ids_that_are_somebodys() {
 
 #[test]
 fn a_host_without_what_sandboxes_need() {
-    let host = Fixture::new(&[("/proc/sys/user/max_user_namespaces", "0\n")]);
-    for id in [
-        "nix.version",
-        "linux.userns",
-        "linux.cgroup2",
-        "linux.devpts",
+    let host = Fixture::new(&[
+        ("/proc/sys/user/max_user_namespaces", "0\n"),
+        (
+            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            "1\n",
+        ),
+    ]);
+    for (id, number) in [
+        ("nix.version", 1),
+        ("linux.userns", 2),
+        ("linux.cgroup2", 1),
+        ("linux.devpts", 1),
     ] {
-        assert_eq!(host.bad(id).len(), 1, "{id}");
+        assert_eq!(host.bad(id).len(), number, "{id}");
     }
+    let full = Fixture::new(&[
+        ("/dev/pts/ptmx", ""),
+        ("/proc/sys/kernel/pty/nr", "16\n"),
+        ("/proc/sys/kernel/pty/max", "16\n"),
+    ]);
+    assert!(full.bad("linux.devpts")[0].found.contains("all 16"));
 }
 
 #[test]

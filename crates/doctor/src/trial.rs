@@ -52,9 +52,11 @@ impl Trial {
         if !said.success {
             return Err(reason(&said));
         }
-        let output = said.stdout.trim();
-        let text = std::fs::read_to_string(output)
-            .map_err(|error| format!("the output {output} has not come back: {error}"))?;
+        let mut text = String::new();
+        for output in said.stdout.lines() {
+            text = std::fs::read_to_string(output)
+                .map_err(|error| format!("the output {output} has not come back: {error}"))?;
+        }
         Ok(parse(&text))
     }
 
@@ -65,9 +67,9 @@ impl Trial {
         let nonce = format!("{}-{}", now.as_nanos(), std::process::id());
         let features: Vec<String> = self.features.iter().map(|it| format!("\"{it}\"")).collect();
         let expression = format!(
-            "derivation {{ name = \"machinist-probe-{nonce}\"; system = \"{}\"; \
+            "(derivation {{ name = \"machinist-probe-{nonce}\"; outputs = [ \"out\" \"second\" ]; system = \"{}\"; \
              builder = builtins.path {{ name = \"machinist-probe\"; path = {program}; }}; args = [ \"probe\" ]; \
-             requiredSystemFeatures = [ {} ]; allowSubstitutes = false; preferLocalBuild = false; }}",
+             requiredSystemFeatures = [ {} ]; allowSubstitutes = false; preferLocalBuild = false; }}).all",
             probe_system(),
             features.join(" ")
         );

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::Case;
 use crate::rig::Rig;
+use crate::web::Web;
 
 pub const CASES: &[Case] = &[Case {
     name: "external::builds_of_all_kinds",
@@ -39,10 +40,13 @@ done
 "#;
 
 /// What a native build would find it finds, what it makes comes back, and what it says is seen.
+#[expect(clippy::too_many_lines, reason = "one machine for all of it")]
 fn kinds(rig: &Rig) -> Result<()> {
     rig.create_shared("b")?;
     rig.builder(&["start", "b"]).run()?.exits(0)?;
-    let script = r#"
+    let web = Web::open()?;
+    let script = web.derivation("127.0.0.1")
+        + r#"
 echo from the client > input
 derive several 'echo in the log; echo "$(<$input)" > $out; echo two > $dev' \
     'input = ./input; outputs = [ "out" "dev" ];'
@@ -68,6 +72,13 @@ hash=$(echo fixed | sha256sum | cut -d' ' -f1)
 derive fixed '[ -e /etc/nsswitch.conf ] && echo fixed > $out' \
     "outputHashMode = \"flat\"; outputHashAlgo = \"sha256\"; outputHash = \"$hash\";"
 cat $(build fixed.nix)
+# And what Nix builds by itself.
+cat $(build download.nix)
+
+# A closure that is no longer small.
+derive large 'n=0; for path in $paths; do n=$((n+1)); read text < $path; done; echo "$n paths, the last $text" > $out' \
+    'paths = builtins.genList (n: builtins.toFile "file-''${toString n}" "text ''${toString n}\n") 1100;'
+cat $(build large.nix)
 
 derive failing 'echo on fire; echo left > file; exit 3' ''
 build failing.nix --keep-failed 2> said && exit 1
@@ -87,24 +98,45 @@ cat > build.json <<'END'
 END
 /machinist/machinist external-builder run --socket /run/external b build.json && exit 1
 
-# What is cancelled dies in the machine.
-derive endless 'echo it runs; while true; do pause 1; done' ''
-HOME=/home/user NIX_REMOTE=daemon setpriv --reuid 1000 --regid 1000 --clear-groups \
-    nix build --print-build-logs --no-link --file endless.nix 2> endless.log & endless=$!
-for n in $(seq 600); do
-    grep -q 'it runs' endless.log && break
-    sleep 0.05
-done
 inside() { /machinist/machinist builder shell b -- "$@"; }
 runs() { inside sh -c 'grep -lz "it [r]uns" /proc/[0-9]*/cmdline > /dev/null 2>&1'; }
-runs
+gone() {
+    for n in $(seq 200); do
+        runs || return 0
+        sleep 0.1
+    done
+    return 1
+}
+derive endless 'echo it runs; while true; do pause 1; done' ''
+endless() {
+    HOME=/home/user NIX_REMOTE=daemon setpriv --reuid 1000 --regid 1000 --clear-groups \
+        nix build --print-build-logs --no-link --file endless.nix 2> endless.log & endless=$!
+    for n in $(seq 600); do
+        grep -q 'it runs' endless.log && break
+        sleep 0.05
+    done
+    runs
+}
+# What is cancelled dies in the machine.
+endless
 kill $endless
 wait $endless || true
-for n in $(seq 200); do
-    runs || break
-    sleep 0.1
+gone
+# So does a build whose service is killed; the next service builds on, and clears up.
+endless
+kill -KILL $service
+wait $endless && exit 1
+grep 'external builder b: the service of external builds ended before the build did' endless.log
+gone
+rm /run/external
+/machinist/machinist external-builder serve b --socket /run/external 2>> /rig/external.log & service=$!
+for n in $(seq 600); do
+    [ -S /run/external ] && break
+    sleep 0.05
 done
-runs && exit 1
+derive after 'echo after > $out' ''
+cat $(build after.nix)
+
 # And nothing of all that is left there.
 for n in $(seq 200); do
     [ "$(inside ls /nix/machinist/external)" != lock ] || break
@@ -121,7 +153,10 @@ wait $service
         .says(": a file")?
         .says("\"answer\":[42,{\"deep\":true}]")?
         .says("fixed")?
+        .says("from the host")?
+        .says("1100 paths, the last text 1099")?
         .says("left\n")?
+        .says("after\n")?
         .says("asks for the feature uid-range, which an external builder cannot have; a machine line can")?
         .says("left: lock")?
         .complains("several> in the log")?

@@ -160,8 +160,34 @@ echo 'ssh-ng://builder@linux-builder aarch64-linux /etc/nix/builder_ed25519 1 1 
 echo 'builders =' >> /etc/nix/nix.conf
 doctor seed003 --fix
 stat -c %a /etc/nix/builder_ed25519 >&2
-rm /etc/nix/machines
 cp /tmp/nix.conf /etc/nix/
+# Its author gave the name an address: on port 22, there is this host's own server.
+sed 's/^/127.0.0.1 linux-builder\n/;q' /etc/hosts > /tmp/hosts
+mount --bind /tmp/hosts /etc/hosts
+mkdir -p /run/sshd /ssh
+for name in own other; do ssh-keygen -q -t ed25519 -N '' -f /ssh/$name; done
+/usr/sbin/sshd -f /dev/null -h /ssh/own -o ListenAddress=127.0.0.1:22 -o UsePAM=no -o PidFile=/run/sshd.pid
+entry="ssh-ng://builder@linux-builder aarch64-linux /etc/nix/builder_ed25519 1 1 kvm -"
+echo "$entry $(base64 -w0 /ssh/other.pub)" > /etc/nix/machines
+NIX_SSHOPTS='-o StrictHostKeyChecking=no' doctor seed003-hosts
+# And then a second entry, without a key.
+printf '%s\n%s\n' "$entry -" "${entry/linux-builder/localhost} -" > /etc/nix/machines
+doctor seed003-twice
+kill "$(cat /run/sshd.pid)"
+
+# Who sets what no file sets.
+echo "$line uid-range" > /etc/nix/machines
+NIX_CONFIG='builders =' doctor asked
+NIX_REMOTE_SYSTEMS=/etc/elsewhere daemon
+doctor remote-systems
+daemon
+# A machine that does not trust whoever connects.
+sed 's/--stdio/--stdio --force-untrusted/' /usr/local/bin/remote > /usr/local/bin/wary
+chmod +x /usr/local/bin/wary
+sed -i 's/^experimental-features.*/& daemon-trust-override/' /remote/nix.conf
+echo "${line/remote x86/wary x86}" > /etc/nix/machines
+doctor untrusted
+rm /etc/nix/machines
 
 # Seed 000: a program that builds, and gives no terminals.
 cat > /usr/local/bin/external <<'END'
@@ -209,6 +235,7 @@ fn well_and_claims(found: &Found) -> Result<()> {
     found.is("well:1", "nix.daemon", "fine", "trusts this user")?;
     found.is("well:1", "machines.connect", "fine", "Nix 2.")?;
     found.is("well:1", "machines.features", "fine", "all proven")?;
+    found.is("well:1", "machines.roundtrip", "fine", "both outputs")?;
     found.is("well:1", "linux.uid-range", "fine", "65536 ids")?;
     found.is("well:1", "linux.sandbox", "fine", "it has a sandbox")?;
     // This host has no KVM for its builds.
@@ -237,6 +264,7 @@ fn seeds(found: &Found) -> Result<()> {
         "failed to start SSH",
     )?;
 
+    after_seed003(found)?;
     found.is(
         "seed000:2",
         "external.pty",
@@ -253,7 +281,13 @@ fn seeds(found: &Found) -> Result<()> {
         "seed000:2",
         "tests.takers",
         "warning",
-        "does not offer nixos-test",
+        "external cannot have uid-range",
+    )?;
+    found.is(
+        "seed000:2",
+        "external.features",
+        "warning",
+        "a build that asks for uid-range is refused: error: feature 'uid-range' is not supported",
     )?;
     found.is(
         "seed000:2",
@@ -264,7 +298,53 @@ fn seeds(found: &Found) -> Result<()> {
     Ok(())
 }
 
+/// What its author tried next.
+fn after_seed003(found: &Found) -> Result<()> {
+    let (hosts, twice) = ("seed003-hosts:2", "seed003-twice:2");
+    found.is(hosts, "machines.ssh", "failure", "own ssh server")?;
+    found.is(hosts, "machines.ssh", "warning", "StrictHostKeyChecking=no")?;
+    let connect = found.check(hosts, "machines.connect")?;
+    let why = connect.first().context("no connection")?["why"].as_str();
+    ensure!(
+        why.is_some_and(|why| why.starts_with("another machine answered")),
+        "{connect:#?}"
+    );
+    found.is(
+        twice,
+        "machines.lint",
+        "warning",
+        "a second machine of this host",
+    )?;
+    let connect = found.check(twice, "machines.connect")?;
+    let unknown = |it: &&&Value| {
+        it["why"]
+            .as_str()
+            .is_some_and(|why| why.contains("nobody is asked"))
+    };
+    ensure!(connect.iter().filter(unknown).count() == 2, "{connect:#?}");
+    Ok(())
+}
+
 fn mistakes(found: &Found) -> Result<()> {
+    found.is("asked:2", "builders.asked", "failure", "it is empty")?;
+    found.is(
+        "asked:2",
+        "builders.effective",
+        "fine",
+        "@/etc/nix/machines",
+    )?;
+    found.is(
+        "remote-systems:1",
+        "builders.effective",
+        "warning",
+        "@/etc/elsewhere, without @/etc/nix/machines",
+    )?;
+    found.is(
+        "untrusted:1",
+        "machines.connect",
+        "warning",
+        "does not trust us",
+    )?;
     found.is(
         "settings:1",
         "nix.stale",

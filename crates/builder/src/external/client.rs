@@ -56,6 +56,9 @@ pub enum RunError {
     /// The service is gone.
     #[error("the service of external builds is gone")]
     Gone(#[source] io::Error),
+    /// The same, with a connection that ended as if in order.
+    #[error("the service of external builds ended before the build did")]
+    Ended,
     /// The service could not build it.
     #[error("{0}")]
     Failed(String),
@@ -145,7 +148,7 @@ impl Run {
 
     fn hear(&mut self, log: &mut impl Write) -> Result<Carried, RunError> {
         loop {
-            match Frame::read(&mut self.service).map_err(RunError::Gone)? {
+            match Frame::read(&mut self.service).map_err(gone)? {
                 Frame::Log(bytes) => show(log, &bytes)?,
                 Frame::Note(text) => show(log, nix_message(INFO, &text).as_bytes())?,
                 Frame::Output(name) => self.output(&name)?,
@@ -197,7 +200,7 @@ impl Run {
         let mut child = child.map_err(failed(program))?;
         let mut input: Option<ChildStdin> = child.stdin.take();
         loop {
-            match Frame::read(&mut self.service).map_err(RunError::Gone)? {
+            match Frame::read(&mut self.service).map_err(gone)? {
                 Frame::Data(bytes) if bytes.is_empty() => break,
                 Frame::Data(bytes) => {
                     // One that reads no further has failed, and says so at its end.
@@ -237,6 +240,13 @@ fn ends_well(program: &'static str, mut child: Child) -> Result<(), RunError> {
 
 fn failed(program: &'static str) -> impl Fn(io::Error) -> RunError {
     move |source| RunError::Program { program, source }
+}
+
+fn gone(error: io::Error) -> RunError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => RunError::Ended,
+        _ => RunError::Gone(error),
+    }
 }
 
 fn nonsense() -> RunError {

@@ -50,13 +50,21 @@ pub(super) fn request(asked: &Asked, program: &[&str]) -> Vec<u8> {
     to.count(build.input_paths.len());
     build.input_paths.iter().for_each(|path| to.text(path));
     to.text(&build.system);
-    let (builder, args) = program.split_first().unwrap_or((&"", &[]));
-    to.text(builder);
-    to.count(args.len() + 1 + build.args.len());
-    args.iter().for_each(|word| to.text(word));
-    to.text(&build.builder);
-    build.args.iter().for_each(|word| to.text(word));
-    let env = BTreeMap::from([("name", name)]);
+    // What Nix builds by itself is no program, and takes its orders from the environment.
+    let program = if is_builtin(build) { &[] } else { program };
+    let own = program.iter().copied().map(str::to_owned);
+    let words: Vec<String> = own
+        .chain([build.builder.clone()])
+        .chain(build.args.clone())
+        .collect();
+    to.text(&words[0]);
+    to.count(words.len() - 1);
+    words[1..].iter().for_each(|word| to.text(word));
+    let mut env = BTreeMap::from([("name", name)]);
+    if is_builtin(build) {
+        let set = build.env.iter();
+        env.extend(set.map(|(name, value)| (name.as_str(), value.as_str())));
+    }
     to.count(env.len());
     for (name, value) in env {
         to.text(name);
@@ -69,6 +77,10 @@ pub(super) fn request(asked: &Asked, program: &[&str]) -> Vec<u8> {
     // Keep the directory of a build that fails.
     to.number(1);
     to.0
+}
+
+fn is_builtin(build: &Build) -> bool {
+    build.builder.starts_with("builtin:")
 }
 
 /// The derivation's name: that of its first output, which has nothing after it. A fixed output's path

@@ -60,13 +60,16 @@ impl Files for HostFiles {
 pub struct Place {
     /// The file, or what else the text is called.
     pub origin: String,
-    /// The line, from 1 on.
+    /// The line, from 1 on; 0 where there are none.
     pub line: usize,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.origin, self.line)
+        match self.line {
+            0 => f.write_str(&self.origin),
+            line => write!(f, "{}:{line}", self.origin),
+        }
     }
 }
 

@@ -44,6 +44,9 @@ pub enum LintKind {
     Quotes(String),
     /// An earlier machine has the same URI: they share their slots.
     Duplicate(Place),
+    /// An earlier machine is on this host, too, and builds for the same systems: one builder by two
+    /// names, as where a module has added a machine to those that another one has written.
+    TwoOfThisHost(Place),
     /// `localhost` alone is reached by `ssh` to no other host: it builds here, for ever.
     BareLocalhost,
     /// `user@localhost`: Nix from 2.31.0 to 2.31.2 runs no `ssh` for it.
@@ -70,6 +73,7 @@ impl fmt::Display for LintKind {
             Self::Speed => f.write_str("a speed that is no finite number: which machine is chosen is left to chance"),
             Self::Quotes(word) => write!(f, "{word} has quotes, which are no syntax here but part of the word"),
             Self::Duplicate(place) => write!(f, "the same URI as at {place}: the two share their slots, the second adds nothing"),
+            Self::TwoOfThisHost(place) => write!(f, "a second machine of this host for the same systems, after that at {place}: if it is the same builder by another name, Nix tries the one that fails for each build (nix.buildMachines adds to what modules have; lib.mkForce replaces it)"),
             Self::BareLocalhost => f.write_str("'localhost' without a program is this host itself, which builds nothing that it could not build anyway"),
             Self::UserAtLocalhost => f.write_str("Nix 2.31.0 to 2.31.2 take USER@localhost for this host itself; others run ssh to it, on port 22 unless it says otherwise"),
             Self::UnixSocket => f.write_str("a machine by Unix socket builds, but its outputs do not come back, and the host's settings replace its own"),
@@ -104,6 +108,9 @@ pub fn lint(expanded: &Expanded, machines: &[Listed]) -> Vec<Lint> {
             Some(place) => kinds.push(LintKind::Duplicate(Place::clone(place))),
             None => drop(seen.insert(uri, listed.entry.place.clone())),
         }
+        if let Some(earlier) = twin(listed, machines) {
+            kinds.push(LintKind::TwoOfThisHost(earlier.entry.place.clone()));
+        }
         lints.extend(kinds.into_iter().map(|kind| Lint {
             kind,
             place: listed.entry.place.clone(),
@@ -111,6 +118,41 @@ pub fn lint(expanded: &Expanded, machines: &[Listed]) -> Vec<Lint> {
         }));
     }
     lints
+}
+
+/// Names by which SSH reaches builders of this host: its own, and those that modules of others give.
+const THIS_HOST: [&str; 6] = [
+    "localhost",
+    "127.0.0.1",
+    "[::1]",
+    "linux-builder",
+    "rosetta-builder",
+    "darwin-vz-nix",
+];
+
+/// An earlier machine that is reached by SSH on this host as well, for the same systems.
+fn twin<'a>(listed: &Listed, machines: &'a [Listed]) -> Option<&'a Listed> {
+    let is_here = |it: &Listed| {
+        let authority = it.machine.uri.authority();
+        let host = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, host)| host);
+        let name = |name: &&str| {
+            let rest = host.strip_prefix(*name);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+        };
+        it.machine.uri.is_ssh() && THIS_HOST.iter().any(name)
+    };
+    if !is_here(listed) {
+        return None;
+    }
+    let earlier = machines
+        .iter()
+        .take_while(|it| it.entry.place != listed.entry.place);
+    earlier.filter(|it| is_here(it)).find(|it| {
+        it.machine.uri != listed.machine.uri
+            && !it.machine.systems.is_disjoint(&listed.machine.systems)
+    })
 }
 
 fn of_machine(listed: &Listed) -> Vec<LintKind> {

@@ -145,6 +145,14 @@ fn what_nobody_meant_is_found() {
             vec![RelativeKey("'/key'".into()), Quotes("'/key'".into())],
         ),
         ("h\nssh://h", vec![Duplicate(place(1))]),
+        (
+            "ssh://builder@linux-builder x /k\nssh://b@other x /k\nssh://b@localhost:31022 x,y /k",
+            vec![UserAtLocalhost, TwoOfThisHost(place(1))],
+        ),
+        (
+            "ssh://b@linux-builder x /k\nssh://b@rosetta-builder y /k",
+            vec![],
+        ),
         ("localhost", vec![BareLocalhost]),
         ("ssh-ng://builder@localhost:31022", vec![UserAtLocalhost]),
         ("unix:///s.sock", vec![UnixSocket]),

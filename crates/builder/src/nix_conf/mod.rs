@@ -4,10 +4,12 @@
 //! stands decides what is true. What a running daemon believes is what the files said when it started.
 
 mod parse;
+mod process;
 
 use std::path::{Path, PathBuf};
 
 pub use parse::NixConfError;
+pub use process::{Daemon, Process, VARIABLES};
 
 use crate::machines_file::{HostFiles, Place};
 
@@ -63,6 +65,28 @@ impl NixConf {
     pub fn read_file(path: &Path, files: &HostFiles) -> Result<Self, NixConfError> {
         let mut conf = Self::default();
         parse::file(path, files, 0, &mut conf)?;
+        Ok(conf)
+    }
+
+    /// Reads what a process of Nix's believes: `nix.conf` of this directory, and what its environment,
+    /// its user's files and its arguments replace.
+    ///
+    /// # Errors
+    /// What would keep Nix from starting.
+    pub fn of(
+        process: &Process,
+        directory: &Path,
+        files: &HostFiles,
+    ) -> Result<Self, NixConfError> {
+        let mut conf = Self {
+            assignments: process.before_files(),
+            ..Self::default()
+        };
+        parse::file(&directory.join("nix.conf"), files, 0, &mut conf)?;
+        let own = process.read(files)?;
+        conf.assignments.extend(own.assignments);
+        conf.files.extend(own.files);
+        conf.unreadable.extend(own.unreadable);
         Ok(conf)
     }
 

@@ -55,10 +55,30 @@ pub(super) fn file(
         }
     };
     conf.files.push(path.to_owned());
-    let text = String::from_utf8_lossy(&bytes);
+    let content = String::from_utf8_lossy(&bytes);
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    text(
+        &content,
+        &path.display().to_string(),
+        parent,
+        files,
+        depth,
+        conf,
+    )
+}
+
+/// Adds what a text has. `parent` is where the files lie that it includes.
+pub(super) fn text(
+    text: &str,
+    origin: &str,
+    parent: &Path,
+    files: &HostFiles,
+    depth: usize,
+    conf: &mut NixConf,
+) -> Result<(), NixConfError> {
     for (number, line) in text.split('\n').enumerate() {
         let place = Place {
-            origin: path.display().to_string(),
+            origin: origin.to_owned(),
             line: number + 1,
         };
         let code = line.split('#').next().unwrap_or_default();
@@ -70,7 +90,6 @@ pub(super) fn file(
             [] => {}
             ["include" | "!include", name] => {
                 let required = words[0] == "include";
-                let parent = path.parent().unwrap_or(Path::new("/"));
                 include(&parent.join(name), required, place, files, depth, conf)?;
             }
             [name, "=", ref value @ ..] if !matches!(name, "include" | "!include") => {

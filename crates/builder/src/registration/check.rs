@@ -109,11 +109,17 @@ pub(super) fn result(
     if !listed.iter().any(|it| it.machine == request.machine) {
         return Err(RegisterError::NotRead(request.machine.entry()));
     }
-    Ok(remarks(&listed, request))
+    Ok(remarks(host, &listed, request))
 }
 
-fn remarks(listed: &[Listed], request: &Request) -> Vec<String> {
+fn remarks(host: &NixHost, listed: &[Listed], request: &Request) -> Vec<String> {
     let mut remarks = Vec::new();
+    if let Some((builders, place)) = host.asked_for() {
+        remarks.push(match builders.is_empty() {
+            true => format!("{place} sets builders to nothing: your own builds go to no machine"),
+            false => format!("{place} sets builders to '{builders}': if the daemon trusts you, your own builds go there instead"),
+        });
+    }
     let rivals = listed.iter().filter(|it| {
         let other = &it.machine;
         other.uri != request.machine.uri

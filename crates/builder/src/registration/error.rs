@@ -102,8 +102,12 @@ impl RegisterError {
             Self::NotIncluded { file, set_by, .. } => {
                 let include = format!("builders = @{}", file.display());
                 match set_by {
-                    Some(place) => vec![format!(
+                    Some(place) if place.origin.starts_with('/') => vec![format!(
                         "write '{include}' at {place}, with ' ; ' between it and what is there, or remove that line; then restart Nix's daemon"
+                    )],
+                    Some(place) => vec![format!(
+                        "take builders out of {place}, or add @{} there; then restart Nix's daemon",
+                        file.display()
                     )],
                     None => vec![format!(
                         "write '{include}' to nix.conf; then restart Nix's daemon"

@@ -19,8 +19,11 @@ pub use error::{Mend, RegisterError};
 pub use foreign::{Foreign, ForeignError, HostKey};
 pub use trial::{Trial, TrialError, Way, find_nix};
 
-use crate::machines_file::{HostFiles, Machine};
-use crate::nix_conf::{self, NixConf};
+use crate::machines_file::{HostFiles, Machine, Place};
+use crate::nix_conf::{self, Daemon, NixConf, Process};
+
+/// Where the daemon of Nix listens.
+const DAEMON: &str = "/nix/var/nix/daemon-socket/socket";
 
 /// The Nix of a host.
 #[derive(Debug, Clone)]
@@ -31,6 +34,10 @@ pub struct NixHost {
     pub directory: PathBuf,
     /// The system that it builds for by itself.
     pub system: String,
+    /// Whose settings count for builds: the daemon's; where there is none, those of whoever calls Nix.
+    pub builds: Process,
+    /// Who calls Nix, where a daemon builds for them.
+    pub client: Option<Process>,
 }
 
 /// A machine to be known to Nix.
@@ -79,10 +86,22 @@ pub fn this_system() -> String {
 }
 
 impl NixHost {
-    /// This one.
+    /// This one. `caller` is who asks: a user whose builds the daemon makes, if there is one.
     #[must_use]
-    pub fn this() -> Self {
-        Self::below("/")
+    pub fn this(caller: Process) -> Self {
+        let mut host = Self::below("/");
+        match Daemon::find(&host.files) {
+            Some(daemon) => {
+                host.builds = daemon.process(&host.files);
+                host.client = Some(caller);
+            }
+            None if host.files.find(Path::new(DAEMON)).exists() => host.client = Some(caller),
+            None => host.builds = caller,
+        }
+        if let Some(directory) = host.builds.directory() {
+            host.directory = directory;
+        }
+        host
     }
 
     /// One whose files lie below `root`.
@@ -92,6 +111,8 @@ impl NixHost {
             files: HostFiles::below(root),
             directory: nix_conf::DIRECTORY.into(),
             system: this_system(),
+            builds: Process::default(),
+            client: None,
         }
     }
 
@@ -101,12 +122,21 @@ impl NixHost {
         self.directory.join("machines")
     }
 
-    /// Its configuration.
+    /// Its configuration, as far as it counts for builds.
     ///
     /// # Errors
     /// Nix itself cannot read it.
     pub fn conf(&self) -> Result<NixConf, nix_conf::NixConfError> {
-        NixConf::read(&self.directory, &self.files)
+        NixConf::of(&self.builds, &self.directory, &self.files)
+    }
+
+    /// What the caller's own settings make of `builders`, where a daemon builds and they say
+    /// something: an empty text is heeded by every daemon, any other one if it trusts the caller.
+    #[must_use]
+    pub fn asked_for(&self) -> Option<(String, Place)> {
+        let own = self.client.as_ref()?.read(&self.files).ok()?;
+        let (builders, place) = own.builders(&self.directory);
+        place.map(|place| (builders, place))
     }
 
     fn root(&self) -> PathBuf {

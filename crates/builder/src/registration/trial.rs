@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::DAEMON;
 use crate::machines_file::Machine;
-
-/// Where the daemon of Nix listens.
-const DAEMON: &str = "/nix/var/nix/daemon-socket/socket";
 
 /// So many lines of Nix's own words are told.
 const TAIL: usize = 12;

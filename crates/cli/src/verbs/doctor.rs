@@ -1,14 +1,15 @@
 //! `machinist doctor`
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use machinist_builder::registration::NixHost;
 use machinist_doctor::{Finding, Host, Known, Level, Purpose, examine, worst};
 use machinist_machine::{QEMU, Verdicts};
 
 use crate::Outcome;
-use crate::environment::Environment;
+use crate::environment::{self, Environment};
 use crate::exit::Exit;
 use crate::ui;
 use crate::verbs::{Format, FormatArgs};
@@ -91,16 +92,29 @@ fn host(environment: &Environment, containers: bool) -> Host {
         let why = found.limits.any.clone();
         known.no_containers = why.map(|why| (why, found.remedies.clone()));
     }
+    known.builders = builders();
     if let Some(qemu) = environment.find_program(QEMU) {
         let cache = environment.images.parent().unwrap_or(Path::new("/"));
         known.kvm_condemned = Verdicts::open(cache, &qemu).kvm();
     }
     Host {
-        nix: NixHost::this(),
+        nix: environment::nix_host(),
         search: environment.search.clone(),
         scratch: std::env::temp_dir(),
         known,
     }
+}
+
+/// The directories of builders: those of whoever asks, and those that Nix's daemon knows.
+fn builders() -> Vec<PathBuf> {
+    let roots = PathBuf::from(environment::ROOTS_BUILDERS);
+    let own = environment::builders().unwrap_or_else(|_| roots.clone());
+    let places = BTreeSet::from([own, roots]);
+    let entries = places.iter().flat_map(fs::read_dir).flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    found.retain(|path| path.is_dir());
+    found.sort();
+    found
 }
 
 fn text(finding: &Finding) -> String {

@@ -2,21 +2,37 @@
 
 use std::path::Path;
 
+use machinist_builder::machines_file::Listed;
 use machinist_builder::nix_conf::NixConf;
 use serde::Deserialize;
 
 use super::listed;
 use crate::finding::Finding;
 use crate::host::Host;
-use crate::trial::{Trial, probe_system};
+use crate::trial::{Trial, broken_promises, probe_system};
 
 /// One of the setting's.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-struct External {
-    systems: Vec<String>,
-    program: String,
+pub(super) struct External {
+    pub(super) systems: Vec<String>,
+    pub(super) program: String,
     /// Nix does without it as little as we do.
     args: Vec<String>,
+}
+
+/// Whether Nix looks at the setting.
+fn is_enabled(conf: &NixConf) -> bool {
+    let enabled = conf.words("experimental-features", &[]);
+    enabled.iter().any(|feature| feature == "external-builders")
+}
+
+/// The one that gets builds for a system which no machine takes.
+pub(super) fn of_system(conf: &NixConf, system: &str) -> Option<External> {
+    let set = conf.get("external-builders").filter(|_| is_enabled(conf))?;
+    let externals: Vec<External> = serde_json::from_str(&set.value).ok()?;
+    externals
+        .into_iter()
+        .find(|it| it.systems.iter().any(|it| it == system))
 }
 
 pub(crate) fn check(host: &Host, conf: &NixConf) -> Vec<Finding> {
@@ -37,13 +53,56 @@ pub(crate) fn check(host: &Host, conf: &NixConf) -> Vec<Finding> {
     };
     let mut findings = vec![config(host, conf, &externals, &looked)];
     findings.extend(pty(host, conf, &externals, &looked));
+    findings.extend(features(host, conf, &looked));
     findings
+}
+
+/// What such a builder cannot have, and whether somebody else has it.
+fn features(host: &Host, conf: &NixConf, looked: &str) -> Option<Finding> {
+    const ID: &str = "external.features";
+    let system = probe_system();
+    let own = of_system(conf, &system)?;
+    let trial = Trial {
+        features: ["uid-range".to_owned()].into(),
+        entry: None,
+    };
+    let found = match trial.run(host) {
+        Ok(abilities) => match broken_promises(&trial.features, &abilities) {
+            broken if broken.is_empty() => {
+                return Some(Finding::fine(
+                    ID,
+                    looked,
+                    "a build there was root of 65536 ids",
+                ));
+            }
+            broken => format!(
+                "{} took a build that asks for uid-range, and gave it none: {}",
+                own.program,
+                broken.join("; ")
+            ),
+        },
+        Err(why) => format!("a build that asks for uid-range is refused: {why}"),
+    };
+    let machines = listed(host, conf);
+    let refuses = |it: &Listed| it.machine.refuses(&system, &trial.features).is_some();
+    if let Some(taker) = machines.iter().find(|it| !refuses(it)) {
+        let uri = &taker.machine.uri;
+        return Some(Finding::fine(
+            ID,
+            looked,
+            format!("{found}; {uri} takes such builds"),
+        ));
+    }
+    Some(
+        Finding::warning(ID, looked, found)
+            .why("tests with containers cannot be built there, whatever the builder's machine can do")
+            .mend("machinist builder create tests && machinist builder register tests --mandatory-features uid-range"),
+    )
 }
 
 fn config(host: &Host, conf: &NixConf, externals: &[External], looked: &str) -> Finding {
     const ID: &str = "external.config";
-    let enabled = conf.words("experimental-features", &[]);
-    if !enabled.iter().any(|feature| feature == "external-builders") {
+    if !is_enabled(conf) {
         return Finding::warning(
             ID,
             looked,

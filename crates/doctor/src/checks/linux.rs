@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use machinist_builder::nix_conf::NixConf;
+use machinist_builder::nix_conf::{Daemon, NixConf};
 
 use crate::finding::Finding;
 use crate::host::Host;
@@ -15,8 +15,9 @@ const ID_COUNT: u64 = 8_388_608;
 
 pub(crate) fn check(host: &Host, conf: &NixConf) -> Vec<Finding> {
     let mut findings = vec![user_namespaces(host), cgroups(host)];
+    findings.extend(unprivileged(host));
     findings.extend(terminals(host));
-    findings.extend(world_writable(host));
+    findings.extend(world_writable(host, conf));
     findings.extend(sandbox_paths(host, conf));
     findings.extend(clashes(host, conf));
     if !host.at("/nix/store").is_dir() {
@@ -167,12 +168,27 @@ fn cgroups(host: &Host) -> Finding {
 
 /// Terminals of the daemon: what it hands on to builds.
 fn terminals(host: &Host) -> Option<Finding> {
-    let daemon = super::nix::daemon_process(host);
+    let daemon = Daemon::find(&host.nix.files);
     let (root, whose) = match daemon {
-        Some((pid, _)) if super::is_root() => (format!("/proc/{pid}/root"), "the daemon's"),
+        Some(Daemon { pid, .. }) if super::is_root() => {
+            (format!("/proc/{pid}/root"), "the daemon's")
+        }
         _ => (String::new(), "this host's"),
     };
     let looked = format!("{whose} /dev/pts/ptmx");
+    let number = |name: &str| -> Option<u64> {
+        let text = host.text(&format!("/proc/sys/kernel/pty/{name}"))?;
+        text.trim().parse().ok()
+    };
+    if let (Some(used), Some(most)) = (number("nr"), number("max"))
+        && used >= most
+    {
+        return Some(
+            Finding::failure("linux.devpts", "/proc/sys/kernel/pty", format!("all {most} terminals are in use"))
+                .why("each build gets a terminal for its log: 'opening pseudoterminal master' is the error")
+                .mend("sysctl -w kernel.pty.max=65536"),
+        );
+    }
     if host.at(&format!("{root}/dev/pts/ptmx")).exists() {
         return Some(Finding::fine("linux.devpts", &looked, "it is there"));
     }
@@ -183,19 +199,55 @@ fn terminals(host: &Host) -> Option<Finding> {
     )
 }
 
-/// Nix refuses to build below what everybody may write to.
-fn world_writable(host: &Host) -> Option<Finding> {
+/// Nix refuses to build below what everybody may write to, and below links.
+fn world_writable(host: &Host, conf: &NixConf) -> Option<Finding> {
     use std::os::unix::fs::MetadataExt as _;
-    let open = ["/nix", "/nix/var", "/nix/var/nix"]
-        .into_iter()
-        .find(|path| {
-            let mode = host.at(path).metadata().map_or(0, |it| it.mode());
-            mode & 0o002 != 0
-        })?;
+    let set = conf.get("build-dir").map(|set| set.value);
+    let build = set.unwrap_or_else(|| "/nix/var/nix/builds".to_owned());
+    let is_open = |path: &&Path| {
+        let found = host.nix.files.find(path).symlink_metadata();
+        // All may write to a link, as Nix sees it.
+        found.is_ok_and(|it| it.mode() & 0o002 != 0)
+    };
+    let open = Path::new(&build).ancestors().find(is_open)?;
+    let open = open.display().to_string();
+    let (found, mend) = match host.at(&open).is_symlink() {
+        true => (
+            "it is a link",
+            "build-dir = the directory that it leads to".to_owned(),
+        ),
+        false => ("everybody may write to it", format!("chmod o-w {open}")),
+    };
     Some(
-        Finding::failure("linux.builddir", open, "everybody may write to it")
-            .why("Nix refuses to build below it")
-            .mend(format!("chmod o-w {open}")),
+        Finding::failure("linux.builddir", &open, found)
+            .why("Nix refuses to build below it: 'is world-writable or a symlink'")
+            .mend(mend),
+    )
+}
+
+/// Whether who is not root may make user namespaces: without a daemon, that is who builds.
+fn unprivileged(host: &Host) -> Option<Finding> {
+    const ID: &str = "linux.userns";
+    if host.has_daemon() {
+        return None;
+    }
+    let forbidden = [
+        ("kernel/unprivileged_userns_clone", "0", "1"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
+    ];
+    let (name, _, mend) = forbidden.into_iter().find(|(name, bad, _)| {
+        let text = host.text(&format!("/proc/sys/{name}"));
+        text.is_some_and(|text| text.trim() == *bad)
+    })?;
+    Some(
+        Finding::warning(
+            ID,
+            &format!("/proc/sys/{name}"),
+            "only root may make user namespaces",
+        )
+        .why("there is no daemon, so builds are the user's own, and get no sandbox")
+        .mend(format!("sysctl -w {}={mend}", name.replace('/', ".")))
+        .mend("or install Nix for several users, with its daemon"),
     )
 }
 

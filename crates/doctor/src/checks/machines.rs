@@ -13,6 +13,7 @@ use crate::host::Host;
 
 pub(crate) fn check(host: &Host, conf: &NixConf) -> Vec<Finding> {
     let mut findings = vec![effective(host, conf)];
+    findings.extend(asked(host, &findings[0].found));
     findings.extend(parse_and_lint(host, conf));
     findings.extend(owner(host));
     let machines = listed(host, conf);
@@ -30,15 +31,27 @@ fn effective(host: &Host, conf: &NixConf) -> Finding {
     const ID: &str = "builders.effective";
     let (builders, set_by) = conf.builders(&host.nix.directory);
     let usual = format!("@{}", host.nix.machines().display());
-    let looked = match &set_by {
+    let mut looked = match &set_by {
         Some(place) => format!("builders, set by {place}"),
         None => "builders, which nobody sets".to_owned(),
     };
+    if host.nix.builds.hidden {
+        looked += " (what the daemon's environment sets, only root can see)";
+    }
+    let in_file = set_by.as_ref().is_none_or(|it| it.origin.starts_with('/'));
     let place = set_by.map(|place| place.to_string()).unwrap_or_default();
     if builders.is_empty() {
+        let mend = match in_file {
+            true => format!(
+                "remove the line {place}, or write 'builders = {usual}' there; then restart the daemon"
+            ),
+            false => format!(
+                "take builders out of {place}: systemctl edit nix-daemon, or its job's property list; then restart the daemon"
+            ),
+        };
         return Finding::failure(ID, &looked, "it is empty")
             .why("Nix builds on no machine at all, whatever its file of machines has")
-            .mend(format!("remove the line {place}, or write 'builders = {usual}' there; then restart the daemon"));
+            .mend(mend);
     }
     let includes = builders.split(';').any(|part| part.trim() == usual);
     if includes || !host.at(&host.nix.machines().display().to_string()).exists() {
@@ -52,6 +65,37 @@ fn effective(host: &Host, conf: &NixConf) -> Finding {
         .mend(format!(
             "write 'builders = {builders} ; {usual}' at {place}; then restart the daemon"
         ))
+}
+
+/// What the caller's own settings ask the daemon for.
+fn asked(host: &Host, daemons: &str) -> Option<Finding> {
+    const ID: &str = "builders.asked";
+    let (builders, place) = host.nix.asked_for()?;
+    let looked = format!("builders, set by {place}");
+    let mend = format!("take builders out of {place}");
+    if builders.is_empty() {
+        let finding = Finding::failure(ID, &looked, "it is empty");
+        return Some(
+            finding
+                .why("anybody may ask the daemon for no machines at all, and it heeds that: only this host builds")
+                .mend(mend),
+        );
+    }
+    if builders == daemons {
+        return Some(Finding::fine(ID, &looked, builders));
+    }
+    let finding = match super::nix::is_trusted(host) {
+        Some(false) => Finding::warning(
+            ID,
+            &looked,
+            format!("{builders}; the daemon does not trust this user"),
+        )
+        .why("the daemon passes over it, with a warning, and takes its own machines")
+        .mend("write the user to trusted-users in /etc/nix/nix.conf, and restart the daemon"),
+        _ => Finding::warning(ID, &looked, builders)
+            .why("this user's builds go there, and not to the machines that the daemon knows"),
+    };
+    Some(finding.mend(mend))
 }
 
 fn parse_and_lint(host: &Host, conf: &NixConf) -> Vec<Finding> {
@@ -106,22 +150,29 @@ fn parse_and_lint(host: &Host, conf: &NixConf) -> Vec<Finding> {
 
 /// Who makes the file.
 fn owner(host: &Host) -> Option<Finding> {
+    const ID: &str = "machines.owner";
+    /// Where modules of NixOS and nix-darwin have what they link to from `/etc`.
+    const STATIC: &str = "/etc/static/nix/machines";
     let file = host.nix.machines();
     let shown = file.display().to_string();
     let path = host.nix.files.find(&file);
     let real = std::fs::canonicalize(&path).ok()?;
-    let of_store = real.components().any(|part| part.as_os_str() == "store") && path.is_symlink();
-    Some(match of_store {
-        true => Finding::fine(
-            "machines.owner",
-            &shown,
-            format!(
-                "a module of NixOS or nix-darwin makes it ({}): set nix.buildMachines, and never write to it",
-                real.display()
-            ),
-        ),
-        false => Finding::fine("machines.owner", &shown, "a file that may be edited"),
-    })
+    if real.components().any(|part| part.as_os_str() == "store") && path.is_symlink() {
+        let found = format!(
+            "a module of NixOS or nix-darwin makes it ({}): set nix.buildMachines, and never write to it",
+            real.display()
+        );
+        return Some(Finding::fine(ID, &shown, found));
+    }
+    if host.at(STATIC).exists() {
+        return Some(
+            Finding::warning(ID, &shown, format!("a module makes {STATIC}, and this is another file in its place"))
+                .why("the system's next activation writes over it, or stops at it; whoever is later wins")
+                .mend("set nix.buildMachines = lib.mkForce [ ... ], remove the file, and activate the system")
+                .mend(format!("or let Nix look into a second file: nix.settings.builders = lib.mkForce \"@{shown} ; @/etc/machinist/machines\"")),
+        );
+    }
+    Some(Finding::fine(ID, &shown, "a file that may be edited"))
 }
 
 /// A private key, as ssh wants it when root uses it.

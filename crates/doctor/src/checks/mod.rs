@@ -2,6 +2,7 @@
 
 pub(crate) mod container;
 pub(crate) mod external;
+pub(crate) mod guest;
 pub(crate) mod linux;
 pub(crate) mod machines;
 pub(crate) mod macos;

@@ -1,7 +1,9 @@
 //! Nix itself: its version, its daemon, its configuration.
 
 use std::fs;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+use machinist_builder::nix_conf::Daemon;
 
 use crate::Conf;
 use crate::finding::{Finding, Repair};
@@ -12,6 +14,9 @@ const SLACK: Duration = Duration::from_secs(2);
 
 /// The features of the command line that we use.
 const COMMAND: [&str; 2] = ["--extra-experimental-features", "nix-command"];
+
+/// What asks the daemon who it is.
+const INFO: [&str; 5] = ["store", "info", "--json", "--store", "daemon"];
 
 pub(crate) fn check(host: &Host, conf: Conf<'_>) -> Vec<Finding> {
     let (version, client) = version(host);
@@ -75,8 +80,7 @@ fn daemon(host: &Host, client: Option<String>) -> Finding {
             .why("without a daemon builds have no users of their own, and each user has another configuration")
             .mend("systemctl enable --now nix-daemon.socket, or install Nix for several users");
     }
-    let arguments = ["store", "info", "--json", "--store", "daemon"];
-    let said = match host.ask("nix", COMMAND.into_iter().chain(arguments), SOON) {
+    let said = match host.ask("nix", COMMAND.into_iter().chain(INFO), SOON) {
         Ok(said) if said.success => said,
         Ok(said) => {
             return unreachable(said.last_line());
@@ -85,11 +89,7 @@ fn daemon(host: &Host, client: Option<String>) -> Finding {
     };
     let info: serde_json::Value = serde_json::from_str(&said.stdout).unwrap_or_default();
     let version = info["version"].as_str().unwrap_or("an unknown version");
-    let trusted = match info["trusted"]
-        .as_i64()
-        .map(|it| it != 0)
-        .or(info["trusted"].as_bool())
-    {
+    let trusted = match trust(&info) {
         Some(true) => "trusts this user",
         Some(false) => "does not trust this user",
         None => "does not say whether it trusts this user",
@@ -105,6 +105,19 @@ fn daemon(host: &Host, client: Option<String>) -> Finding {
         .mend("systemctl restart nix-daemon");
     }
     Finding::fine("nix.daemon", LOOKED, found)
+}
+
+/// What `nix store info` says of it.
+fn trust(info: &serde_json::Value) -> Option<bool> {
+    let trusted = &info["trusted"];
+    trusted.as_i64().map(|it| it != 0).or(trusted.as_bool())
+}
+
+/// Whether the daemon trusts this user, if it tells.
+pub(super) fn is_trusted(host: &Host) -> Option<bool> {
+    let arguments = COMMAND.into_iter().chain(INFO);
+    let said = host.ask("nix", arguments, SOON).ok()?;
+    trust(&serde_json::from_str(&said.stdout).ok()?)
 }
 
 fn unreachable(why: &str) -> Finding {
@@ -176,7 +189,7 @@ fn parse(host: &Host, conf: Conf<'_>, installed: bool) -> Finding {
 
 /// When a running daemon read its configuration.
 fn stale(host: &Host, files: &[std::path::PathBuf]) -> Option<Finding> {
-    let (pid, started) = daemon_process(host)?;
+    let Daemon { pid, started } = Daemon::find(&host.nix.files)?;
     let changed = |path: &std::path::PathBuf| {
         let modified = fs::metadata(host.nix.files.find(path))
             .ok()?
@@ -200,29 +213,6 @@ fn stale(host: &Host, files: &[std::path::PathBuf]) -> Option<Finding> {
     )
 }
 
-/// The oldest process of that name, and when it started.
-pub(super) fn daemon_process(host: &Host) -> Option<(u32, SystemTime)> {
-    let boot = host.text("/proc/stat")?;
-    let boot = boot.lines().find_map(|line| line.strip_prefix("btime "))?;
-    let boot = UNIX_EPOCH + Duration::from_secs(boot.trim().parse().ok()?);
-    let entries = fs::read_dir(host.at("/proc")).ok()?.flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let daemons = pids.filter_map(|pid| {
-        let stat = host.text(&format!("/proc/{pid}/stat"))?;
-        started(&stat, "nix-daemon").map(|after| (pid, boot + after))
-    });
-    daemons.min_by_key(|(_, started)| *started)
-}
-
-/// From a process's `stat`: how long after the boot it started, if that is its name.
-fn started(stat: &str, name: &str) -> Option<Duration> {
-    let (before, after) = stat.rsplit_once(')')?;
-    let (_, found) = before.split_once('(')?;
-    // The 22nd field; the kernel counts in hundredths of a second for all that it tells users.
-    let ticks: u64 = after.split_whitespace().nth(19)?.parse().ok()?;
-    (found == name).then(|| Duration::from_millis(ticks * 10))
-}
-
 fn homeless(host: &Host) -> Option<Finding> {
     const PATH: &str = "/homeless-shelter";
     let found = host.at(PATH);
@@ -243,14 +233,5 @@ mod tests {
         assert_eq!(numbers("2.34.8"), [2, 34, 8]);
         assert_eq!(numbers("2.24.0pre20240801_abc"), [2, 24]);
         assert!(numbers("2.9.1") < vec![2, 20]);
-    }
-
-    #[test]
-    fn when_a_process_started() {
-        let stat =
-            "812 (nix-daemon) S 1 812 812 0 -1 4194560 1033 0 0 0 1 2 0 0 20 0 1 0 4500 1 2 3";
-        assert_eq!(started(stat, "nix-daemon"), Some(Duration::from_secs(45)));
-        assert_eq!(started(stat, "nix"), None);
-        assert_eq!(started("1 (a) b) S", "a) b"), None);
     }
 }

@@ -3,6 +3,7 @@
 
 use machinist_builder::machines_file::{Listed, Machine};
 use machinist_builder::nix_conf::NixConf;
+use machinist_builder::registration::{self, Way};
 
 use super::ssh::explain;
 use super::{is_root, listed};
@@ -26,7 +27,8 @@ pub(crate) fn check(host: &Host, conf: &NixConf) -> Vec<Finding> {
         let reached = connected.level == crate::Level::Fine;
         findings.push(connected);
         if reached {
-            findings.push(features(host, machine));
+            findings.extend(features(host, machine));
+            findings.extend(super::guest::check(host, machine));
         }
     }
     findings
@@ -95,12 +97,10 @@ fn connect(host: &Host, listed: &Listed) -> Finding {
     Finding::fine(ID, &looked, format!("Nix {version}"))
 }
 
-fn features(host: &Host, listed: &Listed) -> Finding {
+/// A build there: what it could do, and whether all of it came back.
+fn features(host: &Host, listed: &Listed) -> Vec<Finding> {
     const ID: &str = "machines.features";
     let machine = &listed.machine;
-    let features = machine.all_features();
-    let claimed: Vec<&str> = features.iter().map(String::as_str).collect();
-    let looked = format!("a build on {} with {{{}}}", machine.uri, claimed.join(", "));
     if !machine.systems.contains(&probe_system()) {
         let systems: Vec<&str> = machine.systems.iter().map(String::as_str).collect();
         let why = format!(
@@ -108,32 +108,69 @@ fn features(host: &Host, listed: &Listed) -> Finding {
             systems.join(", "),
             probe_system()
         );
-        return Finding::unknown(ID, &looked, why);
+        let unknown = Finding::unknown(ID, &machine.uri.to_string(), why);
+        return vec![other_system(host, listed), unknown];
     }
+    let features = machine.all_features();
+    let claimed: Vec<&str> = features.iter().map(String::as_str).collect();
+    let looked = format!("a build on {} with {{{}}}", machine.uri, claimed.join(", "));
     let trial = Trial {
         features: features.clone(),
         entry: Some(machine.entry()),
     };
-    let matters = "builds are sent there for what it is said to have, and fail there";
-    match trial.run(host) {
-        Err(why) => Finding::failure(ID, &looked, why)
-            .why(matters)
-            .mend(format!(
+    let abilities = match trial.run(host) {
+        Err(why) => {
+            let finding = Finding::failure(ROUND_TRIP, &looked, why).why(MATTERS);
+            return vec![finding.mend(format!(
                 "name only what the machine has in columns 6 and 7 of {}",
                 listed.entry.place
-            )),
-        Ok(abilities) => {
-            let broken = broken_promises(&features, &abilities);
-            if broken.is_empty() {
-                return Finding::fine(ID, &looked, "all proven");
-            }
-            Finding::failure(ID, &looked, broken.join("; "))
-                .why(matters)
-                .mend(format!(
-                    "take them out of columns 6 and 7 of {}, or mend the machine",
-                    listed.entry.place
-                ))
+            ))];
         }
+        Ok(abilities) => abilities,
+    };
+    let broken = broken_promises(&features, &abilities);
+    let kept = if broken.is_empty() {
+        Finding::fine(ID, &looked, "all proven")
+    } else {
+        Finding::failure(ID, &looked, broken.join("; "))
+            .why(MATTERS)
+            .mend(format!(
+                "take them out of columns 6 and 7 of {}, or mend the machine",
+                listed.entry.place
+            ))
+    };
+    let came_back = "its input went there, and both outputs came back";
+    vec![Finding::fine(ROUND_TRIP, &looked, came_back), kept]
+}
+
+const ROUND_TRIP: &str = "machines.roundtrip";
+const MATTERS: &str = "builds are sent there for what it is said to have, and fail there";
+
+/// A build by what Nix itself knows how to build, for a machine that our probe does not run on.
+fn other_system(host: &Host, listed: &Listed) -> Finding {
+    let machine = &listed.machine;
+    let system = machine.systems.first().map_or("", String::as_str);
+    let looked = format!("a build on {} for {system}", machine.uri);
+    let Some(nix_build) = host.program("nix-build") else {
+        return Finding::unknown(ROUND_TRIP, &looked, "there is no nix-build");
+    };
+    let trial = registration::Trial {
+        nix_build: &nix_build,
+        machine,
+        system,
+    };
+    match trial.run(Way::Entry) {
+        Ok(()) => Finding::fine(
+            ROUND_TRIP,
+            &looked,
+            "its input went there, its output came back",
+        ),
+        Err(error) => Finding::failure(ROUND_TRIP, &looked, error.to_string())
+            .why(MATTERS)
+            .mend(format!(
+                "mend the machine, or remove the line {}",
+                listed.entry.place
+            )),
     }
 }
 

@@ -17,7 +17,31 @@ const MEND: &str = "reach it without SSH's names and keys: machinist builder reg
 pub(crate) fn check(host: &Host, conf: &NixConf) -> Vec<Finding> {
     let machines = listed(host, conf);
     let by_ssh = machines.iter().filter(|it| it.machine.uri.is_ssh());
-    by_ssh.map(|machine| one(host, machine)).collect()
+    let mut findings: Vec<Finding> = by_ssh.map(|machine| one(host, machine)).collect();
+    if !findings.is_empty() {
+        findings.extend(options(host));
+    }
+    findings
+}
+
+/// Options for ssh, where somebody has set them: the daemon has an environment of its own.
+fn options(host: &Host) -> Option<Finding> {
+    const NAME: &str = "NIX_SSHOPTS";
+    if let Some(set) = host.nix.builds.environment.get(NAME) {
+        let looked = format!("{NAME} of {}", host.nix.builds.name);
+        return Some(Finding::fine(
+            ID,
+            &looked,
+            format!("{set}, before Nix's own options"),
+        ));
+    }
+    let set = host.nix.client.as_ref()?.environment.get(NAME)?;
+    Some(
+        Finding::warning(ID, NAME, format!("'{set}', in this user's environment"))
+            .why("the daemon calls ssh, with its own environment and root's files: neither this nor ~/.ssh/config is seen there")
+            .mend(MEND)
+            .mend(format!("or systemctl edit nix-daemon: Environment=\"{NAME}={set}\"")),
+    )
 }
 
 /// What `ssh -G` says, as far as it matters.

@@ -10,11 +10,13 @@ use crate::finding::Finding;
 use crate::host::Host;
 use crate::trial::probe_system;
 
+const ID: &str = "tests.takers";
+
 /// What Nix advertises on Linux where nobody says otherwise. `kvm` comes where the device is there.
 const USUAL: [&str; 4] = ["nixos-test", "benchmark", "big-parallel", "uid-range"];
 
-/// What tests ask for: with VMs, with containers.
-const WANTED: [&[&str]; 2] = [&["nixos-test"], &["nixos-test", "uid-range"]];
+/// What is asked for: by any build for Linux, by tests with VMs, by those with containers.
+const WANTED: [&[&str]; 3] = [&[], &["nixos-test"], &["nixos-test", "uid-range"]];
 
 pub(crate) fn check(host: &Host, conf: &NixConf) -> Vec<Finding> {
     let machines = listed(host, conf);
@@ -24,13 +26,13 @@ pub(crate) fn check(host: &Host, conf: &NixConf) -> Vec<Finding> {
 }
 
 fn takers(host: &Host, conf: &NixConf, machines: &[Listed], wanted: &[&str]) -> Finding {
-    const ID: &str = "tests.takers";
     let system = probe_system();
     let features: BTreeSet<String> = wanted.iter().map(|it| (*it).to_owned()).collect();
-    let looked = format!(
-        "who takes a build for {system} that asks for {}",
-        wanted.join(", ")
-    );
+    let asks = match wanted {
+        [] => "nothing else".to_owned(),
+        words => words.join(", "),
+    };
+    let looked = format!("who takes a build for {system} that asks for {asks}");
     let mut refusals: Vec<String> = Vec::new();
     for listed in machines {
         let machine = &listed.machine;
@@ -45,6 +47,20 @@ fn takers(host: &Host, conf: &NixConf, machines: &[Listed], wanted: &[&str]) -> 
             Some(refusal) => refusals.push(format!("{} {}", machine.uri, said(&refusal))),
         }
     }
+    if let Some(external) = super::external::of_system(conf, &system) {
+        if !features.contains("uid-range") {
+            let found = format!(
+                "the external builder {}, which is asked for no feature",
+                external.program
+            );
+            return Finding::fine(ID, &looked, found);
+        }
+        refusals.push(format!(
+            "the external builder {} cannot have uid-range",
+            external.program
+        ));
+        return nobody(&looked, &refusals, wanted);
+    }
     let own = conf.words("system-features", &USUAL);
     let lacks: Vec<&str> = wanted
         .iter()
@@ -58,7 +74,12 @@ fn takers(host: &Host, conf: &NixConf, machines: &[Listed], wanted: &[&str]) -> 
         true => format!("this host does not offer {}", lacks.join(", ")),
         false => format!("this host builds for {}", host.nix.system),
     });
-    Finding::warning(ID, &looked, format!("nobody: {}", refusals.join("; ")))
+    nobody(&looked, &refusals, wanted)
+}
+
+fn nobody(looked: &str, refusals: &[String], wanted: &[&str]) -> Finding {
+    let system = probe_system();
+    Finding::warning(ID, looked, format!("nobody: {}", refusals.join("; ")))
         .why(format!(
             "Nix says 'a {system} with features {{{}}} is required'",
             wanted.join(", ")

@@ -83,7 +83,7 @@ struct Ssh {
 impl Register {
     /// Registers it.
     pub fn run(self, environment: &Environment) -> Outcome {
-        let host = NixHost::this();
+        let host = environment::nix_host();
         let request = Request {
             machine: self.machine(environment, &host)?,
             name: self.name.clone(),

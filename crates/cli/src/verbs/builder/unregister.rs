@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use machinist_builder::registration::{self, NixHost};
+use machinist_builder::registration;
 
 use super::register::refused;
 use crate::Outcome;
+use crate::environment;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::ui;
@@ -26,7 +27,7 @@ pub struct Unregister {
 impl Unregister {
     /// Unregisters it.
     pub fn run(self) -> Outcome {
-        let host = NixHost::this();
+        let host = environment::nix_host();
         let file = self.file.as_deref();
         let usual = host.machines();
         let shown = file.unwrap_or(&usual).display();

@@ -1,6 +1,11 @@
 //! What builders on a Mac need. What programs of macOS say is taken apart by functions that are tested on
 //! what they do say.
 
+mod builds;
+mod launchd;
+mod net;
+mod services;
+
 use std::collections::BTreeMap;
 
 use crate::finding::Finding;
@@ -11,22 +16,6 @@ const OLDEST: u32 = 13;
 /// The oldest that gives VMs virtualization of their own.
 const NESTED: u32 = 15;
 
-/// Builders of others, by the label of their service: what they are called, and their port, if they have
-/// one.
-const OTHERS: [(&str, &str, Option<u16>); 3] = [
-    (
-        "org.nixos.linux-builder",
-        "nix-darwin's linux-builder",
-        Some(31022),
-    ),
-    (
-        "org.nixos.rosetta-builderd",
-        "nix-rosetta-builder",
-        Some(31122),
-    ),
-    ("org.nixos.darwin-vz-nix", "darwin-vz-nix", None),
-];
-
 pub(crate) fn check(host: &Host) -> Vec<Finding> {
     let mut findings = vec![
         version(host),
@@ -36,8 +25,10 @@ pub(crate) fn check(host: &Host) -> Vec<Finding> {
     ];
     findings.push(store(host));
     findings.extend(flavour(host));
-    findings.extend(OTHERS.iter().filter_map(|other| service(host, other)));
+    findings.extend(services::check(host));
     findings.extend(ssh_include(host));
+    findings.extend(builds::check(host));
+    findings.extend(net::check(host));
     findings
 }
 
@@ -177,76 +168,6 @@ fn flavour(host: &Host) -> Vec<Finding> {
     findings
 }
 
-/// What `launchctl print` says of a service, as far as it matters.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Service {
-    state: String,
-    last_exit: Option<i32>,
-    runs: u32,
-    keep_alive: bool,
-}
-
-fn launchd(text: &str) -> Service {
-    let mut service = Service::default();
-    for line in text.lines() {
-        let Some((name, value)) = line.trim().split_once(" = ") else {
-            continue;
-        };
-        match name {
-            // The first: sub-sections have states, too.
-            "state" if service.state.is_empty() => value.clone_into(&mut service.state),
-            "last exit code" => {
-                let number = value.split(':').next().unwrap_or_default();
-                service.last_exit = number.trim().parse().ok();
-            }
-            "runs" => service.runs = value.parse().unwrap_or(0),
-            "properties" => service.keep_alive = value.contains("keepalive"),
-            _ => {}
-        }
-    }
-    service
-}
-
-fn service(host: &Host, (label, name, port): &(&str, &str, Option<u16>)) -> Option<Finding> {
-    const ID: &str = "mac.conflict";
-    let target = format!("system/{label}");
-    let said = host.ask("launchctl", ["print", &target], SOON).ok()?;
-    if !said.success {
-        // There is none.
-        return None;
-    }
-    let service = launchd(&said.stdout);
-    let looked = format!("launchctl print {target}");
-    let port = port.map_or_else(String::new, |port| format!(", on port {port}"));
-    let failing = service.state != "running" && service.last_exit.is_some_and(|code| code != 0);
-    if failing {
-        return Some(
-            Finding::failure(
-                ID,
-                &looked,
-                format!(
-                    "{name} has ended with exit code {}, after {} start(s)",
-                    service.last_exit.unwrap_or_default(),
-                    service.runs
-                ),
-            )
-            .why("Nix tries it first for each build, and goes on only after it has failed")
-            .mend(format!(
-                "sudo launchctl bootout {target}, and take its line out of the machines"
-            )),
-        );
-    }
-    let mut found = format!("{name}{port}, {}", service.state);
-    if service.keep_alive {
-        found += ", and started again whenever it stops";
-    }
-    Some(
-        Finding::warning(ID, &looked, found)
-            .why("two builders for the same builds: Nix shares the builds among them, whatever each can do")
-            .mend("disable one of the two, or register machinist's with --mandatory-features nixos-test"),
-    )
-}
-
 /// Only builders by SSH need it: their names are in a file that the system's one has to include.
 fn ssh_include(host: &Host) -> Option<Finding> {
     const FILE: &str = "/etc/ssh/ssh_config";
@@ -283,22 +204,6 @@ mod tests {
         assert_eq!(generation("Apple M1"), Some(1));
         assert_eq!(generation("Intel(R) Core(TM) i7-9750H CPU @ 2.60GHz"), None);
         assert_eq!(major("15.1.1\n"), Some(15));
-    }
-
-    #[test]
-    fn a_service_that_crashes() {
-        let text = "system/org.nixos.linux-builder = {\n\tactive count = 0\n\tpath = /Library/LaunchDaemons/org.nixos.linux-builder.plist\n\ttype = LaunchDaemon\n\tstate = spawn scheduled\n\n\tprogram = /bin/sh\n\trunlevel = 1\n\truns = 41\n\tlast exit code = 78: EX_CONFIG\n\n\tsockets = {\n\t\tstate = x\n\t}\n\tproperties = keepalive | runatload | inferred program\n}\n";
-        let expected = Service {
-            state: "spawn scheduled".into(),
-            last_exit: Some(78),
-            runs: 41,
-            keep_alive: true,
-        };
-        assert_eq!(launchd(text), expected);
-        let never =
-            launchd("\tstate = not running\n\truns = 0\n\tlast exit code = (never exited)\n");
-        assert_eq!(never.last_exit, None);
-        assert!(!never.keep_alive);
     }
 
     #[test]
