@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use machinist_lab::MachineName;
@@ -98,6 +98,9 @@ pub struct Config {
     pub accel: Accel,
     /// Whether fixed-output derivations reach what the host reaches.
     pub network: bool,
+    /// The directory of the host's Nix, whose store the machine is to see.
+    #[serde(default)]
+    pub host_store: Option<PathBuf>,
     /// Where it finds what it needs.
     pub places: Places,
 }
@@ -121,6 +124,8 @@ pub struct Options {
     pub accel: Accel,
     /// Whether it has no network at all.
     pub no_network: bool,
+    /// The directory of the host's Nix, whose store the machine is to see.
+    pub host_store: Option<PathBuf>,
 }
 
 /// What of the host decides what a builder can be.
@@ -177,6 +182,14 @@ pub enum OptionError {
     /// No container can be a builder here.
     #[error("a builder cannot be a container here: {0}")]
     NoContainer(String),
+    /// The host's store is none that a machine could see.
+    #[error("--host-store cannot be {}: {why}", path.display())]
+    HostStore {
+        /// What was asked for.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
 }
 
 impl Options {
@@ -203,6 +216,12 @@ impl Options {
             (None, Some(_)) => Kind::Vm,
             (None, None) => Kind::Container,
         };
+        if let Some(path) = &self.host_store
+            && let Some(why) = no_host_store(path, kind, host)
+        {
+            let path = path.clone();
+            wrong.push(OptionError::HostStore { path, why });
+        }
         let mut within = Within(&mut wrong);
         let cores = within.check("--cores", self.cores, CORES.min(host.cores), 1..=host.cores);
         // In whole MiB, for people.
@@ -230,9 +249,24 @@ impl Options {
             idle_timeout: self.idle_timeout.unwrap_or_default(),
             accel: self.accel,
             network: !self.no_network,
+            host_store: self.host_store.clone(),
             places,
         })
     }
+}
+
+/// Why a machine of this kind cannot see the store of the Nix in the directory `nix`.
+fn no_host_store(nix: &Path, kind: Kind, host: &Host) -> Option<&'static str> {
+    if !nix.is_absolute() {
+        return Some("it has to be an absolute path");
+    }
+    if kind == Kind::Vm {
+        return Some("only a container can see the host's store");
+    }
+    if host.no_containers.is_some() {
+        return Some("only root can mount the host's paths into a machine");
+    }
+    None
 }
 
 /// Checks a builder's name.

@@ -16,6 +16,7 @@ mod config;
 pub mod connect;
 mod definition;
 pub mod external;
+mod host_store;
 mod idle;
 mod lab_file;
 pub mod machines_file;
@@ -33,7 +34,7 @@ pub use config::{Accel, Config, FORMAT, Host, Kind, OptionError, Options, Places
 pub use connect::{Client, ConnectError, Launch};
 pub use idle::{IdleTimeout, NoIdleTimeout};
 pub use path_error::PathError;
-pub use protocol::{Asked, MachineState, Said, Status};
+pub use protocol::{Asked, HostStoreStatus, MachineState, Said, Status};
 pub use service::{Listener, Service, ServiceError, is_listening};
 pub use ssh::{Keys, KeysError};
 pub use state::{Lock, Proven, State, StateError};

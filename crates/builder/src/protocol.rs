@@ -75,6 +75,24 @@ pub struct Status {
     pub session: Option<PathBuf>,
     /// Why its last start failed, if it did.
     pub failure: Option<String>,
+    /// What the clients of this service have sent to Nix in the machine, in bytes.
+    #[serde(default)]
+    pub sent: u64,
+    /// What Nix in the machine has sent back.
+    #[serde(default)]
+    pub received: u64,
+    /// What the machine sees of the host's store, while it runs and may.
+    #[serde(default)]
+    pub host_store: Option<HostStoreStatus>,
+}
+
+/// What a machine sees of the host's store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStoreStatus {
+    /// So many paths.
+    pub paths: usize,
+    /// What they would be as archives, in bytes: none of it was copied.
+    pub bytes: u64,
 }
 
 /// Where a builder's machine is.
@@ -125,6 +143,9 @@ mod tests {
             stops_in: None,
             session: Some("/run/machinist/x".into()),
             failure: None,
+            sent: 1,
+            received: 2,
+            host_store: Some(HostStoreStatus { paths: 3, bytes: 4 }),
         };
         for said in [
             Said::Note {

@@ -11,6 +11,7 @@
 //!     log                what the service did
 //!     console            what the machine's console has shown since its last start
 //!     store/             a container's /nix
+//!     host-store         the paths of the host's store that its Nix has been told of
 //!     store.img          a VM's disk, sparse, with its /nix
 //!     ssh/               keys and configuration, once somebody wants SSH
 //! ```
@@ -315,6 +316,11 @@ impl State {
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.path.join("store")
+    }
+
+    /// The paths of the host's store that its machine's Nix has been told of.
+    pub(crate) fn host_store(&self) -> PathBuf {
+        self.path.join("host-store")
     }
 
     /// A VM's disk.

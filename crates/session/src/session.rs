@@ -292,6 +292,12 @@ impl Session {
         self.0.hub.machine(machine)?.agent().await
     }
 
+    /// The process on this host that a machine runs in, while it does.
+    #[must_use]
+    pub fn process(&self, machine: &str) -> Option<u32> {
+        self.0.hub.machine(machine).ok()?.pid()
+    }
+
     /// How its machines are.
     #[must_use]
     pub fn status(&self) -> Status {

@@ -3,6 +3,7 @@
 
 mod builds;
 mod external;
+mod host_store;
 mod killed;
 mod life;
 mod nixos;
@@ -46,6 +47,7 @@ fn main() -> Result<ExitCode> {
         life::CASES,
         builds::CASES,
         external::CASES,
+        host_store::CASES,
         ways::CASES,
         killed::CASES,
         random::CASES,

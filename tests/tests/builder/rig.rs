@@ -177,6 +177,12 @@ impl Rig {
         self.host.run(&format!("{same}{CLIENT}{script}"))
     }
 
+    /// Runs `script` as the client, with `before` before its daemon is started.
+    pub fn client_after(&self, before: &str, script: &str) -> Result<Ran> {
+        let same = format!("ln -s /rig {}\n", self.host.rig().display());
+        self.host.run(&format!("{same}{before}{CLIENT}{script}"))
+    }
+
     /// Starts `script` as the client, with its output in the file `client` of the rig.
     pub fn start_client(&self, script: &str) -> Result<Client> {
         let output = fs::File::create(self.file("client")).context("cannot make a file")?;

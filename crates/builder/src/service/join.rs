@@ -1,18 +1,35 @@
 //! Two ends joined: a client's connection, and the one to Nix's daemon in the machine.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use machinist_guest::Stream;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::Shutdown;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::host_store::Ear;
+
 /// Bytes that are carried at once.
 const CHUNK: usize = 256 * 1024;
 
+/// How many bytes have been carried.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    /// To the machine.
+    pub(super) up: AtomicU64,
+    /// From it.
+    pub(super) down: AtomicU64,
+}
+
 /// Carries bytes both ways until the machine has closed its end or the client has gone. An end of one
-/// direction is passed on and ends no other.
-pub(super) async fn join(client: impl AsyncRead + AsyncWrite + AsFd, guest: Stream) {
+/// direction is passed on and ends no other. What the client says `ear` hears first.
+pub(super) async fn join(
+    client: impl AsyncRead + AsyncWrite + AsFd,
+    guest: Stream,
+    ear: Option<Ear>,
+    carried: &Carried,
+) {
     let own = || client.as_fd().try_clone_to_owned();
     let (Ok(waited), Ok(socket)) = (own(), own()) else {
         return;
@@ -21,14 +38,14 @@ pub(super) async fn join(client: impl AsyncRead + AsyncWrite + AsFd, guest: Stre
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_guest, mut to_guest) = guest.into_split();
     let up = async {
-        if carry_up(&mut from_client, &mut to_guest).await {
+        if carry_up(&mut from_client, &mut to_guest, ear, &carried.up).await {
             drop(to_guest.shutdown().await);
             // It says no more, but may listen; only when it is gone, too, is this over.
             hung_up.await;
         }
     };
     let down = async {
-        carry_down(&mut from_guest, &mut to_client).await;
+        carry_down(&mut from_guest, &mut to_client, &carried.down).await;
         drop(to_client.shutdown().await);
     };
     tokio::select! {
@@ -42,12 +59,21 @@ pub(super) async fn join(client: impl AsyncRead + AsyncWrite + AsFd, guest: Stre
 }
 
 /// Whether the client ended its direction; otherwise the machine does not take any more.
-async fn carry_up(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> bool {
+async fn carry_up(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    mut ear: Option<Ear>,
+    carried: &AtomicU64,
+) -> bool {
     let mut bytes = vec![0; CHUNK];
     loop {
         match from.read(&mut bytes).await {
             Ok(0) => return true,
             Ok(length) => {
+                if let Some(ear) = &mut ear {
+                    ear.hear(&bytes[..length]).await;
+                }
+                carried.fetch_add(length as u64, Ordering::Relaxed);
                 if to.write_all(&bytes[..length]).await.is_err() {
                     return false;
                 }
@@ -57,9 +83,14 @@ async fn carry_up(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite
     }
 }
 
-async fn carry_down(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) {
+async fn carry_down(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    carried: &AtomicU64,
+) {
     let mut bytes = vec![0; CHUNK];
     while let Ok(length) = from.read(&mut bytes).await {
+        carried.fetch_add(length as u64, Ordering::Relaxed);
         if length == 0 || to.write_all(&bytes[..length]).await.is_err() {
             return;
         }

@@ -2,15 +2,18 @@
 //! it when it is due.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use machinist_guest::Agent;
 use machinist_session::Cancel;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::join::Carried;
 use super::log::Log;
 use super::machine::{Running, Starter};
 use super::occupancy::{Do, InUse, Occupancy};
+use crate::host_store::HostStore;
 use crate::protocol::{MachineState, Status};
 
 /// What is asked of the task, and what its own helpers tell it.
@@ -39,6 +42,7 @@ type Admitted = Result<Seat, String>;
 pub(super) struct Keeper {
     ask: mpsc::UnboundedSender<Message>,
     note: watch::Receiver<String>,
+    carried: Arc<Carried>,
 }
 
 /// A session's right to the machine: as long as it is held, the machine runs.
@@ -46,6 +50,8 @@ pub(super) struct Seat {
     pub(super) agent: Agent,
     /// The socket of the machine's session.
     pub(super) session: std::path::PathBuf,
+    /// What its clients may see of the host's store.
+    pub(super) host_store: Option<HostStore>,
     /// Whether the machine ran before.
     pub(super) ran: bool,
     ask: mpsc::UnboundedSender<Message>,
@@ -91,6 +97,7 @@ impl Keeper {
     pub(super) fn new(starter: Starter) -> Self {
         let (ask, asked) = mpsc::unbounded_channel();
         let note = starter.note.subscribe();
+        let carried = Arc::default();
         let task = Task {
             occupancy: Occupancy::new(starter.config.idle()),
             log: starter.log.clone(),
@@ -102,10 +109,16 @@ impl Keeper {
             ends: Vec::new(),
             run: 0,
             failure: None,
+            carried: Arc::clone(&carried),
             tell: ask.clone(),
         };
         drop(tokio::spawn(task.run(asked)));
-        Self { ask, note }
+        Self { ask, note, carried }
+    }
+
+    /// How much connections have carried.
+    pub(super) fn carried(&self) -> &Carried {
+        &self.carried
     }
 
     /// What is going on while the machine starts.
@@ -160,6 +173,7 @@ struct Task {
     /// Counts starts.
     run: u64,
     failure: Option<String>,
+    carried: Arc<Carried>,
     tell: mpsc::UnboundedSender<Message>,
 }
 
@@ -319,6 +333,7 @@ impl Task {
             let seat = Seat {
                 agent: running.agent().clone(),
                 session: running.session().socket().to_owned(),
+                host_store: running.host_store().cloned(),
                 ran,
                 ask: self.tell.clone(),
             };
@@ -361,7 +376,8 @@ impl Task {
 
     fn status(&self) -> Status {
         let left = |due: Instant| due.saturating_duration_since(Instant::now()).as_secs_f64();
-        let session = self.running.as_ref().map(Running::session);
+        let running = self.running.as_ref();
+        let session = running.map(Running::session);
         Status {
             pid: std::process::id(),
             machine: self.occupancy.machine(),
@@ -369,6 +385,9 @@ impl Task {
             stops_in: self.occupancy.due().map(left),
             session: session.map(|session| session.path().to_owned()),
             failure: self.failure.clone(),
+            sent: self.carried.up.load(Ordering::Relaxed),
+            received: self.carried.down.load(Ordering::Relaxed),
+            host_store: running.and_then(Running::host_store).map(HostStore::status),
         }
     }
 }

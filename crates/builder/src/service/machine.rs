@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::log::Log;
 use super::{predecessor, settle};
 use crate::config::{Accel, Config};
+use crate::host_store::{Beginning, HostStore};
 use crate::lab_file;
 use crate::state::{State, private_file};
 
@@ -33,6 +34,7 @@ const STOP: Duration = Duration::from_secs(90);
 pub(super) struct Running {
     session: Session,
     agent: Agent,
+    host_store: Option<HostStore>,
 }
 
 /// What a start needs.
@@ -90,7 +92,11 @@ impl Starter {
             () = cancel.cancelled() => Err("it was stopped".into()),
         };
         match noted.and(settled) {
-            Ok(agent) => Ok(Running { session, agent }),
+            Ok((agent, host_store)) => Ok(Running {
+                session,
+                agent,
+                host_store,
+            }),
             Err(error) => {
                 drop(session.close(&thrown()).await);
                 Err(error)
@@ -110,7 +116,7 @@ impl Starter {
         gone.map_err(|error| format!("its former machine is not gone: {error}"))
     }
 
-    async fn settled(&self, session: &Session) -> Result<Agent, String> {
+    async fn settled(&self, session: &Session) -> Result<(Agent, Option<HostStore>), String> {
         session.prepare().await.map_err(chain)?;
         self.note.send_replace("booting".into());
         let agent = session.agent(&self.config.name).await.map_err(chain)?;
@@ -122,7 +128,30 @@ impl Starter {
         let deadline = Instant::now() + SETTLE;
         let waited = agent.wait_socket(Path::new(DAEMON), false, deadline).await;
         waited.map_err(failed)?;
-        Ok(agent)
+        let host_store = self.host_store(session, &agent).await?;
+        Ok((agent, host_store))
+    }
+
+    /// What the machine may see of the host's store, or knows from a time when it might.
+    async fn host_store(
+        &self,
+        session: &Session,
+        agent: &Agent,
+    ) -> Result<Option<HostStore>, String> {
+        let list = self.state.host_store();
+        if self.config.host_store.is_none() && !list.exists() {
+            return Ok(None);
+        }
+        let begun = HostStore::begin(Beginning {
+            nix: self.config.host_store.as_deref(),
+            list,
+            launcher: session.process(&self.config.name),
+            agent: agent.clone(),
+            log: self.log.clone(),
+        });
+        begun
+            .await
+            .map_err(|error| format!("the host's store: {}", chain(error)))
     }
 
     fn settings(&self) -> Settings {
@@ -188,8 +217,15 @@ impl Running {
         &self.session
     }
 
+    pub(super) fn host_store(&self) -> Option<&HostStore> {
+        self.host_store.as_ref()
+    }
+
     /// Stops it in order, and leaves nothing of it but its store.
     pub(super) async fn stop(self, log: &Log) {
+        if let Some(host_store) = &self.host_store {
+            host_store.end().await;
+        }
         self.session.power_off(STOP).await;
         if let Err(error) = self.session.close(&Cancel::new()).await {
             log.say(&format!("warning: {}", chain(error)));

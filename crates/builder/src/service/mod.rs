@@ -34,11 +34,12 @@ use tokio::task::JoinSet;
 pub use log::Listener;
 
 use crate::config::Config;
+use crate::host_store::HostStore;
 use crate::path_error::{At, PathError};
 use crate::protocol::{self, Asked, Said};
 use crate::state::{Lock, State, StateError};
 use keeper::{Keeper, Seat};
-use log::Log;
+pub(crate) use log::Log;
 pub(crate) use machine::chain;
 use machine::{DAEMON, Starter};
 use ssh::Door;
@@ -230,7 +231,8 @@ impl Connection {
                 if let Some((seat, guest)) = self.reach(&mut client).await
                     && say(&mut client, &Said::Joined).await.is_ok()
                 {
-                    join::join(client, guest).await;
+                    let ear = seat.host_store.as_ref().map(HostStore::ear);
+                    join::join(client, guest, ear, self.keeper.carried()).await;
                     drop(seat);
                 }
                 return;

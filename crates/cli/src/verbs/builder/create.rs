@@ -1,5 +1,7 @@
 //! `machinist builder create`
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use machinist_builder::{Accel, ChangeError, Host, IdleTimeout, Kind, Options, Places, State};
 use machinist_lab::Bytes;
@@ -43,6 +45,9 @@ pub struct Create {
     /// Without a network: what downloads something (a fixed-output derivation) cannot be built there
     #[arg(long)]
     no_network: bool,
+    /// Let builds read what the host's Nix (in DIR) has in its store, read-only, instead of copying it
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "/nix")]
+    host_store: Option<PathBuf>,
     /// Where there is one of this name already, give it these options; what it has built stays
     #[arg(long)]
     keep: bool,
@@ -88,6 +93,7 @@ impl Create {
                 AccelArg::Tcg => Accel::Tcg,
             },
             no_network: self.no_network,
+            host_store: self.host_store,
         };
         let places = Places {
             images: environment.images.clone(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use machinist_builder::{Asked, Client, Config, MachineState, Said, State};
+use machinist_builder::{Asked, Client, Config, HostStoreStatus, MachineState, Said, State};
 use serde::Serialize;
 
 use super::{failed, find};
@@ -32,6 +32,13 @@ struct Shown {
     machine: &'static str,
     /// Connections that use the machine, or wait for it.
     sessions: usize,
+    /// Bytes that clients have sent to its Nix since its service runs, and that came back.
+    sent: u64,
+    received: u64,
+    /// The directory of the host's Nix whose store it may see.
+    host_store: Option<PathBuf>,
+    /// What it sees of that now, while it runs.
+    from_host: Option<HostStoreStatus>,
     /// Seconds until the machine stops, while nobody uses it.
     stops_in: Option<f64>,
     /// Why its last start failed, if it did.
@@ -85,6 +92,10 @@ fn look(state: &State) -> Result<Shown, CliError> {
         kind: config.kind.to_string(),
         machine: machine.word(),
         sessions: status.as_ref().map_or(0, |status| status.sessions),
+        sent: status.as_ref().map_or(0, |status| status.sent),
+        received: status.as_ref().map_or(0, |status| status.received),
+        host_store: config.host_store.clone(),
+        from_host: status.as_ref().and_then(|status| status.host_store),
         stops_in: status.as_ref().and_then(|status| status.stops_in),
         failure: status.as_ref().and_then(|status| status.failure.clone()),
         service: state.pid(),
@@ -128,7 +139,7 @@ fn ask(state: &State) -> Option<machinist_builder::Status> {
 }
 
 fn text(all: &[Shown]) -> String {
-    let rows: Vec<[String; 6]> = all
+    let rows: Vec<[String; 7]> = all
         .iter()
         .map(|one| {
             [
@@ -136,6 +147,7 @@ fn text(all: &[Shown]) -> String {
                 one.kind.clone(),
                 one.machine.to_owned(),
                 one.sessions.to_string(),
+                host_store(one),
                 one.systems.join(","),
                 one.features.join(","),
             ]
@@ -143,8 +155,23 @@ fn text(all: &[Shown]) -> String {
         .collect();
     table::table(
         [
-            "BUILDER", "KIND", "MACHINE", "SESSIONS", "SYSTEMS", "FEATURES",
+            "BUILDER",
+            "KIND",
+            "MACHINE",
+            "SESSIONS",
+            "HOST STORE",
+            "SYSTEMS",
+            "FEATURES",
         ],
         &rows,
     )
+}
+
+/// What it sees of the host's store, in few words.
+fn host_store(one: &Shown) -> String {
+    match (&one.from_host, &one.host_store) {
+        (Some(seen), _) => format!("{} paths, {}M", seen.paths, seen.bytes.div_ceil(1 << 20)),
+        (None, Some(_)) => "yes".to_owned(),
+        (None, None) => "no".to_owned(),
+    }
 }

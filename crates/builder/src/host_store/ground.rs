@@ -1,0 +1,146 @@
+//! Where in the machine the host's paths are put, and what its Nix is told of them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use machinist_guest::{Agent, Command};
+
+use super::daemon::Info;
+use super::pieces::{self, Put};
+use super::registration::{STORE, lines, path};
+
+/// How long Nix in the machine may take. Emulated machines are slow.
+const STEP: Duration = Duration::from_secs(300);
+/// How Nix in the machine is told of paths, and made to keep them.
+const REGISTER: &str = include_str!("register.sh");
+/// How it is made to forget them.
+const FORGET: &str = include_str!("forget.sh");
+
+/// A container: the mount namespace of its init.
+#[derive(Clone)]
+pub(super) struct Ground {
+    namespace: Arc<File>,
+    /// The host's store.
+    store: PathBuf,
+    agent: Agent,
+}
+
+impl Ground {
+    /// Of the container that the process `launcher` has started. `store` is the host's.
+    pub(super) fn container(
+        launcher: Option<u32>,
+        store: PathBuf,
+        agent: Agent,
+    ) -> io::Result<Self> {
+        let gone = || io::Error::new(io::ErrorKind::NotFound, "the container's init is gone");
+        let init = launcher.and_then(init_below).ok_or_else(gone)?;
+        Ok(Self {
+            namespace: Arc::new(File::open(format!("/proc/{init}/ns/mnt"))?),
+            store,
+            agent,
+        })
+    }
+
+    /// Puts paths into the machine's store, in the order of `names`.
+    pub(super) async fn put(&self, names: Vec<String>, again: bool) -> io::Result<Vec<Put>> {
+        let ground = self.clone();
+        blocking(move || {
+            let (from, to) = (&ground.store, Path::new(STORE));
+            let put = pieces::put(ground.namespace.as_fd(), from, to, &names, again);
+            if put.is_err() {
+                drop(pieces::take(ground.namespace.as_fd(), to, &names, true));
+            }
+            put
+        })
+        .await
+    }
+
+    /// Takes paths out of it. Their places stay, unless `places` says so.
+    pub(super) async fn take(&self, names: Vec<String>, places: bool) -> io::Result<()> {
+        let ground = self.clone();
+        let to = Path::new(STORE);
+        blocking(move || pieces::take(ground.namespace.as_fd(), to, &names, places)).await
+    }
+
+    /// Tells Nix in the machine of paths that have been put there.
+    pub(super) async fn register(&self, infos: &BTreeMap<String, Info>) -> io::Result<()> {
+        let names: String = infos.keys().map(|name| format!("{name}\n")).collect();
+        let text = format!("{}\n{names}{}", infos.len(), lines(infos));
+        self.run(REGISTER, &text).await
+    }
+
+    /// Makes Nix in the machine forget paths, and all that refers to them.
+    pub(super) async fn forget(&self, names: &[String]) -> io::Result<()> {
+        let text: String = names.iter().map(|name| path(name) + "\n").collect();
+        self.run(FORGET, &text).await
+    }
+
+    async fn run(&self, script: &str, input: &str) -> io::Result<()> {
+        let command = Command::argv(["sh", "-c", script]).stdin().timeout(STEP);
+        let output = self.agent.output_with(&command, input.as_bytes()).await;
+        let output = output.map_err(io::Error::other)?;
+        if output.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(io::Error::other(said.trim().to_owned()))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(io::Error::other)?
+}
+
+/// The first process of the container that is below the process `launcher`.
+fn init_below(launcher: u32) -> Option<u32> {
+    let mut level = vec![launcher];
+    while !level.is_empty() {
+        level = level.into_iter().flat_map(children).collect();
+        if let Some(init) = level.iter().find(|pid| is_init(**pid)) {
+            return Some(*init);
+        }
+    }
+    None
+}
+
+/// The children of a process: of each of its threads.
+fn children(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    let texts = threads.map(|thread| fs::read_to_string(thread.path().join("children")));
+    let texts: Vec<String> = texts.filter_map(Result::ok).collect();
+    let numbers = texts.iter().flat_map(|text| text.split_whitespace());
+    numbers.filter_map(|child| child.parse().ok()).collect()
+}
+
+/// Whether it is the first of a namespace inside the supervisor's own.
+fn is_init(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    numbers(&status).is_some_and(|numbers| numbers.len() == 3 && numbers[2] == "1")
+}
+
+/// A process's numbers, one for each namespace from ours on, from its /proc/PID/status.
+fn numbers(status: &str) -> Option<Vec<&str>> {
+    let line = status.lines().find_map(|it| it.strip_prefix("NSpid:"))?;
+    Some(line.split_whitespace().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read() {
+        let status = "Name:\tsystemd\nNSpid:\t31112\t4\t1\n";
+        assert_eq!(numbers(status), Some(vec!["31112", "4", "1"]));
+        assert_eq!(numbers("Name:\tx\n"), None);
+    }
+}

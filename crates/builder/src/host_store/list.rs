@@ -1,0 +1,58 @@
+//! The names of the host's paths that a machine's Nix has been told of, one on each line. It outlives
+//! the machine, whose database says that they are there.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use crate::path_error::{At, PathError};
+use crate::state::private_file;
+
+/// The list.
+#[derive(Debug)]
+pub(super) struct List(PathBuf);
+
+impl List {
+    /// The one at `path`, and what is on it.
+    pub(super) fn open(path: PathBuf) -> Result<(Self, BTreeSet<String>), PathError> {
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text.at("read", &path)?,
+        };
+        let names = text.lines().map(str::to_owned).collect();
+        Ok((Self(path), names))
+    }
+
+    /// Writes it anew, and waits until it is on the disk.
+    pub(super) fn write<'a>(
+        &self,
+        names: impl Iterator<Item = &'a String>,
+    ) -> Result<(), PathError> {
+        let Self(path) = self;
+        let new = path.with_extension("new");
+        let text: String = names.map(|name| format!("{name}\n")).collect();
+        let file = private_file().create(true).truncate(true).open(&new);
+        let mut file: File = file.at("open", &new)?;
+        let written = file.write_all(text.as_bytes());
+        written.and_then(|()| file.sync_all()).at("write", &new)?;
+        fs::rename(&new, path).at("rename", &new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("host-store");
+        let (list, names) = List::open(path.clone()).unwrap();
+        assert_eq!(names, BTreeSet::new());
+        let names = ["a".to_owned(), "b".to_owned()];
+        list.write(names.iter()).unwrap();
+        let (_, read) = List::open(path).unwrap();
+        assert!(read.iter().eq(&names));
+    }
+}
