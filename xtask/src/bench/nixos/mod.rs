@@ -42,8 +42,10 @@ const APART: [&str; 9] = [
     "-c",
 ];
 
-/// There, `/sys` is to show these interfaces, and yet all control groups.
+/// There, `/sys` is to show these interfaces, and yet all control groups. `/run` is its own as it is
+/// in Nix' sandbox: what the scripts that it does not wait for leave there goes with it.
 const ENTER: &str = r#"set -e
+mount -t tmpfs -o mode=0755 run /run
 mount --rbind /sys/fs/cgroup /mnt
 mount -t sysfs sys /sys
 mount --rbind /mnt /sys/fs/cgroup
