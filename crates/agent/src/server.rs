@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use machinist_sys::vfork::Child;
 use machinist_wire::message::{self, Failure, Identity, Power, Reply, Request};
-use machinist_wire::{Endpoint, Event, Hello, Info, Role, StreamId, VERSION};
+use machinist_wire::{Blob, Endpoint, Event, Hello, Info, Role, StreamId, VERSION};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 
 use crate::channel::{Channel, Read};
 use crate::login::Logins;
 use crate::task::{self, Input, Port, Step, Task, Token, Wants};
+use crate::renewal::Hold;
 use crate::{plan9, renewal};
 
 /// How long output may keep the loop from reading, in chunks.
@@ -61,6 +63,12 @@ pub(crate) struct Context {
     /// Output of background processes whose command has ended: read, so that they can go on, and
     /// thrown away.
     pub(crate) sinks: Vec<OwnedFd>,
+    /// Files with bytes for the next boot's random state, where they have been looked for.
+    pub(crate) seeds: Option<Vec<PathBuf>>,
+    /// Nobody else runs, until the machine has been made right.
+    pub(crate) hold: Option<Hold>,
+    /// Control groups that stand still, of which the host does not know.
+    pub(crate) frozen: Vec<Blob>,
     /// What was unmounted so that the machine can be saved.
     pub(crate) left: Vec<plan9::Mount>,
 }
@@ -148,6 +156,7 @@ impl<'a> Server<'a> {
         for sink in &self.context.sinks {
             fds.push(PollFd::new(sink, PollFlags::IN));
         }
+        let until = self.context.hold.as_ref().map_or(until, |_| Some(now));
         let timeout = until.map(|until| until.saturating_duration_since(now));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut fds, timeout.as_ref()) {
@@ -253,8 +262,8 @@ impl<'a> Server<'a> {
                 let failure = init.power(power);
                 port.fail(failure);
             }
-            (Request::Settle, _) => {
-                port.finish(renewal::settle(&mut self.context).map(Reply::Settled))
+            (Request::Settle { mark }, _) => {
+                port.finish(renewal::settle(&mark, &mut self.context).map(Reply::Settled))
             }
             (Request::Renew(renewal), _) => match renewal::renew(&renewal, &mut self.context) {
                 Ok((_, Some(reloading))) => {
@@ -340,6 +349,9 @@ impl<'a> Server<'a> {
     }
 
     fn clean_up(&mut self) {
+        if let Some(hold) = self.context.hold.take_if(|hold| hold.is_over()) {
+            self.context.frozen = hold.hand_over();
+        }
         self.context
             .dying
             .retain(|child| matches!(child.try_wait(), Ok(None)));

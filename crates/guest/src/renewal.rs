@@ -3,20 +3,23 @@
 use std::time::{Duration, SystemTime};
 
 use machinist_wire::message::{Reply, Request};
+use machinist_wire::renewal;
 pub use machinist_wire::renewal::{Change, HostKey, HostKeyFile, Lack, Renewed};
-use machinist_wire::{Blob, renewal};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::agent::Agent;
 use crate::error::{ChannelError, GuestError};
-use crate::systemd::Manager;
+use crate::systemd::{Manager, Timer, job_message, state_message};
 
 /// How long systemd may take to say which timers there are, and to stop them.
 const TIMERS: Duration = Duration::from_secs(60);
 
 /// A guest's clock is this near to the host's, or it is set once more.
 const CLOCK: Duration = Duration::from_millis(20);
+
+/// Timers that are due so soon after a restore count as those that were due before.
+const SOON: Duration = Duration::from_secs(5);
 
 /// How often the clock is set once more: every time the way there is shorter, since the code for it
 /// has been run before.
@@ -27,8 +30,8 @@ const CLOCK_TRIES: u32 = 3;
 pub struct Settled {
     /// In the agent's words.
     pub agent: renewal::Settled,
-    /// Timers of systemd that were stopped, since they go by the calendar.
-    pub timers: Vec<String>,
+    /// Timers of systemd that go by the calendar.
+    pub timers: Vec<Timer>,
 }
 
 /// What a restored machine is told; see [`Agent::renew`].
@@ -83,33 +86,28 @@ pub fn entropy() -> std::io::Result<Vec<u8>> {
 }
 
 impl Agent {
-    /// Makes the machine quiet, so that it can be saved: caches are written, calendar timers are
-    /// stopped. Says what there is. The machine is to be saved now, and
+    /// Makes the machine quiet, so that it can be saved: caches are written, and what would take up
+    /// its first moments after a restore is done before. Says what there is. A `mark` that is not
+    /// empty is the journal's last line before that. The machine is to be saved now, and
     /// [`renewed`](Agent::renew) after every restore; or to go on with [`Renewal::resume`].
     ///
     /// # Errors
     /// There is no agent but a shell, it or systemd refuses, or the channel ended.
-    pub async fn settle(&self) -> Result<Settled, GuestError> {
+    pub async fn settle(&self, mark: &str) -> Result<Settled, GuestError> {
         let mut settled = Settled::default();
         let mut lacks = Vec::new();
         if let Some(manager) = self.systemd().await? {
-            let lack = |why| Lack {
-                what: "timers".into(),
-                why,
-            };
-            match manager.stop_calendar_timers(Instant::now() + TIMERS).await {
-                Ok(stopped) => {
-                    settled.timers = stopped.timers;
-                    lacks.extend(stopped.left.into_iter().map(|timer| {
-                        lack(format!(
-                            "{timer} is of no file, and fires if it was due meanwhile"
-                        ))
-                    }));
-                }
-                Err(error) => lacks.push(lack(error.to_string())),
+            match manager.calendar_timers(Instant::now() + TIMERS).await {
+                Ok(timers) => settled.timers = timers,
+                Err(error) => lacks.push(Lack {
+                    what: "timers".into(),
+                    why: error.to_string(),
+                }),
             }
         }
-        let handle = self.link.open(&Request::Settle)?;
+        let handle = self.link.open(&Request::Settle {
+            mark: mark.to_owned(),
+        })?;
         match handle.reply().await? {
             Reply::Settled(agent) => settled.agent = agent,
             _ => return Err(ChannelError::Unexpected("another reply than settled").into()),
@@ -139,6 +137,7 @@ impl Agent {
     /// Part of it that must be so cannot be done, and the machine is of no use; or the channel ended.
     pub async fn renew(&self, renewal: &Renewal) -> Result<Renewed, GuestError> {
         let settled = &renewal.settled;
+        let (due, loose) = due_timers(&settled.timers, now());
         let request = renewal::Renewal {
             clock: now(),
             entropy: renewal.entropy.clone().into(),
@@ -149,10 +148,11 @@ impl Agent {
                 false => settled.agent.sshd.clone(),
             },
             thaw: settled.agent.frozen.clone(),
-            manager: start_timers(&settled.timers),
+            due,
             mark: renewal.mark.clone(),
         };
-        let renewed = self.ask_to_renew(request).await?;
+        let mut renewed = self.ask_to_renew(request).await?;
+        renewed.lacks.extend(loose);
         self.approach_clock(&renewed);
         Ok(renewed)
     }
@@ -195,23 +195,44 @@ fn now() -> u64 {
     now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Calls to the manager that start the timers: the bytes of D-Bus messages that want no answer.
-fn start_timers(timers: &[String]) -> Blob {
-    let mut bytes = Vec::new();
-    for timer in timers {
-        bytes.extend(crate::systemd::start_unit_message(timer));
-    }
-    bytes.into()
+/// What systemd is told of those timers that are due at `clock`, in nanoseconds since 1970; and what
+/// it cannot be told.
+fn due_timers(timers: &[Timer], clock: u64) -> (Option<renewal::DueTimers>, Vec<Lack>) {
+    let by = (clock + u64::try_from(SOON.as_nanos()).unwrap_or(u64::MAX)) / 1000;
+    let (loose, due): (Vec<_>, Vec<_>) = timers
+        .iter()
+        .filter(|timer| timer.due <= by)
+        .partition(|timer| timer.loose);
+    let lacks = loose.into_iter().map(|timer| Lack {
+        what: "timers".into(),
+        why: format!(
+            "{} is of no file, and fires: it was due meanwhile",
+            timer.unit
+        ),
+    });
+    let all = |method| {
+        let messages = due.iter().map(|timer| job_message(method, &timer.unit));
+        messages.flatten().collect::<Vec<_>>().into()
+    };
+    let ask = due.iter().map(|timer| state_message(&timer.object).into());
+    let told = (!due.is_empty()).then(|| renewal::DueTimers {
+        stop: all("StopUnit"),
+        ask: ask.collect(),
+        start: all("StartUnit"),
+    });
+    (told, lacks.collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use machinist_wire::Blob;
+
     use super::*;
 
     #[test]
     fn what_was_settled_is_kept_as_json() {
         let mut settled = Settled {
-            timers: vec!["fstrim.timer".into()],
+            timers: vec![timer("fstrim.timer", 7, false)],
             ..Settled::default()
         };
         settled.agent.host_keys.push(HostKeyFile {
@@ -229,6 +250,38 @@ mod tests {
         let (one, two) = (entropy().unwrap(), entropy().unwrap());
         assert_eq!((one.len(), two.len()), (64, 64));
         assert_ne!(one, two);
-        assert!(start_timers(&[]).0.is_empty());
+    }
+
+    fn timer(unit: &str, due: u64, loose: bool) -> Timer {
+        Timer {
+            unit: unit.to_owned(),
+            object: "/unit".to_owned(),
+            due,
+            loose,
+        }
+    }
+
+    #[test]
+    fn only_timers_that_are_due_are_touched() {
+        let minute = 60_000_000;
+        let timers = [
+            timer("past.timer", minute, false),
+            timer("loose.timer", 2 * minute, true),
+            timer("future.timer", 9 * minute, false),
+        ];
+        let clock = |minutes: u64| minutes * minute * 1000;
+        assert_eq!(due_timers(&timers, clock(0)), (None, vec![]));
+        let (told, lacks) = due_timers(&timers, clock(3));
+        let told = told.unwrap();
+        let (stop, start) = [&told.stop, &told.start]
+            .map(|it| String::from_utf8_lossy(&it.0).into_owned())
+            .into();
+        assert!(stop.contains("StopUnit") && start.contains("StartUnit"));
+        for text in [stop, start] {
+            assert!(text.contains("past.timer") && !text.contains("future"));
+        }
+        assert_eq!((told.ask.len(), lacks.len()), (1, 1));
+        assert!(lacks[0].why.starts_with("loose.timer "));
+        assert_eq!(due_timers(&timers, clock(9)).0.unwrap().ask.len(), 2);
     }
 }

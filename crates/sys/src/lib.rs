@@ -12,6 +12,7 @@ pub mod packet;
 pub mod power;
 pub mod process;
 pub mod random;
+pub mod schedule;
 pub mod tsc;
 pub mod user_namespace;
 pub mod vfork;

@@ -27,7 +27,10 @@ pub enum Request {
     /// To an agent that is the machine's init: who this machine is. [`Reply::Configured`].
     Configure(Identity),
     /// Before the machine is saved: become quiet, and say what there is. [`Reply::Settled`].
-    Settle,
+    Settle {
+        /// Written to the journal before that: what follows there is after a restore. None if empty.
+        mark: String,
+    },
     /// After it was restored: [`Reply::Renewed`].
     Renew(Box<Renewal>),
     /// To an agent that is PID 1: sync and stop, or start over. No reply but [`Reply::Failed`].

@@ -80,11 +80,22 @@ pub struct Renewal {
     pub reload: Vec<u32>,
     /// Control groups that may go on, after all else is done.
     pub thaw: Vec<Blob>,
-    /// Said to systemd's manager on a connection of its own, behind the greeting of D-Bus; what it
-    /// answers is not waited for.
-    pub manager: Blob,
+    /// Timers that would all fire at once when the clock jumps.
+    pub due: Option<DueTimers>,
     /// Written to the journal.
     pub mark: String,
+}
+
+/// What systemd's manager is told of timers that were due while the machine was saved: messages of
+/// D-Bus, said on a connection of its own behind the greeting.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DueTimers {
+    /// Calls without answers that stop them, before the clock is set.
+    pub stop: Blob,
+    /// For each a call that is answered with its state; the clock is set when that is `inactive`.
+    pub ask: Vec<Blob>,
+    /// Calls without answers that start them, when all is right.
+    pub start: Blob,
 }
 
 /// A change of identity. Interfaces and what else is a list go by their places: the first becomes

@@ -30,25 +30,23 @@ pub(super) fn mark(text: &str) -> io::Result<()> {
     fs::write("/dev/kmsg", format!("<5>machinist: {text}"))
 }
 
-/// Lets the journal be found under the machine's new id: its tools look nowhere else. journald
-/// itself knows the old one until it is started anew, so that name goes on to lead there.
-pub(super) fn move_to(old: &str, new: &str) -> io::Result<()> {
+/// Lets the journal be found under the machine's new id: its tools look nowhere else. It stays where
+/// it is, since journald itself knows the old one until it is started anew.
+pub(super) fn lead_to(old: &str, new: &str) -> io::Result<()> {
     if old == new || old.is_empty() || old.contains('/') {
         return Ok(());
     }
     for place in ["/run/log/journal", "/var/log/journal"] {
-        move_in(Path::new(place), old, new)?;
+        link_in(Path::new(place), old, new)?;
     }
     Ok(())
 }
 
-fn move_in(place: &Path, old: &str, new: &str) -> io::Result<()> {
-    let (from, to) = (place.join(old), place.join(new));
-    match fs::rename(&from, &to) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        moved => moved?,
+fn link_in(place: &Path, old: &str, new: &str) -> io::Result<()> {
+    if !place.join(old).exists() {
+        return Ok(());
     }
-    symlink(new, from)
+    symlink(old, place.join(new))
 }
 
 #[cfg(test)]
@@ -60,11 +58,11 @@ mod tests {
         let place = std::env::temp_dir().join(format!("machinist-journal-{}", std::process::id()));
         fs::create_dir_all(place.join("old")).unwrap();
         fs::write(place.join("old/system.journal"), "entries").unwrap();
-        let moved = move_in(&place, "old", "new");
+        let led = link_in(&place, "old", "new");
         let found = ["old", "new"].map(|name| fs::read(place.join(name).join("system.journal")));
-        let nothing = move_in(&place, "no", "new");
+        let nothing = link_in(&place, "no", "new");
         fs::remove_dir_all(&place).unwrap();
-        moved.unwrap();
+        led.unwrap();
         nothing.unwrap();
         for found in found {
             assert_eq!(found.unwrap(), b"entries");

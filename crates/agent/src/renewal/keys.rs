@@ -106,9 +106,15 @@ fn put(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// Writes other bytes into the files that seed the next boot.
-pub(super) fn renew_seeds() -> io::Result<()> {
-    for path in SEEDS.iter().map(Path::new).filter(|path| path.exists()) {
+/// The files that seed the next boot.
+pub(super) fn seeds() -> Vec<PathBuf> {
+    let paths = SEEDS.iter().map(PathBuf::from);
+    paths.filter(|path| path.exists()).collect()
+}
+
+/// Writes other bytes into these.
+pub(super) fn renew(seeds: &[PathBuf]) -> io::Result<()> {
+    for path in seeds {
         let mut seed = [0; SEED];
         let count = getrandom(&mut seed, GetRandomFlags::NONBLOCK)?;
         overwrite(path, &seed[..count])?;

@@ -4,6 +4,7 @@
 //! who the machine is; and only when that is done the rest of the machine goes on.
 
 mod clock;
+mod hold;
 mod journal;
 mod keys;
 mod manager;
@@ -14,6 +15,7 @@ mod reload;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use hold::Hold;
 pub(crate) use reload::Reloading;
 
 use std::fmt;
@@ -21,6 +23,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use machinist_wire::Blob;
 use machinist_wire::message::Failure;
 use machinist_wire::renewal::{Change, Lack, Renewal, Renewed, Settled};
 
@@ -29,31 +32,30 @@ use crate::plan9;
 use crate::server::Context;
 
 /// Makes the machine quiet, and says what it has.
-pub(crate) fn settle(context: &mut Context) -> Result<Settled, Failure> {
+pub(crate) fn settle(mark: &str, context: &mut Context) -> Result<Settled, Failure> {
     let mut lacks = Lacks::default();
     let vmgenid = quiet::has_vmgenid();
     let (host_keys, sshd) = (keys::list(), reload::servers());
+    if !mark.is_empty() {
+        lacks.note("journal", journal::mark(mark));
+    }
+    context.seeds = Some(keys::seeds());
     // Else each restored machine would read the profile for its first command, which is most of
     // what that takes.
     let _ = context.logins.of("root");
     // What an earlier one left, and nobody asked for since, is still to be mounted again.
     context.left.extend(plan9::leave()?);
+    rustix::fs::sync();
+    quiet::wait();
     // With vmgenid the kernel makes its random state anew before anything runs that may ask for it;
     // without, nothing may run until we have done that.
-    let frozen = match vmgenid {
-        true => Vec::new(),
-        false => quiet::freeze().unwrap_or_else(|error| {
-            lacks.add(
-                "random numbers",
-                format_args!(
-                    "the kernel has no vmgenid, and services cannot be held ({error}): what they \
-                     draw in the first moment after a restore may be the same every time"
-                ),
-            );
-            Vec::new()
-        }),
-    };
-    rustix::fs::sync();
+    let mut frozen = Vec::new();
+    if !vmgenid {
+        context.hold = Hold::new().ok();
+        if context.hold.is_none() {
+            frozen = freeze(&mut lacks);
+        }
+    }
     Ok(Settled {
         host_keys,
         sshd,
@@ -61,6 +63,21 @@ pub(crate) fn settle(context: &mut Context) -> Result<Settled, Failure> {
         frozen,
         lacks: lacks.0,
     })
+}
+
+fn freeze(lacks: &mut Lacks) -> Vec<Blob> {
+    let frozen = quiet::freeze().unwrap_or_else(|error| {
+        lacks.add(
+            "random numbers",
+            format_args!(
+                "the kernel has no vmgenid, and services cannot be held ({error}): what they draw \
+                 in the first moment after a restore may be the same every time"
+            ),
+        );
+        Vec::new()
+    });
+    quiet::wait();
+    frozen
 }
 
 /// Makes a restored machine right. Where servers are to read new keys, that is under way when this
@@ -73,6 +90,10 @@ pub(crate) fn renew(
     if !renewal.entropy.0.is_empty() {
         machinist_sys::random::renew(&renewal.entropy.0)
             .map_err(|error| failure("cannot renew the random state", error))?;
+    }
+    if let Some(due) = &renewal.due {
+        // Else systemd takes it that they were due while nobody was there.
+        lacks.note("timers", manager::stop(due));
     }
     clock::set(renewal.clock)?;
     if let Some(change) = &renewal.change {
@@ -88,17 +109,17 @@ pub(crate) fn renew(
             mount(new)?;
         }
         // What seeds the next boot, and what tools read in its place.
-        lacks.note("random seed", keys::renew_seeds());
+        let seeds = context.seeds.take().unwrap_or_else(keys::seeds);
+        lacks.note("random seed", keys::renew(&seeds));
     }
     keys::replace(&renewal.host_keys)?;
     plan9::back(&std::mem::take(&mut context.left))?;
-    if !renewal.manager.0.is_empty() {
-        // Else systemd takes it that they were due while nobody was there.
-        lacks.note("timers", manager::stamp_timers());
-    }
     quiet::thaw(&renewal.thaw)?;
-    if !renewal.manager.0.is_empty() {
-        let said = manager::say(&renewal.manager.0);
+    quiet::thaw(&std::mem::take(&mut context.frozen))?;
+    context.hold = None;
+    if let Some(due) = &renewal.due {
+        lacks.note("timers", manager::stamp_timers());
+        let said = manager::say(&due.start.0);
         let said = said.map(|answers| context.sinks.push(answers));
         lacks.note("timers", said);
     }

@@ -68,7 +68,7 @@ fn machine_id(id: &str, lacks: &mut Lacks) -> Result<(), Failure> {
         }
         _ => {}
     }
-    lacks.note("journal", journal::move_to(old.trim(), id));
+    lacks.note("journal", journal::lead_to(old.trim(), id));
     Ok(())
 }
 

@@ -15,6 +15,9 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// How long processes may take to stand still.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long they may go on with what they do before the save.
+const CALM: Duration = Duration::from_secs(1);
+
 /// Whether the kernel has a driver for the device that tells of a restore, and the device.
 pub(super) fn has_vmgenid() -> bool {
     [
@@ -46,6 +49,24 @@ pub(super) fn freeze() -> io::Result<Vec<Blob>> {
         return Err(error);
     }
     Ok(frozen)
+}
+
+/// Waits until nothing runs any more: what services are busy with, every restored machine would be
+/// busy with when it begins. Where that does not end, it is so.
+pub(super) fn wait() {
+    let deadline = Instant::now() + CALM;
+    let mut calm = 0;
+    while calm < 3 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(3));
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        calm = if runs_alone(&load) { calm + 1 } else { 0 };
+    }
+}
+
+/// Whether only who asks runs, from `/proc/loadavg`: "0.20 0.18 0.12 1/80 11206".
+fn runs_alone(load: &str) -> bool {
+    let running = load.split_whitespace().nth(3);
+    running.is_some_and(|running| running.starts_with("1/"))
 }
 
 /// Our own control group, from `/proc/self/cgroup`.
@@ -109,6 +130,18 @@ pub(super) fn thaw(groups: &[Blob]) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn alone_is_one() {
+        assert!(runs_alone("0.20 0.18 0.12 1/80 11206\n"));
+        for other in [
+            "0.20 0.18 0.12 2/80 11206\n",
+            "0.20 0.18 0.12 12/80 9\n",
+            "",
+        ] {
+            assert!(!runs_alone(other), "{other}");
+        }
+    }
 
     #[test]
     fn the_way_to_ourselves_stays_free() {

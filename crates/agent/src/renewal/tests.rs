@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use machinist_sys::netlink::{Mac, Netlink, VethEnd};
 use machinist_sys::packet::{Batch, Headers, PacketSocket};
 use machinist_wire::message::{HostLine, Identity, Interface};
-use machinist_wire::renewal::{Change, HostKey};
+use machinist_wire::renewal::{Change, DueTimers, HostKey};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
 use super::*;
@@ -96,7 +96,7 @@ fn a_machine_becomes_another() {
         golden_files(&old);
         fs::create_dir_all("/run/systemd/journal").unwrap();
         let journal = UnixDatagram::bind("/run/systemd/journal/socket").unwrap();
-        let manager = UnixListener::bind("/run/systemd/private").unwrap();
+        let heard = manager();
 
         let mut context = Context::default();
         let renewal = Renewal {
@@ -110,7 +110,11 @@ fn a_machine_becomes_another() {
                 private: b"new".to_vec().into(),
                 public: b"line".to_vec().into(),
             }],
-            manager: b"messages".to_vec().into(),
+            due: Some(DueTimers {
+                stop: b"stop".to_vec().into(),
+                start: b"start".to_vec().into(),
+                ask: Vec::new(),
+            }),
             mark: "restored".into(),
             ..Renewal::default()
         };
@@ -144,12 +148,30 @@ fn a_machine_becomes_another() {
         let mut said = [0; 200];
         let count = journal.recv(&mut said).unwrap();
         assert!(said[..count].starts_with(b"MESSAGE=restored\n"));
-        let mut heard = Vec::new();
-        io::Read::read_to_end(&mut manager.accept().unwrap().0, &mut heard).unwrap();
-        assert_eq!(heard, b"\0AUTH EXTERNAL 30\r\nBEGIN\r\nmessages");
+        let heard = heard.join().unwrap();
+        let greeted = |what| format!("\0AUTH EXTERNAL 30\r\nBEGIN\r\n{what}");
+        assert_eq!(
+            heard[heard.len() - 2..],
+            [greeted("stop"), greeted("start")]
+        );
         assert_eq!(context.sinks.len(), 1);
         the_network_is_another(&peer);
     });
+}
+
+/// Hears what systemd's manager is told: the first renewal fails after it has stopped timers.
+fn manager() -> std::thread::JoinHandle<Vec<String>> {
+    let manager = UnixListener::bind("/run/systemd/private").unwrap();
+    std::thread::spawn(move || {
+        let hear = |_| {
+            let (mut socket, _) = manager.accept().unwrap();
+            socket.write_all(b"OK 0\r\n").unwrap();
+            let mut heard = String::new();
+            io::Read::read_to_string(&mut socket, &mut heard).unwrap();
+            heard
+        };
+        (0..3).map(hear).collect()
+    })
 }
 
 /// A machine's only network card, which has been somebody else's; the other end of its cable.
@@ -268,12 +290,12 @@ fn what_cannot_be_done_is_said() {
     alone(|| {
         write_all(&[("/var/lib/systemd/timers/stamp-a.timer", "")]);
         let renewal = Renewal {
-            manager: b"messages".to_vec().into(),
+            due: Some(DueTimers::default()),
             ..Renewal::default()
         };
         // There is no systemd here.
         let lacks = renew(&renewal, &mut Context::default()).unwrap().0.lacks;
         let what: Vec<_> = lacks.iter().map(|lack| lack.what.as_str()).collect();
-        assert_eq!(what, ["timers"]);
+        assert_eq!(what, ["timers", "timers"]);
     });
 }

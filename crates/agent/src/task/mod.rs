@@ -143,7 +143,7 @@ pub(crate) fn start(
         Request::Put(put) => put::start(&put),
         Request::Get { path } => get::start(&path),
         // The server's own.
-        Request::Configure(_) | Request::Power(_) | Request::Settle | Request::Renew(_) => {
+        Request::Configure(_) | Request::Power(_) | Request::Settle { .. } | Request::Renew(_) => {
             return None;
         }
     };

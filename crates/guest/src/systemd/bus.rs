@@ -21,7 +21,7 @@ use crate::stream::Stream;
 pub(super) const MANAGER: &str = "/org/freedesktop/systemd1";
 pub(super) const MANAGER_INTERFACE: &str = "org.freedesktop.systemd1.Manager";
 pub(super) const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
-const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+pub(super) const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// Signals that nobody has looked at; more than these are told as "something was missed".
 const QUEUE: usize = 1024;

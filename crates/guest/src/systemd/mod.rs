@@ -15,5 +15,6 @@ mod unit;
 pub use error::SystemdError;
 pub use manager::{Job, Manager};
 pub use ready::SystemState;
-pub(crate) use timers::start_unit_message;
+pub use timers::Timer;
+pub(crate) use timers::{job_message, state_message};
 pub use unit::{UnitState, unit_name};

@@ -1,66 +1,57 @@
 //! Timers that go by the calendar.
 //!
-//! When the clock of a machine jumps, systemd starts at once all that was due in between. So such
-//! timers do not run while a machine lies in a snapshot: they are stopped before, and started anew
-//! when the clock is right.
+//! When the clock of a machine jumps, systemd starts at once all that was due in between. So what is
+//! due next is written down when a machine is saved, and those that were due meanwhile are stopped
+//! before the clock of a restored machine is set, and started anew when it is right. All others never
+//! hear of it.
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use zbus::message::Flags;
 use zbus::{Message, OwnedObjectPath, OwnedVariant};
 
-use super::bus::{Bus, MANAGER, MANAGER_INTERFACE, UNIT_INTERFACE};
+use super::bus::{Bus, MANAGER, MANAGER_INTERFACE, PROPERTIES, UNIT_INTERFACE};
 use super::{Manager, SystemdError};
 
 const TIMER_INTERFACE: &str = "org.freedesktop.systemd1.Timer";
 
-/// What became of timers, by their names.
-pub(crate) struct Stopped {
-    /// They were stopped, and can be started.
-    pub(crate) timers: Vec<String>,
-    /// They go on, since nobody could start them again.
-    pub(crate) left: Vec<String>,
+/// A timer that waits for a time of the calendar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timer {
+    /// The unit's name.
+    pub unit: String,
+    /// Its object on the bus.
+    pub object: String,
+    /// When it is due next, in microseconds since 1970, before what it is delayed by at random.
+    pub due: u64,
+    /// It is of no file: it would be forgotten if it were stopped.
+    pub loose: bool,
 }
 
 impl Manager {
-    /// Stops all timers that wait for a time of the calendar. Timers that count from the start of the
-    /// system or of a unit know no clock, and go on.
+    /// All timers that wait for a time of the calendar. Timers that count from the start of the
+    /// system or of a unit know no clock.
     ///
     /// # Errors
     /// systemd cannot be asked.
-    pub(crate) async fn stop_calendar_timers(
+    pub(crate) async fn calendar_timers(
         &self,
         deadline: Instant,
-    ) -> Result<Stopped, SystemdError> {
+    ) -> Result<Vec<Timer>, SystemdError> {
         let bus = self.bus(deadline).await?;
-        let (mut stopped, mut left) = (Vec::new(), Vec::new());
-        for (name, path) in active_timers(&bus).await? {
-            if !bus.goes_by_calendar(&path).await? {
-                continue;
-            }
-            // It would be forgotten when it stops.
-            if bus.is_transient(&path).await? {
-                left.push(name);
-            } else {
-                let body = (name.as_str(), "replace");
-                bus.call(MANAGER, MANAGER_INTERFACE, "StopUnit", &body)
-                    .await?;
-                stopped.push((name, path));
+        let mut timers = Vec::new();
+        for (unit, object) in active_timers(&bus).await? {
+            if let Some(due) = bus.due_by_calendar(&object).await? {
+                let loose = bus.is_transient(&object).await?;
+                timers.push(Timer {
+                    unit,
+                    object,
+                    due,
+                    loose,
+                });
             }
         }
-        // They are many and end together; a wait for each on its own would be the sum.
-        for (name, path) in &stopped {
-            while bus.is_active(path).await? {
-                if Instant::now() >= deadline {
-                    return Err(SystemdError::TimedOut {
-                        what: format!("unit {name} to stop"),
-                        state: "active".into(),
-                    });
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        }
-        let timers = stopped.into_iter().map(|(name, _)| name).collect();
-        Ok(Stopped { timers, left })
+        Ok(timers)
     }
 }
 
@@ -88,34 +79,41 @@ async fn active_timers(bus: &Bus) -> Result<Vec<(String, String)>, SystemdError>
 }
 
 impl Bus {
-    async fn goes_by_calendar(&self, path: &str) -> Result<bool, zbus::Error> {
+    /// The first time of the calendar that the timer waits for; none if it waits for none.
+    async fn due_by_calendar(&self, path: &str) -> Result<Option<u64>, zbus::Error> {
         let value: OwnedVariant = self
             .property(path, TIMER_INTERFACE, "TimersCalendar")
             .await?;
         // An array of expressions with the time when each is due next.
-        let specs = value.downcast_ref::<zbus::Array<'_>>();
-        Ok(specs.is_ok_and(|specs| !specs.is_empty()))
+        let specs: Vec<(String, String, u64)> = value.try_into().unwrap_or_default();
+        Ok(specs.into_iter().map(|(_, _, due)| due).min())
     }
 
     async fn is_transient(&self, path: &str) -> Result<bool, zbus::Error> {
         let value = self.property(path, UNIT_INTERFACE, "Transient").await?;
         Ok(matches!(value.downcast_ref::<bool>(), Ok(true)))
     }
-
-    async fn is_active(&self, path: &str) -> Result<bool, zbus::Error> {
-        let properties = self.unit_properties(path).await?;
-        let state = properties.get("ActiveState").and_then(super::bus::text);
-        Ok(state.as_deref() != Some("inactive"))
-    }
 }
 
-/// A call to start a unit that wants no answer, as bytes.
-pub(crate) fn start_unit_message(unit: &str) -> Vec<u8> {
-    let message = Message::method_call(MANAGER, "StartUnit")
+/// A call to start or stop a unit that wants no answer, as bytes.
+pub(crate) fn job_message(method: &str, unit: &str) -> Vec<u8> {
+    let message = Message::method_call(MANAGER, method)
         .with_flags(Flags::NO_REPLY_EXPECTED)
         .interface(MANAGER_INTERFACE)
         .build(&(unit, "replace"));
-    // Only a name that D-Bus cannot carry fails, and systemd told it to us by D-Bus.
+    bytes(message)
+}
+
+/// A call that is answered with the state of the unit that is this object, as bytes.
+pub(crate) fn state_message(object: &str) -> Vec<u8> {
+    let message = Message::method_call(object, "Get")
+        .interface(PROPERTIES)
+        .build(&(UNIT_INTERFACE, "ActiveState"));
+    bytes(message)
+}
+
+/// Only a name that D-Bus cannot carry fails, and systemd told it to us by D-Bus.
+fn bytes(message: Result<Message, zbus::Error>) -> Vec<u8> {
     message.map_or_else(|_| Vec::new(), |message| message.data().to_vec())
 }
 
@@ -125,11 +123,15 @@ mod tests {
 
     #[test]
     fn a_call_is_the_bytes_of_a_message() {
-        let bytes = start_unit_message("fstrim.timer");
+        let bytes = job_message("StartUnit", "fstrim.timer");
         // Little or big endian, method call, no reply expected, version 1.
         assert!(matches!(bytes[0], b'l' | b'B'));
         assert_eq!(&bytes[1..4], [1, 1, 1]);
         let text = String::from_utf8_lossy(&bytes);
         assert!(text.contains("StartUnit") && text.contains("fstrim.timer"));
+        let bytes = state_message("/org/freedesktop/systemd1/unit/fstrim_2etimer");
+        // This one wants an answer.
+        assert_eq!(&bytes[1..4], [1, 0, 1]);
+        assert!(String::from_utf8_lossy(&bytes).contains("ActiveState"));
     }
 }

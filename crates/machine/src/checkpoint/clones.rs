@@ -26,7 +26,7 @@ impl Machine {
         if let Some(obstacle) = self.checkpoint_obstacle() {
             return Err(self.unable(obstacle));
         }
-        let settled = agent.settle().await;
+        let settled = agent.settle("").await;
         let settled = settled.map_err(|error| self.unable(chain(&error)))?;
         let taken = self.take_alone(place).await;
         // What was made quiet goes on, also where it could not be saved.

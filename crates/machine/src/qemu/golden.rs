@@ -22,6 +22,7 @@ use crate::environment::Report;
 use crate::error::{LaunchError, chain};
 use crate::lifecycle::Ending;
 use crate::path_error::{PathContext, PathError};
+use crate::renewal;
 use crate::snapshot::{CONSOLE, Draft, Golden, MEMORY, Making, Parts, ReadyPoint, STATE, Saved};
 use crate::spec::{Kind, MachineSpec};
 
@@ -31,6 +32,9 @@ const RUN: &str = "run";
 /// Between two attempts of a command that says whether the machine is ready, at first and at last.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a system may take to say whether its start has finished, where that is not waited for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long QEMU may take to end when it is told to: it writes what its disks still lack.
 const QUIT: Duration = Duration::from_secs(60);
@@ -241,15 +245,16 @@ impl Qemu {
             }
             ReadyPoint::Unit(unit) => {
                 agent::unit_active(&agent, unit, spec.start_within).await?;
-                false
+                agent::system_ready(&agent, spec.boot, LOOK).await
             }
             ReadyPoint::Command(command) => {
                 until_success(&agent, command).await?;
-                false
+                agent::system_ready(&agent, spec.boot, LOOK).await
             }
         };
         let since = Instant::now();
-        let settled = agent.settle().await.map_err(|error| chain(&error))?;
+        let settled = agent.settle(&renewal::mark()).await;
+        let settled = settled.map_err(|error| chain(&error))?;
         // The agent's handle goes, the connection stays: in the guest nobody hangs up, and a restored
         // agent waits for the host's next word without looking for it again and again.
         Ok(Ready {

@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use machinist_guest::Lack;
 
@@ -204,7 +204,7 @@ impl Qemu {
         let (dir, search) = (&self.environment.dir, &self.environment.search);
         let fresh_parts = Fresh {
             keys: HostKeys::begin(settled, &self.spec.name, dir, search),
-            saved: SystemTime::UNIX_EPOCH + Duration::from_secs(saved.manifest().created),
+            mark: String::new(),
         };
         let (this, store, looked_at) = (Arc::clone(self), wish.store.clone(), saved.clone());
         let looking = tokio::task::spawn_blocking(move || this.look(&store, &looked_at, fresh));
@@ -256,8 +256,8 @@ impl Qemu {
         let was = frozen.was.clone().map(|was| {
             let (dir, search) = (&self.environment.dir, &self.environment.search);
             let keys = HostKeys::begin(&was.settled, &self.spec.name, dir, search);
-            let saved = was.saved;
-            (was, Fresh { keys, saved })
+            let mark = renewal::mark_of(was.saved);
+            (was, Fresh { keys, mark })
         });
         let renew = |agent| async {
             match was {

@@ -20,8 +20,20 @@ use crate::spec::MachineSpec;
 pub(crate) struct Fresh {
     /// SSH host keys that nobody had before.
     pub keys: HostKeys,
-    /// When the machine was saved.
-    pub saved: SystemTime,
+    /// A line for the journal, where that has none of the save.
+    pub mark: String,
+}
+
+/// What the journal of a machine says last before it is saved for all its restores.
+pub(crate) fn mark() -> String {
+    let now = time::utc(SystemTime::now());
+    format!("saved at {now}; what follows is of a machine that was restored from this snapshot")
+}
+
+/// What the journal says of a machine that was made of another at this moment.
+pub(crate) fn mark_of(saved: SystemTime) -> String {
+    let saved = time::utc(saved);
+    format!("restored from a snapshot that was made at {saved}")
 }
 
 /// Makes a machine right that was restored: it was `golden` when it was saved, and is `spec` now.
@@ -44,10 +56,7 @@ pub(crate) async fn renew(
         }),
         host_keys: made.keys,
         settled: settled.clone(),
-        mark: format!(
-            "restored from a snapshot that was made at {}",
-            time::utc(fresh.saved)
-        ),
+        mark: fresh.mark,
         ..Renewal::again().map_err(no_entropy)?
     };
     let mut renewed = agent.renew(&renewal).await.map_err(not_right)?;

@@ -222,7 +222,7 @@ impl<T: AsyncRead + AsyncWrite + Send + 'static> Plain<'_, T> {
                 self.start(Purpose::Get(stream), &text).await?;
             }
             Request::Connect(_) => self.fail(stream, lacking("a connection into the machine")),
-            Request::Settle | Request::Renew(_) => self.fail(stream, lacking("a snapshot")),
+            Request::Settle { .. } | Request::Renew(_) => self.fail(stream, lacking("a snapshot")),
             Request::Configure(_) | Request::Power(_) => {
                 self.fail(stream, "a shell is not the machine's init".to_owned());
             }

@@ -51,6 +51,6 @@ async fn settled(channel: Channel, within: Duration) -> Result<(Agent, Settled),
             "its system has not finished its start {seconds} s after its shell was there"
         ));
     }
-    let settled = agent.settle().await.map_err(|error| chain(&error))?;
+    let settled = agent.settle("").await.map_err(|error| chain(&error))?;
     Ok((agent, settled))
 }
