@@ -83,6 +83,8 @@ in
   # For the programs that are to understand them.
   create = small.systemd.services.machinist-builder-linux-create.script;
   settings = small.nix.settings;
+  inherit (small) systemd;
+  machines = small.nix.buildMachines;
 
   checks = [
     (check "a host without builders is left alone" (nixos { } == { } && darwin { } == { }))

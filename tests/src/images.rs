@@ -47,6 +47,18 @@ pub fn kernel(image: &str) -> Result<PathBuf> {
     path("kernel", &format!("kernel of {image}"))
 }
 
+/// The user's cache, as soon as anything is in it.
+///
+/// # Errors
+/// Nothing is.
+pub fn cache() -> Result<PathBuf> {
+    let list = machinist(&["image", "list", "--format", "json"])?.json()?;
+    // CACHE/images/KIND/KEY
+    let path = list[0]["path"].as_str().map(std::path::Path::new);
+    let cache = path.and_then(|path| path.ancestors().nth(3));
+    cache.map(PathBuf::from).context("nothing is in the cache")
+}
+
 /// As the image store calls it.
 fn name(image: &str, packages: &[&str]) -> String {
     let mut sorted = packages.to_vec();

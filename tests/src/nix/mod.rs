@@ -78,6 +78,19 @@ ln -s machinist /machinist/nixos-test-driver
 ln -s machinist /machinist/generate-driver-symbols
 ";
 
+/// Runs the script in a container that systemd boots, and ends with it.
+const BOOTED: &str = "\
+[Unit]
+SuccessAction=exit-force
+FailureAction=exit-force
+[Service]
+Type=oneshot
+WorkingDirectory=/rig
+ExecStart=/bin/bash /rig/script
+StandardOutput=append:/rig/stdout
+StandardError=append:/rig/stderr
+";
+
 /// A derivation whose builder is the file `/rig/NAME`.
 const DERIVATION: &str = r#"
 derivation {
@@ -181,6 +194,48 @@ impl NixHost {
     /// # Errors
     /// The script cannot be written.
     pub fn command(&self, script: &str) -> Result<std::process::Command> {
+        let mut nspawn = self.container(script)?;
+        nspawn
+            .args(["--as-pid2", "--chdir=/rig"])
+            .args(["/bin/bash", "/rig/script"]);
+        Ok(nspawn)
+    }
+
+    /// Runs `script` as the one service of a container that systemd boots, with more of the host's
+    /// directories to be seen there. Its words are those of the script.
+    ///
+    /// # Errors
+    /// The container cannot be started, or does not end.
+    pub fn booted(&self, script: &str, shown: &[(&Path, &str)]) -> Result<Ran> {
+        let write = |name: &str, text: &str| {
+            fs::write(self.rig().join(name), text).with_context(|| format!("cannot write {name}"))
+        };
+        write("rig.service", BOOTED)?;
+        write("stdout", "")?;
+        write("stderr", "")?;
+        let mut nspawn = self.container(script)?;
+        let unit = self.rig().join("rig.service");
+        nspawn.arg(bind("--bind-ro", &unit, "/etc/systemd/system/rig.service"));
+        for (path, target) in shown {
+            nspawn.arg(bind("--bind", path, target));
+        }
+        nspawn.args(["--boot", "systemd.unit=rig.service"]);
+        let mut ran = Command::of(nspawn).run()?;
+        let read = |name: &str| {
+            fs::read_to_string(self.rig().join(name)).with_context(|| format!("cannot read {name}"))
+        };
+        ran.stdout = read("stdout")?;
+        // Why systemd has not come so far.
+        let of_script = read("stderr")?;
+        ran.stderr = match of_script.is_empty() {
+            true => ran.stderr,
+            false => of_script,
+        };
+        Ok(ran)
+    }
+
+    /// A container, but for what runs in it.
+    fn container(&self, script: &str) -> Result<std::process::Command> {
         let path = self.rig().join("script");
         fs::write(&path, format!("{BEGIN}{script}")).context("cannot write the script")?;
         // What nspawn keeps in /run is gone with it, and so is all that it started.
@@ -198,7 +253,7 @@ impl NixHost {
             .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
             // The root is shared, and never written to.
             .env("SYSTEMD_NSPAWN_LOCK", "0")
-            .args(["--quiet", "--register=no", "--keep-unit", "--as-pid2"])
+            .args(["--quiet", "--register=no", "--keep-unit"])
             .args(["--volatile=overlay", "--console=pipe", "--private-network"])
             // A sandbox of 65536 ids, with keyrings as Nix wants them.
             .args(["--capability=all", "--system-call-filter=@keyring"])
@@ -207,10 +262,8 @@ impl NixHost {
             .arg(bind("--bind-ro", self.guest.directory(), "/guest"))
             .arg(bind("--bind-ro", &self.program(), "/machinist/machinist"))
             .arg(bind("--bind-ro", &repository()?, "/repository"))
-            .arg("--chdir=/rig")
             .arg("--directory")
             .arg(&self.root)
-            .args(["/bin/bash", "/rig/script"])
             .stdin(Stdio::null());
         Ok(nspawn)
     }

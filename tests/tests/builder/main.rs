@@ -6,6 +6,7 @@ mod external;
 mod host_store;
 mod killed;
 mod life;
+mod modules;
 mod nixos;
 mod random;
 mod rig;
@@ -47,6 +48,7 @@ fn main() -> Result<ExitCode> {
         life::CASES,
         builds::CASES,
         external::CASES,
+        modules::CASES,
         host_store::CASES,
         ways::CASES,
         killed::CASES,

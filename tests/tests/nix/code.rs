@@ -131,10 +131,13 @@ print(\"extra-experimental-features = nix-command\", *settings[\"extra-experimen
 print(\"external-builders =\", settings[\"external-builders\"])
 ' > /tmp/conf/nix.conf
 NIX_CONF_DIR=/tmp/conf nix config show | grep external-builders
+of mac.launchd.daemons | PATH=/machinist:$PATH python3 /repository/tests/tests/nix/plists.py
 ";
     let ran = host.run(script)?.exits(0)?;
     anyhow::ensure!(!ran.stderr.contains("unknown setting"), "{ran}");
     ran.says("\"max_jobs\": 3")?
-        .says("\"systems\":[\"i686-linux\"]")?;
+        .says("\"systems\":[\"i686-linux\"]")?
+        .says("machinist-builder-linux: 6 keys")?
+        .says("machinist-external-linux: 6 keys")?;
     Ok(())
 }

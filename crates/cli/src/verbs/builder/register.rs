@@ -147,6 +147,7 @@ impl Register {
                     usual.map(|&feature| feature.to_owned()).collect()
                 };
                 let uri = self.own_uri(environment, host, &state)?;
+                self.can_have(proven.as_deref())?;
                 let features = proven.unwrap_or_else(usual);
                 (uri, config.systems(), features, config.max_jobs)
             }
@@ -163,6 +164,33 @@ impl Register {
             mandatory,
             host_key: None,
         })
+    }
+
+    /// Whether a builder of ours can have what it is said to have. What no builder has is a mistake that
+    /// Nix would tell of in many more words.
+    fn can_have(&self, proven: Option<&[String]>) -> Result<(), CliError> {
+        let possible: Vec<&str> = match proven {
+            Some(proven) => proven.iter().map(String::as_str).collect(),
+            None => {
+                let usual = machinist_builder::FEATURES.iter().copied();
+                usual.chain(["kvm"]).collect()
+            }
+        };
+        let mut said = self
+            .mandatory_features
+            .iter()
+            .chain(self.features.iter().flatten());
+        let Some(feature) = said.find(|feature| !possible.contains(&feature.as_str())) else {
+            return Ok(());
+        };
+        let name = &self.name;
+        let has = match proven {
+            Some(_) => format!("has {}", possible.join(", ")),
+            None => format!("can have {}", possible.join(", ")),
+        };
+        Err(CliError::usage(format!(
+            "builder {name} has no feature {feature}; it {has}"
+        )))
     }
 
     /// How Nix reaches a builder of ours: by this program.
