@@ -1,7 +1,8 @@
 """A model of how NixOS' driver works today, as far as time goes: it asks once a second, commands of a
 VM go through one shell as base64, those of a container through nsenter and a login's profile each.
 Networks, logs and pictures are left out where they cost no time; what it imports without need is
-of the standard library's what that program imports. Called as that is:
+of the standard library's what that program imports (not ptpython, 0.2 s of CPU at each start there).
+Called as that is:
 --vm-names N... --vm-start-scripts S... --container-names N... --container-start-scripts S...
 --vlans N... -o DIRECTORY SCRIPT."""
 
