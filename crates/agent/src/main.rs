@@ -7,6 +7,7 @@
 //! - `build`: the builder of a derivation that was described elsewhere ([`build`]).
 //! - `probe`: what a build of Nix's may do, as the builder of a derivation ([`probe`]).
 //!
+//! - `store`: the disk of a restored builder ([`store`]).
 //! It is single-threaded: one `poll` over the channel and all that the running tasks wait for.
 
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ mod server;
 mod spawn;
 mod task;
 mod users;
+mod store;
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         // The kernel gives its init the words of the command line that it does not know itself.
         _ if std::process::id() == 1 => init::run(),
         _ => ExitCode::from(2),
+        Some("store") => store::run(),
     }
 }
 

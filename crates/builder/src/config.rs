@@ -21,6 +21,8 @@ const CORES: u16 = 4;
 const MEMORY: u64 = 8 * GIB;
 /// Its disk, where nobody says. What is not written takes no room.
 const DISK: u64 = 100 * GIB;
+/// What the snapshots may take, where nobody says.
+const SNAPSHOTS: u64 = 20 * GIB;
 /// With less memory no Nix builds anything.
 const LEAST_MEMORY: u64 = 256 << 20;
 /// A smaller disk holds no closure worth a builder.
@@ -72,6 +74,28 @@ pub struct Places {
     pub runtime: PathBuf,
     /// Where programs are looked for, as in `PATH`.
     pub search: PathBuf,
+    /// The snapshots of VMs; beside the images, where nobody says.
+    #[serde(default)]
+    pub snapshots: Option<Snapshots>,
+}
+
+/// The snapshots of VMs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshots {
+    /// Their directory.
+    pub directory: PathBuf,
+    /// How many bytes it may hold.
+    pub limit: u64,
+}
+
+impl Places {
+    /// Where the snapshots are.
+    pub(crate) fn snapshots(&self) -> Snapshots {
+        self.snapshots.clone().unwrap_or_else(|| Snapshots {
+            directory: self.images.with_file_name("snapshots"),
+            limit: SNAPSHOTS,
+        })
+    }
 }
 
 /// A builder, as `builder.json` has it.
@@ -98,6 +122,9 @@ pub struct Config {
     pub accel: Accel,
     /// Whether fixed-output derivations reach what the host reaches.
     pub network: bool,
+    /// Whether a VM boots at each start, where it could be restored from a snapshot.
+    #[serde(default)]
+    pub cold: bool,
     /// The directory of the host's Nix, whose store the machine is to see.
     #[serde(default)]
     pub host_store: Option<PathBuf>,
@@ -126,6 +153,8 @@ pub struct Options {
     pub no_network: bool,
     /// The directory of the host's Nix, whose store the machine is to see.
     pub host_store: Option<PathBuf>,
+    /// Whether a VM boots at each start.
+    pub cold: bool,
 }
 
 /// What of the host decides what a builder can be.
@@ -249,6 +278,7 @@ impl Options {
             idle_timeout: self.idle_timeout.unwrap_or_default(),
             accel: self.accel,
             network: !self.no_network,
+            cold: self.cold,
             host_store: self.host_store.clone(),
             places,
         })
@@ -359,6 +389,7 @@ pub(crate) mod tests {
     fn places() -> Places {
         Places {
             images: "/cache".into(),
+            snapshots: None,
             runtime: "/run/machinist".into(),
             search: "/usr/bin".into(),
         }

@@ -33,7 +33,15 @@ pub(crate) fn text(config: &Config, state: &State) -> String {
             }
             machine["volumes"] = json!(volumes);
         }
-        Kind::Vm => machine["disks"] = json!([{ "path": state.disk() }]),
+        Kind::Vm => {
+            machine["disks"] = json!([{ "path": state.disk() }]);
+            // It is saved when it lacks nothing but its store.
+            let words = definition::arguments(config).map(|word| format!("'{word}'"));
+            let words = words.join(" ");
+            machine["ready"] = json!(format!(
+                "command:[ -e /run/machinist-warm ] || /usr/lib/machinist/warm {words} 2> /dev/console"
+            ));
+        }
     }
     let lab = json!({
         "image": { "builder": definition::image() },

@@ -30,7 +30,9 @@ mod state;
 mod unit;
 
 pub use change::ChangeError;
-pub use config::{Accel, Config, FORMAT, Host, Kind, OptionError, Options, Places, check_name};
+pub use config::{
+    Accel, Config, FORMAT, Host, Kind, OptionError, Options, Places, Snapshots, check_name,
+};
 pub use connect::{Client, ConnectError, Launch};
 pub use idle::{IdleTimeout, NoIdleTimeout};
 pub use path_error::PathError;

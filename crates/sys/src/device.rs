@@ -11,6 +11,8 @@ const KVM_CREATE_VCPU: libc::Ioctl = 0xAE41;
 /// The only version that there has ever been.
 const KVM_API: i32 = 12;
 
+const BLKFLSBUF: libc::Ioctl = 0x1261;
+
 const TUNSETIFF: libc::Ioctl = 0x4004_54CA;
 
 /// Makes a VM with a processor by the device `path`, and throws it away. It is not run: there are hosts
@@ -52,6 +54,14 @@ pub fn try_tun(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the kernel forget what it has read of a block device, of which nothing is mounted.
+///
+/// # Errors
+/// It is none, or the caller may not.
+pub fn forget_contents(device: &File) -> io::Result<()> {
+    ioctl(device.as_raw_fd(), BLKFLSBUF).map(drop)
+}
+
 fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).open(path)
 }
@@ -79,6 +89,8 @@ mod tests {
                 assert_eq!(error.raw_os_error(), Some(libc::ENOTTY), "{error}");
             }
         }
+        let null = forget_contents(&File::open("/dev/null").unwrap()).unwrap_err();
+        assert_eq!(null.raw_os_error(), Some(libc::ENOTTY), "{null}");
         let missing = try_kvm(Path::new("/dev/none")).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }

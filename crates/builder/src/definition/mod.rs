@@ -1,6 +1,9 @@
 //! The image that our builders boot: a Debian with Nix, and what makes it one.
 
+use machinist_session::UPLINK_MAC;
 use serde_json::{Value, json};
+
+use crate::config::Config;
 
 /// The first Debian whose Nix gives a build a range of user ids, in its version 2.34.
 const SOURCE: &str = "debian:forky";
@@ -25,21 +28,9 @@ const FILES: [(&str, &str, u32); 16] = [
         include_str!("sockets.conf"),
         0o644,
     ),
-    (
-        "/etc/systemd/system/nix.mount",
-        include_str!("nix.mount"),
-        0o644,
-    ),
-    (
-        "/etc/systemd/system/machinist-store.service",
-        include_str!("machinist-store.service"),
-        0o644,
-    ),
-    (
-        "/etc/systemd/system/machinist-nix-init.service",
-        include_str!("machinist-nix-init.service"),
-        0o644,
-    ),
+    ("/usr/lib/machinist/prepare", include_str!("prepare"), 0o755),
+    ("/usr/lib/machinist/warm", include_str!("warm"), 0o755),
+    ("/usr/lib/machinist/store", include_str!("store"), 0o755),
     (
         "/usr/lib/machinist/store-init",
         include_str!("store-init"),
@@ -84,7 +75,17 @@ const FILES: [(&str, &str, u32); 16] = [
 ];
 
 /// The features that it has wherever it runs.
-pub(crate) const FEATURES: [&str; 4] = ["benchmark", "big-parallel", "nixos-test", "uid-range"];
+pub const FEATURES: [&str; 4] = ["benchmark", "big-parallel", "nixos-test", "uid-range"];
+
+/// The arguments of `prepare` in the machine, which tell it what it is to be.
+pub(crate) fn arguments(config: &Config) -> [String; 4] {
+    [
+        config.max_jobs.to_string(),
+        config.cores.to_string(),
+        FEATURES.join(" "),
+        UPLINK_MAC.map(|byte| format!("{byte:02x}")).join(":"),
+    ]
+}
 
 /// As a lab file describes it.
 pub(crate) fn image() -> Value {

@@ -22,7 +22,7 @@ use crate::lab_file;
 use crate::state::{State, private_file};
 
 /// Where Nix's daemon listens in the machine.
-pub(super) const DAEMON: &str = "/nix/var/nix/daemon-socket/socket";
+pub(super) const DAEMON: &str = "/run/nix-daemon";
 /// How long a start may take, the build of an image included.
 const START: Duration = Duration::from_secs(30 * 60);
 /// How long Nix's daemon may take once the agent answers. Emulated machines are slow.
@@ -122,11 +122,12 @@ impl Starter {
         let agent = session.agent(&self.config.name).await.map_err(chain)?;
         self.note.send_replace("waiting for its Nix daemon".into());
         let failed = |error: GuestError| format!("its Nix daemon did not start: {}", chain(error));
-        let settled = settle::settle(&agent, &self.config).await;
+        let settled = settle::settle(&agent, &self.config, self.state.proven().is_none()).await;
         let proven = settled.map_err(|error| format!("its settings: {}", chain(error)))?;
         self.state.set_proven(&proven).map_err(chain)?;
+        // No trial of it: that would be a client of the daemon's, which opens the store for each.
         let deadline = Instant::now() + SETTLE;
-        let waited = agent.wait_socket(Path::new(DAEMON), false, deadline).await;
+        let waited = agent.wait_file(Path::new(DAEMON), deadline).await;
         waited.map_err(failed)?;
         let host_store = self.host_store(session, &agent).await?;
         Ok((agent, host_store))
@@ -157,6 +158,7 @@ impl Starter {
     fn settings(&self) -> Settings {
         let places = &self.config.places;
         Settings {
+        let snapshots = places.snapshots();
             runtime: places.runtime.clone(),
             exe: self.exe.clone(),
             images: places.images.clone(),
@@ -168,12 +170,11 @@ impl Starter {
             },
             cdi: Vec::new(),
             containers: ContainerLimits::default(),
-            // Its disk keeps what was built: there is nothing to restore.
-            warm: false,
+            warm: !self.config.cold,
             snapshots: Snapshots {
-                directory: places.images.with_file_name("snapshots"),
+                directory: snapshots.directory,
                 sources: Vec::new(),
-                limit: 0,
+                limit: snapshots.limit,
             },
             memory_budget: u64::MAX,
             starts: NonZero::<usize>::MIN,
@@ -201,6 +202,14 @@ impl Starter {
                 note.send_replace(format!("building its image: {step}"));
             }
             What::Warning { text } => log.say(&format!("warning: {text}")),
+            What::MachineRestored { seconds } => {
+                log.say(&format!("restored from its snapshot in {seconds:.2} s"));
+            }
+            What::SnapshotSaved { .. } => log.say("its snapshot was saved"),
+            What::SnapshotDiscarded { reason } => {
+                log.say(&format!("its snapshot was no good: {reason}"));
+            }
+            What::MachineCold { reason } => log.say(&format!("it boots: {reason}")),
             What::AccelFallback { reason } => log.say(&format!("warning: {reason}")),
             What::MachineFailed { reason, .. } => log.say(&format!("its machine: {reason}")),
             _ => {}

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use machinist_guest::Stream;
+use machinist_guest::{GuestError, Stream};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -46,6 +46,8 @@ use ssh::Door;
 
 /// Between two signs of life to somebody who waits.
 const STILL: Duration = Duration::from_secs(5);
+/// How long Nix's daemon may take to listen where its socket is.
+const LISTENS: Duration = Duration::from_secs(10);
 /// How long a client may take to say what it wants.
 const ASK: Duration = Duration::from_secs(30);
 
@@ -281,7 +283,7 @@ impl Connection {
         // A machine can die between the two; then there is another.
         for _ in 0..2 {
             let seat = self.seat(client).await?;
-            match seat.agent.open_unix(DAEMON).await {
+            match daemon(&seat).await {
                 Ok(guest) => return Some((seat, guest)),
                 Err(error) => failure = chain(error),
             }
@@ -359,6 +361,19 @@ impl Connection {
             }
         }
     }
+}
+
+/// A connection to Nix's daemon.
+async fn daemon(seat: &Seat) -> Result<Stream, GuestError> {
+    let opened = seat.agent.open_unix(DAEMON).await;
+    if opened.is_ok() || seat.agent.reason().is_some() {
+        return opened;
+    }
+    // Its socket is made before somebody listens at it.
+    let deadline = tokio::time::Instant::now() + LISTENS;
+    let waited = seat.agent.wait_socket(Path::new(DAEMON), false, deadline);
+    waited.await?;
+    seat.agent.open_unix(DAEMON).await
 }
 
 async fn read(client: &mut BufReader<UnixStream>) -> io::Result<Asked> {

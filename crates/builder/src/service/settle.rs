@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use machinist_guest::{Agent, Command, GuestError};
-use machinist_session::UPLINK_MAC;
 
 use crate::config::{Config, Kind};
-use crate::definition::FEATURES;
+use crate::definition;
 use crate::path_error::PathError;
 use crate::ssh::Keys;
 use crate::state::Proven;
@@ -17,7 +16,10 @@ const STEP: Duration = Duration::from_secs(300);
 /// Where the host's resolver is described.
 const RESOLVER: &str = "/etc/resolv.conf";
 
-const SETTLE: &str = include_str!("settle.sh");
+/// In a store that has been used: how large its disk is.
+const MARK: &str = "/nix/var/nix/machinist";
+/// Where a machine that is prepared says what it has.
+const PROVEN: &str = "/run/machinist-proven";
 
 /// Reads a file's contents, and puts them in the place of the file.
 const PUT: &str = r#"umask 077; cat > "$1.new"; chmod "$2" "$1.new"; mv "$1.new" "$1""#;
@@ -41,24 +43,32 @@ pub(super) enum SettleError {
     Keys(#[from] PathError),
 }
 
-/// Tells a machine what its builder is to be.
-pub(super) async fn settle(agent: &Agent, config: &Config) -> Result<Proven, SettleError> {
+/// Tells a machine what its builder is to be, and brings its store, which is `new` where it has never
+/// been used.
+pub(super) async fn settle(
+    agent: &Agent,
+    config: &Config,
+    new: bool,
+) -> Result<Proven, SettleError> {
     if config.network && config.kind == Kind::Container {
         // It has the host's network, so it asks whom the host asks.
         let resolver = std::fs::read(RESOLVER).unwrap_or_default();
         put(agent, RESOLVER, "0644", &resolver).await?;
     }
-    let settings = format!("max-jobs = {}\ncores = {}\n", config.max_jobs, config.cores);
-    let features = FEATURES.join(" ");
-    let uplink = UPLINK_MAC.map(|byte| format!("{byte:02x}")).join(":");
-    let words = ["sh", "-c", SETTLE, "settle", &features, &uplink];
-    let said = run(
-        agent,
-        "the script of its settings",
-        &words,
-        settings.as_bytes(),
-    )
-    .await?;
+    let quickly = match config.kind {
+        Kind::Vm => quickly(agent).await?,
+        Kind::Container => None,
+    };
+    let said = match quickly {
+        Some(said) => said,
+        None => {
+            let arguments = definition::arguments(config);
+            let store = if new { "new" } else { "used" };
+            let words = ["/usr/lib/machinist/store", store].into_iter();
+            let words: Vec<&str> = words.chain(arguments.iter().map(String::as_str)).collect();
+            run(agent, "what brings its store", &words, &[]).await?
+        }
+    };
     let mut lines = said.lines();
     let features = lines.next().unwrap_or_default().split_whitespace();
     let mut features: Vec<String> = features.map(str::to_owned).collect();
@@ -67,6 +77,16 @@ pub(super) async fn settle(agent: &Agent, config: &Config) -> Result<Proven, Set
         features,
         nix: lines.next().unwrap_or_default().to_owned(),
     })
+}
+
+/// Brings the store of a machine that was restored, where nothing is to be done about it; says what the
+/// script of the same purpose would.
+async fn quickly(agent: &Agent) -> Result<Option<String>, SettleError> {
+    // The agent knows how, and is in memory.
+    let words = ["/proc/self/exe", "store", "disk0", "/nix", MARK, PROVEN];
+    let output = agent.output(&Command::argv(words).timeout(STEP)).await?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(output.success().then_some(said))
 }
 
 /// Gives a machine the keys of its sshd.

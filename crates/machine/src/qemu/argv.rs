@@ -297,7 +297,12 @@ impl Uplink {
         let netdev = match self {
             Self::No => return,
             // Of no VLAN's number.
-            Self::Nowhere => "hubport,id=uplink,hubid=1000",
+            Self::Nowhere => {
+                // Another port, so that there is somebody to throw away what is sent: else the
+                // guest's queue stands still, and its kernel complains.
+                argv.option("-netdev", "hubport,id=sink,hubid=1000");
+                "hubport,id=uplink,hubid=1000"
+            }
             // Nobody reaches the guest by it, and it lends the guest no address that the host may
             // not have.
             Self::Open => "user,id=uplink,ipv6=off",
@@ -494,6 +499,8 @@ mod tests {
     #[test]
     fn an_uplink_is_a_card_of_its_own() {
         let mut plan = plan();
+        plan.uplink = Uplink::Nowhere;
+        assert!(pairs(&plan).contains("hubport,id=uplink,hubid=1000\n-device virtio-net-pci"));
         plan.uplink = Uplink::Open;
         let text = pairs(&plan);
         let lines = "-netdev user,id=uplink,ipv6=off\n-device virtio-net-pci,netdev=uplink,mac=52:54:00:12:00:01,romfile=,guest_announce=off\n";

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use machinist_builder::{Accel, ChangeError, Host, IdleTimeout, Kind, Options, Places, State};
+use machinist_builder::{
+    Accel, ChangeError, Host, IdleTimeout, Kind, Options, Places, Snapshots, State,
+};
 use machinist_lab::Bytes;
 
 use super::failed;
@@ -48,6 +50,9 @@ pub struct Create {
     /// Let builds read what the host's Nix (in DIR) has in its store, read-only, instead of copying it
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "/nix")]
     host_store: Option<PathBuf>,
+    /// Boot a VM at each start, instead of restoring its snapshot
+    #[arg(long)]
+    cold: bool,
     /// Where there is one of this name already, give it these options; what it has built stays
     #[arg(long)]
     keep: bool,
@@ -94,11 +99,16 @@ impl Create {
             },
             no_network: self.no_network,
             host_store: self.host_store,
+            cold: self.cold,
         };
         let places = Places {
             images: environment.images.clone(),
             runtime: environment.runtime.clone(),
             search: environment.search.clone().into(),
+            snapshots: Some(Snapshots {
+                directory: environment.starts.snapshots.directory.clone(),
+                limit: environment.starts.snapshots.limit,
+            }),
         };
         let config = options
             .check(&self.name, &Host::this(), places)
