@@ -46,6 +46,8 @@ pub struct Finding {
 pub enum Repair {
     /// Takes rights to a file away from all but its owner.
     KeepToOwner(PathBuf),
+    /// Takes the right to write to a directory away from those who are neither its owner nor of its group.
+    NotForOthers(PathBuf),
     /// Removes a directory, if it is empty.
     RemoveEmpty(PathBuf),
 }
@@ -111,6 +113,11 @@ impl Repair {
         match self {
             Self::KeepToOwner(path) => {
                 let mode = fs::metadata(path)?.permissions().mode() & 0o700;
+                fs::set_permissions(path, Permissions::from_mode(mode))?;
+                Ok(format!("chmod {mode:o} {}", path.display()))
+            }
+            Self::NotForOthers(path) => {
+                let mode = fs::symlink_metadata(path)?.permissions().mode() & 0o7775;
                 fs::set_permissions(path, Permissions::from_mode(mode))?;
                 Ok(format!("chmod {mode:o} {}", path.display()))
             }

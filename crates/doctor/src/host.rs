@@ -134,6 +134,12 @@ impl Host {
         })
     }
 
+    /// Whether there is a Nix that builds could be asked of.
+    #[must_use]
+    pub fn has_nix(&self) -> bool {
+        self.program("nix").is_some() || self.at("/nix/store").is_dir()
+    }
+
     /// Whether a Nix daemon listens.
     pub(crate) fn has_daemon(&self) -> bool {
         self.at(DAEMON).exists()

@@ -210,6 +210,17 @@ fn an_external_builder_takes_tests_and_no_containers() {
 }
 
 #[test]
+fn a_store_that_everybody_may_write_to() {
+    let host = Fixture::new(&[("/nix/var/nix/builds/x", "")]);
+    let nix = host.root.path().join("nix");
+    fs::set_permissions(&nix, fs::Permissions::from_mode(0o1777)).unwrap();
+    let found = host.bad("linux.builddir");
+    let repair = found[0].repair.as_ref().unwrap();
+    assert!(repair.apply().unwrap().starts_with("chmod 1775 "));
+    assert!(host.bad("linux.builddir").is_empty());
+}
+
+#[test]
 fn directories_that_nix_refuses_to_build_in() {
     let host = Fixture::new(&[
         ("/etc/nix/nix.conf", "build-dir = /big/builds\n"),
@@ -218,7 +229,11 @@ fn directories_that_nix_refuses_to_build_in() {
     assert!(host.bad("linux.builddir").is_empty());
     let big = host.root.path().join("big");
     fs::set_permissions(&big, fs::Permissions::from_mode(0o777)).unwrap();
-    assert_eq!(host.bad("linux.builddir")[0].looked_at, "/big");
+    let found = host.bad("linux.builddir");
+    assert_eq!(
+        (found[0].looked_at.as_str(), &found[0].repair),
+        ("/big", &None)
+    );
     fs::set_permissions(&big, fs::Permissions::from_mode(0o755)).unwrap();
     fs::remove_dir_all(big.join("builds")).unwrap();
     std::os::unix::fs::symlink("/elsewhere", big.join("builds")).unwrap();

@@ -39,6 +39,11 @@ if register --host-key /ssh/other.pub --jump-host-key /ssh/bastion.pub 2> /tmp/s
 if register --host-key /ssh/build.pub --jump-host-key /ssh/other.pub 2>> /tmp/said; then exit 1; fi
 cat /tmp/said >&2
 test ! -e /etc/nix/machines
+test ! -e /etc/machinist/ssh/far
+# A file with something else is not shown: it may be a secret.
+if register --host-key /ssh/user --jump-host-key /ssh/bastion.pub 2> /tmp/said; then exit 1; fi
+grep '/ssh/user has no public host key' /tmp/said
+if grep 'PRIVATE KEY' /tmp/said; then exit 1; fi
 
 register --host-key /ssh/build.pub --jump-host-key /ssh/bastion.pub
 register --host-key /ssh/build.pub --jump-host-key /ssh/bastion.pub 2>&1 | grep 'registered already'

@@ -25,6 +25,17 @@ pub(super) struct Held {
     directory: File,
 }
 
+/// Makes the file's directory where only that is missing: a Nix without any settings has none.
+pub(super) fn make_directory(path: &Path) -> Result<(), PathError> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    match fs::create_dir(parent) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(error).at("make the directory", parent)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Where a file lies that is there, or that a link leads to.
 pub(super) fn real(path: &Path) -> Result<PathBuf, PathError> {
     match fs::canonicalize(path) {

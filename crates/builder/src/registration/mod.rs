@@ -144,7 +144,7 @@ impl NixHost {
     }
 }
 
-/// Says what [`register`] would do, and does nothing.
+/// Says what [`register`] would do, and does nothing, but that the directory is there then.
 ///
 /// # Errors
 /// As [`register`].
@@ -176,6 +176,7 @@ fn prepare(host: &NixHost, request: &Request) -> Result<Prepared, RegisterError>
     check::words(&request.name, &request.machine)?;
     let file = request.file.clone().unwrap_or_else(|| host.machines());
     check::is_included(host, &file)?;
+    file::make_directory(&host.files.find(&file))?;
     let held = hold(host, &file, Some(&request.machine))?;
     let before = held.read()?;
     let entry = request.machine.entry();
@@ -211,6 +212,9 @@ fn prepare(host: &NixHost, request: &Request) -> Result<Prepared, RegisterError>
 pub fn unregister(host: &NixHost, name: &str, file: Option<&Path>) -> Result<bool, RegisterError> {
     let usual = host.machines();
     let file = file.unwrap_or(&usual);
+    if !host.files.find(file).parent().is_some_and(Path::exists) {
+        return Ok(false);
+    }
     let held = hold(host, file, None)?;
     let before = held.read()?;
     let after = block::without(&before, name).map_err(|error| RegisterError::Block {

@@ -96,6 +96,16 @@ fn one_block_and_every_other_byte() {
 }
 
 #[test]
+fn a_nix_without_any_settings() {
+    let fixture = Fixture::new(&[]);
+    fs::remove_dir(fixture.path("")).unwrap();
+    assert!(!unregister(&fixture.host, "b", None).unwrap());
+    assert!(!fixture.path("").exists());
+    assert_eq!(fixture.register("b").unwrap().change, Change::Added);
+    assert!(fixture.machines().contains(LINE));
+}
+
+#[test]
 fn a_changed_builder_keeps_its_place() {
     let fixture = Fixture::new(&[]);
     fixture.register("b").unwrap();

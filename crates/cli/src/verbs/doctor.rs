@@ -20,7 +20,7 @@ use crate::verbs::{Format, FormatArgs};
 /// warnings, with 2 after failures.
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// What the host is to be fit for; all of it where this is left out
+    /// What the host is to be fit for; tests, and builds if Nix is here, where this is left out
     #[arg(long = "for", value_enum, value_name = "WHAT")]
     purpose: Option<What>,
     /// Mend what can be mended without asking, and say what was done
@@ -48,17 +48,19 @@ enum What {
 impl Doctor {
     /// Examines the host.
     pub fn run(self, environment: &Environment) -> Outcome {
+        let containers = !matches!(self.purpose, Some(What::Vm | What::Builder));
+        let host = host(environment, containers);
         let purposes = match self.purpose {
-            None => vec![Purpose::Mixed, Purpose::Builder],
+            None if host.has_nix() => vec![Purpose::Mixed, Purpose::Builder],
+            None => {
+                ui::status("Nix is not here, so nothing is said of its builds; --for builder does");
+                vec![Purpose::Mixed]
+            }
             Some(What::Vm) => vec![Purpose::Vm],
             Some(What::Container) => vec![Purpose::Container],
             Some(What::Mixed) => vec![Purpose::Mixed],
             Some(What::Builder) => vec![Purpose::Builder],
         };
-        let containers = purposes
-            .iter()
-            .any(|it| matches!(it, Purpose::Container | Purpose::Mixed));
-        let host = host(environment, containers);
         let as_text = self.format.format == Format::Text;
         let mut told = 0;
         let mut each = |finding: &Finding| {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use machinist_builder::nix_conf::{Daemon, NixConf};
 
-use crate::finding::Finding;
+use crate::finding::{Finding, Repair};
 use crate::host::Host;
 use crate::trial::{Abilities, Trial, broken_promises};
 
@@ -210,19 +210,23 @@ fn world_writable(host: &Host, conf: &NixConf) -> Option<Finding> {
         found.is_ok_and(|it| it.mode() & 0o002 != 0)
     };
     let open = Path::new(&build).ancestors().find(is_open)?;
-    let open = open.display().to_string();
-    let (found, mend) = match host.at(&open).is_symlink() {
-        true => (
-            "it is a link",
-            "build-dir = the directory that it leads to".to_owned(),
-        ),
-        false => ("everybody may write to it", format!("chmod o-w {open}")),
-    };
-    Some(
-        Finding::failure("linux.builddir", &open, found)
+    let found = host.nix.files.find(open);
+    let looked = open.display().to_string();
+    let finding = |what: &str, mend: String| {
+        Finding::failure("linux.builddir", &looked, what)
             .why("Nix refuses to build below it: 'is world-writable or a symlink'")
-            .mend(mend),
-    )
+            .mend(mend)
+    };
+    if found.is_symlink() {
+        let mend = "build-dir = the directory that it leads to";
+        return Some(finding("it is a link", mend.to_owned()));
+    }
+    let finding = finding("everybody may write to it", format!("chmod o-w {looked}"));
+    // Nix's own directories are nobody else's; what else is on the way may be meant so.
+    Some(match open.starts_with("/nix") {
+        true => finding.repair(Repair::NotForOthers(found)),
+        false => finding,
+    })
 }
 
 /// Whether who is not root may make user namespaces: without a daemon, that is who builds.

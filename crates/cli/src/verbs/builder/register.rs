@@ -84,12 +84,26 @@ impl Register {
     /// Registers it.
     pub fn run(self, environment: &Environment) -> Outcome {
         let host = environment::nix_host();
+        let directory = Path::new(SSH).join(&self.name);
+        let is_new = self.ssh.address.is_some() && !directory.exists();
+        let outcome = self.register(environment, &host);
+        if outcome.is_err() && is_new {
+            let known = registration::registered(&host, self.file.as_deref());
+            if !known.is_ok_and(|known| known.contains(&self.name)) {
+                // It was for this alone.
+                drop(fs::remove_dir_all(&directory));
+            }
+        }
+        outcome
+    }
+
+    fn register(&self, environment: &Environment, host: &NixHost) -> Outcome {
         let request = Request {
-            machine: self.machine(environment, &host)?,
+            machine: self.machine(environment, host)?,
             name: self.name.clone(),
             file: self.file.clone(),
         };
-        let would = registration::check(&host, &request).map_err(refused)?;
+        let would = registration::check(host, &request).map_err(refused)?;
         if would.change == Change::Same {
             ui::status(format_args!("{} is registered already", self.name));
         }
@@ -97,7 +111,7 @@ impl Register {
             let tried = self.try_it(environment, &request.machine, Way::Entry);
             tried.map_err(|error| self.with_words_of_ssh(environment, error))?;
         }
-        let done = registration::register(&host, &request).map_err(refused)?;
+        let done = registration::register(host, &request).map_err(refused)?;
         tell(&self.name, &done);
         if !self.no_test {
             match self.try_it(environment, &request.machine, Way::Chosen) {
@@ -249,12 +263,11 @@ impl Ssh {
         address: &str,
     ) -> Result<StoreUri, CliError> {
         let usage = |error: ForeignError| CliError::usage(error);
-        let key = |key: &Option<String>| HostKey::parse(&contents(key.as_deref()));
         machinist_builder::check_name(name).map_err(CliError::usage)?;
-        let mut foreign =
-            Foreign::new(address, key(&self.host_key).map_err(usage)?).map_err(usage)?;
+        let key = host_key(self.host_key.as_deref())?;
+        let mut foreign = Foreign::new(address, key).map_err(usage)?;
         if let Some(jump) = &self.jump {
-            let key = key(&self.jump_host_key).map_err(usage)?;
+            let key = host_key(self.jump_host_key.as_deref())?;
             foreign = foreign.through(jump, key).map_err(usage)?;
         }
         if let Some(identity) = &self.identity {
@@ -271,10 +284,18 @@ impl Ssh {
     }
 }
 
-/// A key, or what the file of that name has.
-fn contents(key: Option<&str>) -> String {
-    let key = key.unwrap_or_default();
-    fs::read_to_string(key).unwrap_or_else(|_| key.to_owned())
+/// A key, or the one that the file of that name has.
+fn host_key(word: Option<&str>) -> Result<HostKey, CliError> {
+    let word = word.unwrap_or_default();
+    let key = match fs::read_to_string(word) {
+        // What else is in there is not to be shown: it may be a private key, by mistake.
+        Ok(text) => HostKey::parse(&text)
+            .map_err(|_| CliError::usage(format!("{word} has no public host key"))),
+        Err(_) => HostKey::parse(word).map_err(CliError::usage),
+    };
+    key.map_err(|error| {
+        error.hint("on the machine it is in /etc/ssh/ssh_host_ed25519_key.pub; from here, `ssh-keyscan -t ed25519 HOST` shows what answers")
+    })
 }
 
 /// A trial that failed.
