@@ -10,6 +10,7 @@ pub(crate) mod journal;
 mod kin;
 pub(crate) mod stage;
 pub(crate) mod supervise;
+mod unrunnable;
 pub(crate) mod vm;
 
 use std::collections::BTreeMap;

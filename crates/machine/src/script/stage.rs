@@ -22,6 +22,7 @@ use machinist_sys::netlink::Netlink;
 use machinist_sys::process::Spawn;
 use serde::{Deserialize, Serialize};
 
+use super::unrunnable::unrunnable;
 use crate::mounts::{handle, keep_to_ourselves, make_dir};
 use crate::nspawn::watch::{self, WatchError};
 use crate::path_error::{PathContext, PathError};
@@ -95,8 +96,8 @@ fn perform(engine: &UnixStream) -> Result<ExitStatus, StageError> {
     ended.map_err(|error| match error {
         WatchError::Engine(error) => StageError::Engine(error),
         WatchError::Execute(source) => StageError::Execute {
+            source: unrunnable(Path::new(&stage.command), source),
             command: stage.command.clone(),
-            source,
         },
         WatchError::Cgroup(error) => StageError::Path(error),
     })

@@ -22,6 +22,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::unix::pipe;
 
 use super::kin;
+use super::unrunnable::unrunnable;
 use crate::supervised::Supervised;
 
 /// What is told, one line each.
@@ -186,7 +187,10 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
     };
     let last = match supervise(&mut said, engine, program, arguments) {
         Ok(status) => Said::Ended(status.into_raw()),
-        Err(error) => Said::Failed(format!("cannot run {program}: {error}")),
+        Err(error) => {
+            let why = unrunnable(Path::new(program), error);
+            Said::Failed(format!("cannot run {program}: {why}"))
+        }
     };
     kin::kill_descendants(std::process::id());
     // Nobody to tell, if this fails: the engine is gone.

@@ -345,6 +345,13 @@ pub fn fails() -> Result<(), Failed> {
             &reason,
         )?;
         check(words.iter().any(|word| word == "no such image"), words)?;
+        let machine = stage.machine("nothing", "sh -c 'echo nothing to do >&2'")?;
+        let (reason, words) = failure(machine.start(StartOptions::default()).await)?;
+        check(
+            reason
+                == "its start script ended with status 0 before its container's system ran: nothing to do",
+            (reason, words),
+        )?;
         let machine = stage.machine("absent", "/no/such/run-absent-nspawn")?;
         let (reason, words) = failure(machine.start(StartOptions::default()).await)?;
         check(reason.contains("status 127"), (reason, words))

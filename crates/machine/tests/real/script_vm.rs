@@ -320,7 +320,12 @@ pub fn wrong() -> Result<(), Failed> {
             reason.contains("status 7") && reason.ends_with(": words"),
             reason,
         )?;
-        check(last == ["words"], last)
+        check(last == ["words"], last)?;
+        let temp = tempfile::tempdir()?;
+        let stage = Stage::of(temp, "done", "echo nothing to do >&2; true")?;
+        let (reason, _) = failure(stage.machine.start(StartOptions::default()).await)?;
+        let wanted = "status 0 before its QEMU could be reached: nothing to do";
+        check(reason.ends_with(wanted), reason)
     })
 }
 

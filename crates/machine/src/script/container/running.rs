@@ -268,13 +268,16 @@ impl Running {
     }
 
     fn judge(&self, exit: ExitStatus) -> Ending {
-        if exit.success() || exit.code() == Some(RESTART) {
-            // With the latter it wants to restart, and may not.
+        let said = self.parts.said.lines();
+        let went_off = said
+            .iter()
+            .any(|line| line.ends_with(" has been shut down."));
+        let done = exit.success() || exit.code() == Some(RESTART);
+        if done && (went_off || self.init.is_some()) {
+            // With the latter status it wants to restart, and may not.
             return Ending::ByItself;
         }
-        let went_off = |line: &String| line.ends_with(" has been shut down.");
-        let said = self.parts.said.lines();
-        if said.iter().any(went_off) {
+        if went_off {
             // The container has done its part; what the script did afterwards is another matter.
             self.say(Happening::Note(format!(
                 "its start script {} after the container had gone off",
@@ -284,7 +287,13 @@ impl Running {
         }
         let last = said.last();
         let last = last.map_or_else(String::new, |line| format!(": {line}"));
-        Ending::Fault(format!("its start script {}{last}", describe(exit)))
+        // Nobody hears this of a script that was asked to end.
+        let before = if done {
+            " before its container's system ran"
+        } else {
+            ""
+        };
+        Ending::Fault(format!("its start script {}{before}{last}", describe(exit)))
     }
 }
 

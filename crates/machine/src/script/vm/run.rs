@@ -402,17 +402,20 @@ impl Running {
         {
             return Ending::Fault(panic);
         }
-        if exit.success() && self.shutdown.as_deref() != Some("host-signal") {
+        let ran = self.doors.is_some();
+        if exit.success() && ran && self.shutdown.as_deref() != Some("host-signal") {
             return Ending::ByItself;
         }
         let script = &self.this.spec.command;
         let name = script.rsplit('/').next().unwrap_or(script);
         let last = self.words.lines().pop();
         let last = last.map_or_else(String::new, |line| format!(": {line}"));
-        if exit.success() {
-            return Ending::Fault(format!("QEMU was ended by a signal{last}"));
-        }
-        Ending::Fault(format!("{name} {}{last}", describe(exit)))
+        let ended = describe(exit);
+        Ending::Fault(match (exit.success(), ran) {
+            (true, true) => format!("QEMU was ended by a signal{last}"),
+            (true, false) => format!("{name} {ended} before its QEMU could be reached{last}"),
+            (false, _) => format!("{name} {ended}{last}"),
+        })
     }
 }
 
