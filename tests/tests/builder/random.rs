@@ -1,4 +1,4 @@
-//! A builder under a stream of builds, in which somebody is killed at twenty random moments.
+//! A builder under a stream of builds, in which somebody is killed at random moments.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -13,25 +13,43 @@ use rustix::process::Signal;
 use crate::Case;
 use crate::killed::{kill, pids};
 use crate::rig::Rig;
+use crate::vm;
 
-pub const CASES: &[Case] = &[Case {
-    name: "random::whoever_is_killed_no_output_is_wrong_and_the_next_build_works",
-    run,
-}];
+pub const CASES: &[Case] = &[
+    Case {
+        name: "random::whoever_is_killed_no_output_is_wrong_and_the_next_build_works",
+        run: container,
+    },
+    Case {
+        name: "random::the_same_with_a_vm",
+        run: machine,
+    },
+];
 
-const KILLS: u32 = 20;
-/// The longest time between two of them, in milliseconds.
-const BETWEEN: u64 = 2000;
-/// A builder's name that no other test's process has in its command line.
-const NAME: &str = "unlucky";
+/// Builders' names that no other test's process has in its command line.
+const CONTAINER: &str = "unlucky";
+/// The longest time between two kills, in milliseconds.
+const BETWEEN: u64 = 1200;
+
+/// An emulated VM may have to boot once, on a busy host.
+const FIRST: Duration = Duration::from_secs(400);
+
+/// A builder, and who of it is killed how often.
+struct Victim<'a> {
+    name: &'a str,
+    options: &'a [&'a str],
+    /// Words that its machine has in its command line.
+    machine: String,
+    kills: u32,
+}
 
 /// One build after another, each until it comes through. There is one slot, so one that is stuck would be
 /// the end.
 const STREAM: &str = r#"
-machines unlucky
+machines @NAME@
 sed -i 's/ - 8 1 / - 1 1 /' /etc/nix/machines
 user() {
-    HOME=/home/user timeout --signal KILL 120 \
+    HOME=/home/user timeout --signal KILL 240 \
         setpriv --reuid 1000 --regid 1000 --clear-groups env NIX_REMOTE=daemon "$@"
 }
 right() { [ "$(cat $2)" = "output $1" ] || echo "WRONG: $1: $(cat $2)"; }
@@ -55,47 +73,78 @@ right last $(build last.nix)
 echo "the last one after $failed failures"
 "#;
 
-fn run(rig: &Rig) -> Result<()> {
-    let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    stream(rig, seed).with_context(|| format!("with seed {seed}"))
+fn container(rig: &Rig) -> Result<()> {
+    let machine = format!("--machine={CONTAINER}");
+    random(
+        rig,
+        &Victim {
+            name: CONTAINER,
+            options: &[],
+            machine,
+            kills: 10,
+        },
+    )
 }
 
-fn stream(rig: &Rig, seed: u64) -> Result<()> {
+fn machine(rig: &Rig) -> Result<()> {
+    let disk = rig.builders().join(vm::NAME).join("store.img");
+    // Its snapshot is that of the other tests with this name and these options.
+    random(
+        rig,
+        &Victim {
+            name: vm::NAME,
+            options: vm::OPTIONS,
+            machine: disk.display().to_string(),
+            kills: 20,
+        },
+    )
+}
+
+fn random(rig: &Rig, victim: &Victim<'_>) -> Result<()> {
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    stream(rig, victim, seed).with_context(|| format!("with seed {seed}"))
+}
+
+fn stream(rig: &Rig, victim: &Victim<'_>, seed: u64) -> Result<()> {
+    let name = victim.name;
     let mut random = Random(seed);
-    rig.create(NAME, &["--idle-timeout", "never"])?;
+    rig.create(
+        name,
+        &[victim.options, &["--idle-timeout", "never"]].concat(),
+    )?;
     // As an init system has it: the socket outlives the service.
-    let socket = UnixListener::bind(rig.builders().join(NAME).join("socket"))?;
+    let socket = UnixListener::bind(rig.builders().join(name).join("socket"))?;
     let socket = OwnedFd::from(socket);
-    let mut service = rig.serve_at(NAME, socket.try_clone()?)?;
-    let client = rig.start_client(STREAM)?;
-    client.until("built 1", Duration::from_secs(120))?;
+    let mut service = rig.serve_at(name, socket.try_clone()?)?;
+    let client = rig.start_client(&STREAM.replace("@NAME@", name))?;
+    client.until("built 1", FIRST)?;
     let mut killed = [0; 3];
-    for _ in 0..KILLS {
+    for _ in 0..victim.kills {
         std::thread::sleep(Duration::from_millis(random.below(BETWEEN)));
         match random.below(4) {
             0 => {
                 killed[0] += 1;
                 end(&mut service)?;
-                service = rig.serve_at(NAME, socket.try_clone()?)?;
+                service = rig.serve_at(name, socket.try_clone()?)?;
             }
-            1 => killed[1] += one(&format!("--machine={NAME}"))?,
-            _ => killed[2] += one(&format!("machinist connect {NAME}"))?,
+            1 => killed[1] += one(&victim.machine)?,
+            _ => killed[2] += one(&format!("machinist connect {name}"))?,
         }
     }
     fs::write(rig.file("stop"), "")?;
     let said = client.passes(Duration::from_secs(300));
     fs::remove_file(rig.file("stop"))?;
     let said = said?;
-    let what = format!("of services, containers and clients {killed:?} were killed: {said}");
+    let what = format!("of services, machines and clients {killed:?} were killed: {said}");
     ensure!(!said.contains("WRONG"), "{what}");
     ensure!(said.contains("the last one after"), "{what}");
     // Who kills all the time and hits nobody tests nothing.
-    ensure!(killed.iter().sum::<usize>() > 10, "{what}");
+    ensure!(killed.iter().sum::<usize>() > 5, "{what}");
     let free = wait_until(Duration::from_secs(10), || {
-        (rig.status(NAME).ok()?["sessions"] == 0).then_some(())
+        (rig.status(name).ok()?["sessions"] == 0).then_some(())
     });
     free.context("a session is left")?;
-    rig.end(NAME)?;
+    rig.end(name)?;
     service.wait()?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A builder that is a VM. Emulated, it takes half a minute to boot, so there is one test for all.
+//! A builder that is a VM. Emulated, it takes half a minute to boot, so it does that once.
 
 use std::time::Duration;
 
@@ -15,12 +15,16 @@ pub const CASES: &[Case] = &[Case {
     run,
 }];
 
+/// With the same name and options there is one snapshot for all tests, and a VM boots once.
+pub const NAME: &str = "v";
+pub const OPTIONS: &[&str] = &["--kind", "vm", "--cores", "1", "--disk", "2G"];
+
 /// An emulated machine on a busy host. Nothing but a machine that hangs takes so long.
 const BOOT: Duration = Duration::from_secs(400);
 
 fn run(rig: &Rig) -> Result<()> {
-    rig.create("v", &["--kind", "vm", "--cores", "1", "--disk", "2G"])?;
-    let service = rig.serve("v")?;
+    rig.create(NAME, OPTIONS)?;
+    let service = rig.serve(NAME)?;
     let web = Web::open()?;
     let download = web.derivation("10.0.2.2");
     let script = download
