@@ -61,6 +61,11 @@ if register --mandatory-features moon 2> /tmp/said; then exit 1; fi
 grep -q 'builder b has no feature moon; it can have benchmark' /tmp/said
 test "$(cat /etc/nix/machines)" = '# mine'
 
+# Somebody who may not write the file is told so before anything is built.
+if HOME=/tmp setpriv --reuid 1000 --regid 1000 --clear-groups machinist builder register far --ssh u@h \
+  --host-key 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJBWcxbBlaqt1auOtEF8QUWrUotiC5qBJUuEWdVCbroo' 2> /tmp/said; then exit 1; fi
+grep 'run it again with sudo' /tmp/said
+
 register --mandatory-features nixos-test
 register --mandatory-features nixos-test 2>&1 | grep 'registered already'
 grep -c remote-program /etc/nix/machines
@@ -86,6 +91,7 @@ if machinist builder unregister b; then exit 1; fi
     host.run(&script)?
         .exits(0)?
         .says("1\n")?
+        .says("run it again with sudo")?
         .says("is registered already")?
         .complains("registered b in /etc/nix/machines")?
         .complains("builders is '' (set by /etc/nix/nix.conf:")?

@@ -54,6 +54,13 @@ pub(super) fn is_in_store(path: &Path, root: &Path) -> bool {
     path.starts_with(STORE) || path.starts_with(root.join(STORE.trim_start_matches('/')))
 }
 
+/// Whether we may write to the file: before anybody builds something for it.
+pub(super) fn may_write(path: &Path) -> Result<(), PathError> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let asked = rustix::fs::access(parent, rustix::fs::Access::WRITE_OK);
+    asked.map_err(io::Error::from).at("write to", parent)
+}
+
 impl Held {
     /// Waits until nobody else holds it.
     pub(super) fn new(path: PathBuf) -> Result<Self, PathError> {

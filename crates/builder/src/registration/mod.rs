@@ -258,6 +258,7 @@ fn hold(
             snippet: machine.map(error::snippet),
         });
     }
+    file::may_write(&real)?;
     Ok(file::Held::new(real)?)
 }
 

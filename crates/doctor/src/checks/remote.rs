@@ -75,7 +75,7 @@ fn connect(host: &Host, listed: &Listed) -> Finding {
         }
     };
     if !said.success {
-        let finding = Finding::failure(ID, &looked, said.last_line());
+        let finding = Finding::failure(ID, &looked, words(&said.stderr));
         return match explain(&said.stderr) {
             Some((why, mend)) => finding.why(why).mend(mend),
             None => finding
@@ -143,6 +143,30 @@ fn features(host: &Host, listed: &Listed) -> Vec<Finding> {
     vec![Finding::fine(ROUND_TRIP, &looked, came_back), kept]
 }
 
+/// What was said of a connection that failed: first the words of whatever Nix runs, then Nix's.
+fn words(stderr: &str) -> String {
+    /// More than this is no reason but a story.
+    const MOST: usize = 4;
+    let lines = stderr.lines().map(|line| message(line.trim()));
+    let told: Vec<String> = lines
+        .filter(|line| !line.is_empty() && !line.starts_with("warning:"))
+        .collect();
+    match told.as_slice() {
+        [] => "it said nothing".to_owned(),
+        told => told[told.len().saturating_sub(MOST)..].join("; "),
+    }
+}
+
+/// A line, or what it says, where it is one of Nix's messages for programs.
+fn message(line: &str) -> String {
+    let json = line.strip_prefix("@nix ");
+    let json = json.and_then(|json| serde_json::from_str::<serde_json::Value>(json).ok());
+    match json {
+        Some(json) => json["msg"].as_str().unwrap_or_default().to_owned(),
+        None => line.to_owned(),
+    }
+}
+
 const ROUND_TRIP: &str = "machines.roundtrip";
 const MATTERS: &str = "builds are sent there for what it is said to have, and fail there";
 
@@ -177,6 +201,16 @@ fn other_system(host: &Host, listed: &Listed) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_a_connection_failed() {
+        let said = "warning: x\n@nix {\"action\":\"msg\",\"level\":0,\"msg\":\"there is no builder \\\"gone\\\"\"}\n\nerror: cannot open connection\n";
+        assert_eq!(
+            words(said),
+            "there is no builder \"gone\"; error: cannot open connection"
+        );
+        assert_eq!(words("\n"), "it said nothing");
+    }
 
     #[test]
     fn keys_are_part_of_what_is_opened() {
