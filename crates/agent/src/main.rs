@@ -6,8 +6,8 @@
 //! - `bring`: from a root shell to an agent on a port ([`bring`]).
 //! - `build`: the builder of a derivation that was described elsewhere ([`build`]).
 //! - `probe`: what a build of Nix's may do, as the builder of a derivation ([`probe`]).
-//!
 //! - `store`: the disk of a restored builder ([`store`]).
+//!
 //! It is single-threaded: one `poll` over the channel and all that the running tasks wait for.
 
 #![forbid(unsafe_code)]
@@ -25,9 +25,9 @@ mod probe;
 mod renewal;
 mod server;
 mod spawn;
+mod store;
 mod task;
 mod users;
-mod store;
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -39,10 +39,10 @@ fn main() -> ExitCode {
         Some("bring") => bring::run(),
         Some("build") => build::run(),
         Some("probe") => probe::run(),
+        Some("store") => store::run(),
         // The kernel gives its init the words of the command line that it does not know itself.
         _ if std::process::id() == 1 => init::run(),
         _ => ExitCode::from(2),
-        Some("store") => store::run(),
     }
 }
 

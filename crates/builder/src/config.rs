@@ -389,9 +389,9 @@ pub(crate) mod tests {
     fn places() -> Places {
         Places {
             images: "/cache".into(),
-            snapshots: None,
             runtime: "/run/machinist".into(),
             search: "/usr/bin".into(),
+            snapshots: None,
         }
     }
 

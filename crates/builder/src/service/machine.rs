@@ -157,8 +157,8 @@ impl Starter {
 
     fn settings(&self) -> Settings {
         let places = &self.config.places;
-        Settings {
         let snapshots = places.snapshots();
+        Settings {
             runtime: places.runtime.clone(),
             exe: self.exe.clone(),
             images: places.images.clone(),
@@ -201,7 +201,6 @@ impl Starter {
             What::ImageStep { step, .. } => {
                 note.send_replace(format!("building its image: {step}"));
             }
-            What::Warning { text } => log.say(&format!("warning: {text}")),
             What::MachineRestored { seconds } => {
                 log.say(&format!("restored from its snapshot in {seconds:.2} s"));
             }
@@ -210,6 +209,7 @@ impl Starter {
                 log.say(&format!("its snapshot was no good: {reason}"));
             }
             What::MachineCold { reason } => log.say(&format!("it boots: {reason}")),
+            What::Warning { text } => log.say(&format!("warning: {text}")),
             What::AccelFallback { reason } => log.say(&format!("warning: {reason}")),
             What::MachineFailed { reason, .. } => log.say(&format!("its machine: {reason}")),
             _ => {}
