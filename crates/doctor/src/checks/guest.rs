@@ -22,7 +22,7 @@ const FILES: u64 = 100_000;
 
 /// One builder, whose machine has just answered; none if it is not one of machinist's.
 pub(crate) fn check(host: &Host, listed: &Listed) -> Option<Finding> {
-    let (program, name) = own(&listed.machine.uri.local_program()?)?;
+    let (program, name) = own(listed.machine.uri.local_program()?)?;
     let looked = format!("machinist builder shell {name}");
     let words = ["builder", "shell", &name, "--", "sh", "-c", QUESTION];
     let before = now();
