@@ -5,6 +5,7 @@
 //! - `serve`: the agent on its standard input, a socket or a virtio-serial port ([`server`]).
 //! - `bring`: from a root shell to an agent on a port ([`bring`]).
 //! - `build`: the builder of a derivation that was described elsewhere ([`build`]).
+//! - `fuse`: a file system that the host answers for ([`fuse`]).
 //! - `probe`: what a build of Nix's may do, as the builder of a derivation ([`probe`]).
 //! - `store`: the disk of a restored builder ([`store`]).
 //!
@@ -15,6 +16,7 @@
 mod bring;
 mod build;
 mod channel;
+mod fuse;
 mod info;
 mod init;
 mod login;
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Some("serve") => serve(),
         Some("bring") => bring::run(),
         Some("build") => build::run(),
+        Some("fuse") => fuse::run(),
         Some("probe") => probe::run(),
         Some("store") => store::run(),
         // The kernel gives its init the words of the command line that it does not know itself.

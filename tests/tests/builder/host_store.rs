@@ -2,14 +2,22 @@
 
 use anyhow::{Context, Result, ensure};
 use machinist_tests::Ran;
+use rustix::process::Signal;
 
 use crate::Case;
 use crate::rig::Rig;
+use crate::vm::{NAME, OPTIONS};
 
-pub const CASES: &[Case] = &[Case {
-    name: "host_store::is_seen_and_not_copied",
-    run: seen,
-}];
+pub const CASES: &[Case] = &[
+    Case {
+        name: "host_store::of_a_container",
+        run: container,
+    },
+    Case {
+        name: "host_store::of_a_vm",
+        run: vm,
+    },
+];
 
 /// Before a client's daemon is started: its store is a directory that the host sees, too.
 const BEFORE: &str = r#"
@@ -56,7 +64,7 @@ const ASK: &str = r#"
 cat > /tmp/ask.py <<'END'
 import struct, subprocess, sys
 nix = subprocess.Popen(
-    ["/machinist/machinist", "connect", "b"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ["/machinist/machinist", "connect", "v"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
 )
 number = lambda value: struct.pack("<Q", value)
 def text(value):
@@ -82,7 +90,7 @@ python3 /tmp/ask.py $half $half.lock $tool.lock $link
 
 /// A build that needs the closure, and says what it saw of the store.
 const BUILD: &str = r#"
-machines b
+machines v
 reads() {
     derive $1 'read -r big < $link; [ -s $big ]; echo $big /nix/store/* > $out' \
         "link = builtins.storePath \"$link\";"
@@ -107,16 +115,17 @@ fn client(rig: &Rig, script: &str) -> Result<Ran> {
 
 /// A script in the builder, as root.
 fn inside(rig: &Rig, script: &str) -> Result<Ran> {
-    rig.builder(&["shell", "b", "--", "sh", "-c", script]).run()
+    let words = ["shell", NAME, "--", "sh", "-c", script];
+    rig.builder(&words).run()
 }
 
 fn log(rig: &Rig) -> Result<String> {
-    Ok(rig.builder(&["logs", "b"]).run()?.exits(0)?.stdout)
+    Ok(rig.builder(&["logs", NAME]).run()?.exits(0)?.stdout)
 }
 
 /// Whether fewer bytes went there than anybody could take for the closure.
 fn not_copied(rig: &Rig) -> Result<()> {
-    let status = rig.status("b")?;
+    let status = rig.status(NAME)?;
     let sent = status["sent"].as_u64().context("no bytes are counted")?;
     ensure!((1..1 << 20).contains(&sent), "{status}");
     ensure!(status["from_host"]["paths"] == 3, "{status}");
@@ -125,12 +134,20 @@ fn not_copied(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
+fn container(rig: &Rig) -> Result<()> {
+    life(rig, &["--kind", "container"])
+}
+
+fn vm(rig: &Rig) -> Result<()> {
+    life(rig, OPTIONS)
+}
+
 /// A build whose closure has a gigabyte starts without that being copied; and all of the rest of what
 /// is safe about it, in one life of a builder.
-fn seen(rig: &Rig) -> Result<()> {
-    let option = format!("--host-store={}", rig.file("nix").display());
-    rig.create("b", &[&option])?;
-    rig.builder(&["start", "b"]).run()?.exits(0)?;
+fn life(rig: &Rig, options: &[&str]) -> Result<()> {
+    let own = format!("--host-store={}", rig.file("nix").display());
+    rig.create(NAME, &[options, &[own.as_str()]].concat())?;
+    let service = rig.serve(NAME)?;
 
     // The host's Nix does not remove what the machine sees, though it has no other reason to keep it.
     let collected = "nix-store --gc 2> /dev/null; ls $big $tool $link";
@@ -140,9 +157,9 @@ fn seen(rig: &Rig) -> Result<()> {
         .says("valid: ['/nix/store/00000000000000000000000000000003-link']")?
         .complains("00000000000000000000000000000005-lost")?;
     not_copied(rig)?;
-    let log_of_first = log(rig)?;
+    let said = log(rig)?;
     let lost = "warning: the host's Nix takes /nix/store/00000000000000000000000000000005-lost";
-    ensure!(log_of_first.contains(lost), "{log_of_first}");
+    ensure!(said.contains(lost), "{said}");
 
     // What is there cannot be written or removed, is what Nix says it is, and is alone there.
     let script = "
@@ -156,15 +173,14 @@ fn seen(rig: &Rig) -> Result<()> {
         .says("1-big\n00000000000000000000000000000002-tool\n00000000000000000000000000000003-link\nverified")?
         .complains("Read-only file system")?;
 
-    // It is all there after another start.
-    rig.end("b")?;
-    rig.builder(&["start", "b"])
-        .run()?
-        .complains("does not answer")?;
-    let mut service = rig.serve("b")?;
+    // It is all there after another start, which needs the host's Nix: without, nothing is known of it.
+    service.signal(Signal::KILL);
+    service.wait()?;
+    let refused = rig.builder(&["start", NAME]).run()?;
+    ensure!(refused.stderr.contains("does not answer"), "{refused}");
     client(rig, "reads second")?.says("1-big /nix/store/")?;
     not_copied(rig)?;
-    rig.builder(&["stop", "b"]).run()?.exits(0)?;
+    rig.builder(&["stop", NAME]).run()?.exits(0)?;
 
     // What the host has removed while the machine was off is forgotten, with what refers to it.
     let script =
@@ -174,7 +190,5 @@ fn seen(rig: &Rig) -> Result<()> {
     ensure!(said.contains("does not have /nix/store/0000"), "{said}");
     let script = "! ls -d /nix/store/0000* /nix/store/*-first && nix-store --verify && echo sound";
     inside(rig, script)?.exits(0)?.says("sound")?;
-    rig.end("b")?;
-    ensure!(service.has_ended() || service.wait()?.code() == Some(0));
-    Ok(())
+    rig.end(NAME)
 }

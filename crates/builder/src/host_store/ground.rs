@@ -9,10 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use machinist_guest::{Agent, Command};
+use tokio::task::AbortHandle;
 
 use super::daemon::Info;
 use super::pieces::{self, Put};
 use super::registration::{STORE, lines, path};
+use super::share::{Share, Shown};
+use super::vm;
 
 /// How long Nix in the machine may take. Emulated machines are slow.
 const STEP: Duration = Duration::from_secs(300);
@@ -21,13 +24,34 @@ const REGISTER: &str = include_str!("register.sh");
 /// How it is made to forget them.
 const FORGET: &str = include_str!("forget.sh");
 
-/// A container: the mount namespace of its init.
+/// The machine, and how the host's paths get there.
 #[derive(Clone)]
 pub(super) struct Ground {
-    namespace: Arc<File>,
     /// The host's store.
     store: PathBuf,
     agent: Agent,
+    way: Way,
+}
+
+#[derive(Clone)]
+enum Way {
+    /// Of a container: the mount namespace of its init.
+    Container(Arc<File>),
+    /// Of a VM: what its kernel asks us for.
+    Vm(Arc<Vm>),
+}
+
+/// A VM that reads the host's store.
+struct Vm {
+    shown: Shown,
+    /// What answers its kernel, as long as this is held.
+    serving: AbortHandle,
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
 }
 
 impl Ground {
@@ -39,32 +63,67 @@ impl Ground {
     ) -> io::Result<Self> {
         let gone = || io::Error::new(io::ErrorKind::NotFound, "the container's init is gone");
         let init = launcher.and_then(init_below).ok_or_else(gone)?;
+        let namespace = File::open(format!("/proc/{init}/ns/mnt"))?;
         Ok(Self {
-            namespace: Arc::new(File::open(format!("/proc/{init}/ns/mnt"))?),
             store,
             agent,
+            way: Way::Container(Arc::new(namespace)),
         })
     }
 
-    /// Puts paths into the machine's store, in the order of `names`.
-    pub(super) async fn put(&self, names: Vec<String>, again: bool) -> io::Result<Vec<Put>> {
-        let ground = self.clone();
-        blocking(move || {
-            let (from, to) = (&ground.store, Path::new(STORE));
-            let put = pieces::put(ground.namespace.as_fd(), from, to, &names, again);
-            if put.is_err() {
-                drop(pieces::take(ground.namespace.as_fd(), to, &names, true));
-            }
-            put
+    /// Of a VM.
+    pub(super) async fn vm(store: PathBuf, agent: Agent) -> io::Result<Self> {
+        let shown = Shown::default();
+        let share = Share::new(store.clone(), shown.clone());
+        let serving = vm::attach(&agent, share).await?;
+        Ok(Self {
+            store,
+            agent,
+            way: Way::Vm(Arc::new(Vm { shown, serving })),
         })
-        .await
+    }
+
+    /// Puts paths into the machine's store, in the order of `names`; `again`: the places of former ones
+    /// may be there.
+    pub(super) async fn put(&self, names: Vec<String>, again: bool) -> io::Result<Vec<Put>> {
+        let put = match &self.way {
+            Way::Container(namespace) => {
+                let (namespace, from) = (Arc::clone(namespace), self.store.clone());
+                let names = names.clone();
+                blocking(move || {
+                    pieces::put(namespace.as_fd(), &from, Path::new(STORE), &names, again)
+                })
+                .await
+            }
+            Way::Vm(vm) => {
+                vm.shown.add(&names);
+                vm::put(&self.agent, &self.store, &names, again).await
+            }
+        };
+        if put.is_err() {
+            // The first error is the one to tell.
+            drop(self.take(names, true).await);
+        }
+        put
     }
 
     /// Takes paths out of it. Their places stay, unless `places` says so.
     pub(super) async fn take(&self, names: Vec<String>, places: bool) -> io::Result<()> {
-        let ground = self.clone();
-        let to = Path::new(STORE);
-        blocking(move || pieces::take(ground.namespace.as_fd(), to, &names, places)).await
+        if names.is_empty() {
+            return Ok(());
+        }
+        match &self.way {
+            Way::Container(namespace) => {
+                let namespace = Arc::clone(namespace);
+                let to = Path::new(STORE);
+                blocking(move || pieces::take(namespace.as_fd(), to, &names, places)).await
+            }
+            Way::Vm(vm) => {
+                let taken = vm::take(&self.agent, &names, places).await;
+                vm.shown.remove(&names);
+                taken
+            }
+        }
     }
 
     /// Tells Nix in the machine of paths that have been put there.
@@ -81,15 +140,21 @@ impl Ground {
     }
 
     async fn run(&self, script: &str, input: &str) -> io::Result<()> {
-        let command = Command::argv(["sh", "-c", script]).stdin().timeout(STEP);
-        let output = self.agent.output_with(&command, input.as_bytes()).await;
-        let output = output.map_err(io::Error::other)?;
-        if output.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(io::Error::other(said.trim().to_owned()))
+        run(&self.agent, &["sh", "-c", script], input).await?;
+        Ok(())
     }
+}
+
+/// Runs a command in the machine, and returns what it printed.
+pub(super) async fn run(agent: &Agent, words: &[&str], input: &str) -> io::Result<String> {
+    let command = Command::argv(words.iter().copied()).stdin().timeout(STEP);
+    let output = agent.output_with(&command, input.as_bytes()).await;
+    let output = output.map_err(io::Error::other)?;
+    if output.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(said.trim().to_owned()))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -19,11 +19,14 @@
 
 mod daemon;
 mod error;
+mod fuse;
 mod ground;
 mod list;
 mod pieces;
 mod registration;
+mod share;
 mod talk;
+mod vm;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +38,7 @@ use std::sync::{Arc, Weak};
 use machinist_guest::Agent;
 use tokio::sync::Mutex;
 
+use crate::config::Kind;
 use crate::protocol::HostStoreStatus;
 use crate::service::{Log, chain};
 use daemon::{Daemon, Info};
@@ -79,6 +83,8 @@ pub(crate) struct Beginning<'a> {
     pub(crate) nix: Option<&'a Path>,
     /// The builder's list of paths that its machine knows.
     pub(crate) list: PathBuf,
+    /// What runs the machine.
+    pub(crate) kind: Kind,
     /// The process that has started the container.
     pub(crate) launcher: Option<u32>,
     pub(crate) agent: Agent,
@@ -108,14 +114,26 @@ impl HostStore {
         let Beginning {
             nix,
             list,
+            kind,
             launcher,
             agent,
             log,
         } = beginning;
         let from = nix.unwrap_or_else(|| Path::new(""));
-        let ground = Ground::container(launcher, from.join("store"), agent);
-        let ground = ground.map_err(HostStoreError::Mount)?;
+        let ground = match kind {
+            Kind::Container => Ground::container(launcher, from.join("store"), agent),
+            Kind::Vm => Ground::vm(from.join("store"), agent).await,
+        };
         let (list, former) = List::open(list)?;
+        let ground = match ground {
+            Ok(ground) => ground,
+            Err(error) if former.is_empty() => {
+                let error = HostStoreError::Mount(error);
+                log.say(&format!("warning: {}; all is copied", chain(error)));
+                return Ok(None);
+            }
+            Err(error) => return Err(HostStoreError::Mount(error)),
+        };
         let store = Self(Arc::new(Inner {
             socket: from.join(SOCKET),
             ground,

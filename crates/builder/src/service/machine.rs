@@ -146,6 +146,7 @@ impl Starter {
         let begun = HostStore::begin(Beginning {
             nix: self.config.host_store.as_deref(),
             list,
+            kind: self.config.kind,
             launcher: session.process(&self.config.name),
             agent: agent.clone(),
             log: self.log.clone(),
