@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::channel::{Channel, Read};
 use crate::login::Logins;
 use crate::task::{self, Input, Port, Step, Task, Token, Wants};
-use crate::renewal::Hold;
+use crate::renewal::{Hold, Lead};
 use crate::{plan9, renewal};
 
 /// How long output may keep the loop from reading, in chunks.
@@ -67,6 +67,10 @@ pub(crate) struct Context {
     pub(crate) seeds: Option<Vec<PathBuf>>,
     /// Nobody else runs, until the machine has been made right.
     pub(crate) hold: Option<Hold>,
+    /// Nobody runs before what the host asks for, for a while.
+    pub(crate) lead: Option<Lead>,
+    /// Whether that can be, where it has been looked for.
+    pub(crate) may_lead: Option<bool>,
     /// Control groups that stand still, of which the host does not know.
     pub(crate) frozen: Vec<Blob>,
     /// What was unmounted so that the machine can be saved.
@@ -156,7 +160,11 @@ impl<'a> Server<'a> {
         for sink in &self.context.sinks {
             fds.push(PollFd::new(sink, PollFlags::IN));
         }
-        let until = self.context.hold.as_ref().map_or(until, |_| Some(now));
+        let until = match (&self.context.hold, &self.context.lead) {
+            (Some(_), _) => Some(now),
+            (None, Some(lead)) => Some(until.map_or(lead.until(), |it| it.min(lead.until()))),
+            (None, None) => until,
+        };
         let timeout = until.map(|until| until.saturating_duration_since(now));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut fds, timeout.as_ref()) {
@@ -352,6 +360,8 @@ impl<'a> Server<'a> {
         if let Some(hold) = self.context.hold.take_if(|hold| hold.is_over()) {
             self.context.frozen = hold.hand_over();
         }
+        let now = Instant::now();
+        self.context.lead.take_if(|lead| lead.until() <= now);
         self.context
             .dying
             .retain(|child| matches!(child.try_wait(), Ok(None)));

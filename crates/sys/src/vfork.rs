@@ -13,6 +13,8 @@ use std::ptr;
 use rustix::io::Errno;
 use rustix::process::{Gid, Pid, Uid, WaitId, WaitIdOptions};
 
+use crate::schedule::{self, Turn};
+
 /// What to start.
 #[derive(Debug)]
 pub struct Program<'a> {
@@ -119,6 +121,8 @@ struct Hand<'a> {
     argv: Vec<*const c_char>,
     env: Vec<*const c_char>,
     groups: Vec<Gid>,
+    /// Whether it goes before others.
+    early: bool,
     /// The signals that were blocked before.
     mask: MaybeUninit<libc::sigset_t>,
     /// What the child leaves where it fails.
@@ -153,6 +157,7 @@ impl Program<'_> {
             argv: pointers(&self.argv),
             env: pointers(&self.env),
             groups: groups.copied().map(Gid::from_raw).collect(),
+            early: schedule::is_first(),
             mask: MaybeUninit::uninit(),
             failed: None,
         };
@@ -216,6 +221,10 @@ extern "C" fn child(hand: *mut c_void) -> c_int {
 /// Returns only where something failed.
 fn exec(hand: &Hand<'_>) -> (Step, Errno) {
     let program = hand.program;
+    if hand.early {
+        // Else it shares the processor with others, and that is all.
+        drop(schedule::take(Turn::Early));
+    }
     if let Err(errno) = take_streams(program) {
         return (Step::Process, errno);
     }

@@ -20,7 +20,7 @@ const SHARE: &str = "/proc/sys/kernel/sched_rt_runtime_us";
 /// So long nobody may run: the kernel complains after 20 s.
 const PATIENCE: Duration = Duration::from_secs(12);
 
-/// The processor is ours. Given up in the end, also where nobody gives it up before.
+/// The processor is ours: this thread's turn is the first, also when this is dropped.
 pub(crate) struct Hold {
     share: String,
     until: Instant,
@@ -50,14 +50,21 @@ impl Hold {
     /// Lets others run, but not before they stand still by their control groups: those.
     pub(crate) fn hand_over(self) -> Vec<Blob> {
         // Where that cannot be, there is nobody to tell.
-        quiet::freeze().unwrap_or_default()
+        let frozen = quiet::freeze().unwrap_or_default();
+        self.release();
+        frozen
+    }
+
+    /// Lets others run.
+    pub(super) fn release(self) {
+        // Who may keep a processor may give it up.
+        drop(take(Turn::Fair));
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // Who may keep a processor may give it up.
-        drop(take(Turn::Fair));
+        // Who has the lead goes first without it.
         drop(fs::write(SHARE, &self.share));
     }
 }

@@ -7,6 +7,7 @@ mod clock;
 mod hold;
 mod journal;
 mod keys;
+mod lead;
 mod manager;
 mod names;
 mod network;
@@ -16,6 +17,7 @@ mod reload;
 mod tests;
 
 pub(crate) use hold::Hold;
+pub(crate) use lead::Lead;
 pub(crate) use reload::Reloading;
 
 use std::fmt;
@@ -40,6 +42,7 @@ pub(crate) fn settle(mark: &str, context: &mut Context) -> Result<Settled, Failu
         lacks.note("journal", journal::mark(mark));
     }
     context.seeds = Some(keys::seeds());
+    context.may_lead = Some(Lead::may_be());
     // Else each restored machine would read the profile for its first command, which is most of
     // what that takes.
     let _ = context.logins.of("root");
@@ -87,7 +90,11 @@ pub(crate) fn renew(
     context: &mut Context,
 ) -> Result<(Renewed, Option<Reloading>), Failure> {
     let mut lacks = Lacks::default();
+    let mut lead = None;
     if !renewal.entropy.0.is_empty() {
+        // One from before a restore may be left.
+        drop(context.lead.take());
+        lead = Lead::take(context);
         machinist_sys::random::renew(&renewal.entropy.0)
             .map_err(|error| failure("cannot renew the random state", error))?;
     }
@@ -116,7 +123,10 @@ pub(crate) fn renew(
     plan9::back(&std::mem::take(&mut context.left))?;
     quiet::thaw(&renewal.thaw)?;
     quiet::thaw(&std::mem::take(&mut context.frozen))?;
-    context.hold = None;
+    if let Some(hold) = context.hold.take() {
+        // It goes on without a restore.
+        hold.release();
+    }
     if let Some(due) = &renewal.due {
         lacks.note("timers", manager::stamp_timers());
         let said = manager::say(&due.start.0);
@@ -125,6 +135,10 @@ pub(crate) fn renew(
     }
     if !renewal.mark.is_empty() {
         lacks.note("journal", journal::mark(&renewal.mark));
+    }
+    if let Some(mut lead) = lead {
+        lead.go_on();
+        context.lead = Some(lead);
     }
     let renewed = Renewed {
         clock: clock::now(),
