@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from machinist._prompt import Prompt
 
 if TYPE_CHECKING:
     from machinist._driver import Driver
@@ -46,6 +45,9 @@ class Debug(DebugAbstract):
 
     def pause(self, frame: FrameType, failure: dict[str, Any] | None) -> None:
         """Stand still in ``frame``, because of ``failure`` or because the script wants it."""
+        # Few scripts stand still.
+        from machinist._prompt import Prompt
+
         with Prompt(self._socket, frame, self._driver.connection):
             arguments = {} if failure is None else {"failure": failure}
             self._driver.connection.call("breakpoint", arguments)

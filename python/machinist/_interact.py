@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 
-from machinist import _terminal
 from machinist._commands import Commands
 from machinist._connection import encode_data
 from machinist._errors import MachineError
@@ -23,6 +22,9 @@ class Interact(Commands):
         With ``address``, join that instead: any address of ``socat``, such as
         ``TCP-LISTEN:4444``.
         """
+        # Few scripts need it.
+        from machinist import _terminal
+
         if address is None:
             status = _terminal.join_shell(self._connection.path, self.name)
             self.log(f"the shell has ended (exit code {status})")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from machinist._efi import Efi
 from machinist._files import Files
+from machinist._firmware import Efi
 from machinist._interact import Interact
 from machinist._life import Life
 from machinist._network import Network

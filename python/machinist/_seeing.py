@@ -1,4 +1,4 @@
-"""What a machine shows, and typing into it."""
+"""What a machine shows, and typing into it. How a screen is read is imported where it is needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
-from machinist import _ocr
 from machinist._arguments import path, string
 from machinist._display import Display
 from machinist._handle import Timeout
@@ -106,11 +105,15 @@ class Seeing(Qmp, Display):
 
     def get_screen_text(self) -> str:
         """The text on the screen, as far as it can be read (by tesseract)."""
+        from machinist import _ocr
+
         return _ocr.read_text(self._picture())
 
     def get_screen_text_variants(self) -> list[str]:
         """The text on the screen, read in several ways. One of them, in no certain order, may be
         better than the others."""
+        from machinist import _ocr
+
         return _ocr.read_variants(self._picture())
 
     def wait_for_text(
@@ -120,6 +123,8 @@ class Seeing(Qmp, Display):
 
         A look at the screen does not block: ``attempt_timeout``, its limit, is not needed.
         """
+        from machinist import _ocr
+
         pattern = re.compile(regex)
         seen = b""
         texts: list[str] = []

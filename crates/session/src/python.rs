@@ -28,6 +28,7 @@ const FILES: &[(&str, &str)] = files![
     "machinist/_errors.py"
     "machinist/_failure.py"
     "machinist/_files.py"
+    "machinist/_firmware.py"
     "machinist/_handle.py"
     "machinist/_interact.py"
     "machinist/_interactive.py"
