@@ -11,10 +11,10 @@
 let
   cfg = config.services.machinist;
   shared = import ./options.nix { inherit lib config pkgs; };
-  inherit (shared) program directory;
+  inherit (shared) builders program directory;
 
   each = make: names: builtins.listToAttrs (map make names);
-  all = builtins.attrNames cfg.builders;
+  all = builtins.attrNames builders;
 
   # Octal: 0600, 0660.
   private = 384;
@@ -65,7 +65,7 @@ in
 {
   inherit (shared) options;
 
-  config = lib.mkIf (cfg.builders != { }) {
+  config = lib.mkIf (builders != { }) {
     inherit (shared) nix;
     assertions = shared.assertions ++ [
       {
@@ -77,7 +77,7 @@ in
     # Before launchd makes the sockets.
     system.activationScripts.preActivation.text = lib.concatStringsSep "\n" (
       [ "mkdir -p /var/run/machinist-external" ]
-      ++ map (name: shared.create name cfg.builders.${name}) all
+      ++ map (name: shared.create name builders.${name}) all
     );
     launchd.daemons = each service all // each externalService shared.external;
   };

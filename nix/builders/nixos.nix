@@ -10,10 +10,10 @@
 let
   cfg = config.services.machinist;
   shared = import ./options.nix { inherit lib config pkgs; };
-  inherit (shared) program directory;
+  inherit (shared) builders program directory;
 
   each = make: names: builtins.listToAttrs (map make names);
-  all = builtins.attrNames cfg.builders;
+  all = builtins.attrNames builders;
 
   # Before its socket: a directory with that alone would be none of a builder.
   made = name: {
@@ -23,12 +23,12 @@ let
       # A socket is there before most of the system is.
       unitConfig = {
         DefaultDependencies = false;
-        RequiresMountsFor = "/var/lib/machinist";
+        RequiresMountsFor = cfg.directory;
       };
       after = [ "systemd-remount-fs.service" ];
       conflicts = [ "shutdown.target" ];
       before = [ "shutdown.target" ];
-      script = shared.create name cfg.builders.${name};
+      script = shared.create name builders.${name};
       serviceConfig = {
         Type = "oneshot";
         RemainAfterExit = true;
@@ -97,7 +97,7 @@ in
 {
   inherit (shared) options;
 
-  config = lib.mkIf (cfg.builders != { }) {
+  config = lib.mkIf (builders != { }) {
     inherit (shared) assertions nix;
     environment.systemPackages = [ cfg.package ];
     systemd = {

@@ -35,6 +35,7 @@ let
     };
 
   builder.options = {
+    enable = flag true "Whether it is there. One that is switched off keeps its store.";
     kind = mkOption {
       type = types.nullOr (
         types.enum [
@@ -67,6 +68,12 @@ let
       description = "What runs a VM's processors.";
     };
     network = flag true "Whether derivations with a fixed output have a network.";
+    cold = flag false "Whether a VM boots at each start, in place of being restored from its snapshot.";
+    hostStore = mkOption {
+      type = types.either types.bool types.str;
+      default = false;
+      description = "Whether its builds read what the host's Nix has in its store, or the store of the Nix in that directory, in place of copying it.";
+    };
 
     register = flag true "Whether Nix knows it by a machine line.";
     systems = words [ ] "The systems that it gets builds for: the host's processor, with Linux.";
@@ -89,6 +96,8 @@ let
     };
   };
 
+  # Where `machinist` has root's builders, unless it is told otherwise.
+  roots = "/var/lib/machinist/builders";
   program = "${cfg.package}/bin/machinist";
   processor = builtins.head (builtins.split "-" pkgs.stdenv.hostPlatform.system);
 in
@@ -99,6 +108,11 @@ rec {
       default = pkgs.machinist;
       description = "The machinist that runs builders.";
     };
+    directory = mkOption {
+      type = types.str;
+      default = roots;
+      description = "Where builders keep their stores.";
+    };
     builders = mkOption {
       type = types.attrsOf (types.submodule builder);
       default = { };
@@ -108,14 +122,26 @@ rec {
 
   inherit builder program;
 
-  # The builders' directories. Nix's daemon looks there.
-  directory = name: "/var/lib/machinist/builders/${name}";
+  # Those that are switched on.
+  builders = removeAttrs cfg.builders (
+    builtins.filter (name: !cfg.builders.${name}.enable) (builtins.attrNames cfg.builders)
+  );
+
+  # A builder's directory.
+  directory = name: "${cfg.directory}/${name}";
+
+  # What Nix's daemon calls it: where it looks by itself, its name is enough.
+  called = name: if cfg.directory == roots then name else directory name;
 
   # The command that makes a builder, or gives one that is there these options.
   create =
     name: it:
     lib.escapeShellArgs (
-      [
+      lib.optionals (cfg.directory != roots) [
+        "env"
+        "MACHINIST_BUILDERS=${cfg.directory}"
+      ]
+      ++ [
         program
         "builder"
         "create"
@@ -132,6 +158,10 @@ rec {
       ++ argument "--disk" it.diskSize
       ++ argument "--max-jobs" it.maxJobs
       ++ lib.optional (!it.network) "--no-network"
+      ++ lib.optional it.cold "--cold"
+      ++ lib.optional (it.hostStore != false) (
+        if it.hostStore == true then "--host-store" else "--host-store=${it.hostStore}"
+      )
     );
 
   argument =
@@ -144,7 +174,7 @@ rec {
   # How Nix is told of it: no host, no key, no port.
   buildMachine = name: it: {
     protocol = "ssh-ng";
-    hostName = "localhost?remote-program=${program}%20connect%20${name}";
+    hostName = "localhost?remote-program=${program}%20connect%20${called name}";
     systems = if it.systems == [ ] then [ "${processor}-linux" ] else it.systems;
     maxJobs =
       if it.maxJobs != null then
@@ -156,22 +186,18 @@ rec {
     inherit (it) speedFactor supportedFeatures mandatoryFeatures;
   };
 
-  registered = builtins.filter (name: cfg.builders.${name}.register) (
-    builtins.attrNames cfg.builders
-  );
-  external = builtins.filter (name: cfg.builders.${name}.external != [ ]) (
-    builtins.attrNames cfg.builders
-  );
+  registered = builtins.filter (name: builders.${name}.register) (builtins.attrNames builders);
+  external = builtins.filter (name: builders.${name}.external != [ ]) (builtins.attrNames builders);
 
   # Nix's settings, on both systems.
   nix = {
-    buildMachines = map (name: buildMachine name cfg.builders.${name}) registered;
+    buildMachines = map (name: buildMachine name builders.${name}) registered;
     distributedBuilds = lib.mkIf (registered != [ ]) true;
     settings = lib.mkIf (external != [ ]) {
       extra-experimental-features = [ "external-builders" ];
       external-builders = builtins.toJSON (
         map (name: {
-          systems = cfg.builders.${name}.external;
+          systems = builders.${name}.external;
           inherit program;
           args = [
             "external-builder"
@@ -187,9 +213,9 @@ rec {
     map (name: {
       assertion = builtins.match "[a-z]([a-z0-9-]*[a-z0-9])?" name != null;
       message = "services.machinist.builders: ${name} cannot be a builder's name";
-    }) (builtins.attrNames cfg.builders)
+    }) (builtins.attrNames builders)
     ++ map (name: {
-      assertion = !builtins.elem pkgs.stdenv.hostPlatform.system cfg.builders.${name}.external;
+      assertion = !builtins.elem pkgs.stdenv.hostPlatform.system builders.${name}.external;
       message = "services.machinist.builders.${name}.external: with the host's own system, it would get every build of the host";
     }) external;
 }

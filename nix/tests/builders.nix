@@ -17,6 +17,7 @@ let
         config = others // {
           services.machinist = {
             package = "/machinist";
+            directory = others.directory or evaluated.options.services.machinist.directory.default;
             builders = mapAttrs (_: it: defaults // checked it) given;
           };
         };
@@ -29,11 +30,12 @@ let
     in
     evaluated.config;
 
-  nixos =
-    given:
-    evaluate ../builders/nixos.nix "x86_64-linux" given {
-      nix.package = "/nix-package";
-    };
+  nixos = nixosWith { };
+  nixosWith =
+    others: given:
+    evaluate ../builders/nixos.nix "x86_64-linux" given (
+      { nix.package = "/nix-package"; } // others
+    );
   darwin =
     given:
     evaluate ../builders/darwin.nix "aarch64-darwin" given {
@@ -55,6 +57,13 @@ let
       external = [ "i686-linux" ];
     };
     hidden.register = false;
+  };
+  moved = nixosWith { directory = "/big"; } {
+    linux = {
+      hostStore = true;
+      cold = true;
+    };
+    off.enable = false;
   };
   # One that can be made anywhere.
   small = nixos {
@@ -121,6 +130,14 @@ in
       map (it: it.maxJobs) tuned.nix.buildMachines == [ 8 ]
       && (builtins.head tuned.nix.buildMachines).mandatoryFeatures == [ "nixos-test" ]
       && tuned.systemd.services ? machinist-builder-hidden
+    ))
+    (check "one that is switched off is not there, and others lie where they are told to" (
+      attrNames moved.systemd.sockets == [ "machinist-builder-linux" ]
+      && moved.systemd.sockets.machinist-builder-linux.listenStreams == [ "/big/linux/socket" ]
+      && builtins.match ".*MACHINIST_BUILDERS=/big.*--cold.*--host-store.*" moved.systemd.services.machinist-builder-linux-create.script
+      != null
+      && (builtins.head moved.nix.buildMachines).hostName
+      == "localhost?remote-program=/machinist/bin/machinist%20connect%20/big/linux"
     ))
     (check "external builds have a socket for builds' users" (
       tuned.systemd.sockets.machinist-external-tests.socketConfig == {
