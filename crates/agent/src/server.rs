@@ -15,8 +15,8 @@ use rustix::io::Errno;
 
 use crate::channel::{Channel, Read};
 use crate::login::Logins;
-use crate::task::{self, Input, Port, Step, Task, Token, Wants};
 use crate::renewal::{Hold, Lead};
+use crate::task::{self, Input, Port, Step, Task, Token, Wants};
 use crate::{plan9, renewal};
 
 /// How long output may keep the loop from reading, in chunks.
@@ -60,6 +60,10 @@ pub(crate) struct Context {
     pub(crate) logins: Logins,
     /// Killed, not yet reaped.
     pub(crate) dying: Vec<Child>,
+    /// `/dev/null`, once a command has had nothing to read.
+    pub(crate) null: Option<OwnedFd>,
+    /// For one read at a time.
+    pub(crate) buffer: Vec<u8>,
     /// Output of background processes whose command has ended: read, so that they can go on, and
     /// thrown away.
     pub(crate) sinks: Vec<OwnedFd>,
@@ -107,8 +111,8 @@ impl<'a> Server<'a> {
             if self.handing_over && self.endpoint.output().is_empty() {
                 return Ok(Stopped::HandOver);
             }
-            let ready = self.wait()?;
-            if !self.exchange(&mut buffer) {
+            let (spoken_to, ready) = self.wait()?;
+            if spoken_to && !self.exchange(&mut buffer) {
                 self.abandon();
                 if !self.channel.is_port() {
                     return Ok(Stopped::HungUp);
@@ -134,8 +138,9 @@ impl<'a> Server<'a> {
         });
     }
 
-    /// Sleeps until there is something to do; says which tasks can go on, and why.
-    fn wait(&self) -> io::Result<Vec<(StreamId, Token)>> {
+    /// Sleeps until there is something to do; says whether that is on the channel, and which tasks can
+    /// go on, and why.
+    fn wait(&self) -> io::Result<(bool, Vec<(StreamId, Token)>)> {
         let mut flags = PollFlags::IN;
         if !self.endpoint.output().is_empty() {
             flags |= PollFlags::OUT;
@@ -173,13 +178,14 @@ impl<'a> Server<'a> {
         }
         let now = Instant::now();
         let fired = timers.into_iter().filter(|(_, at)| *at <= now);
-        Ok(fds[1..]
+        let ready = fds[1..]
             .iter()
             .zip(owners)
             .filter(|(fd, _)| !fd.revents().is_empty())
             .map(|(_, owner)| owner)
             .chain(fired.map(|(id, _)| (id, Token::Timer)))
-            .collect())
+            .collect();
+        Ok((!fds[0].revents().is_empty(), ready))
     }
 
     fn next_reap(&self, now: Instant) -> Option<Instant> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, NulError, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -45,20 +45,41 @@ pub(crate) fn login<'a>(request: &Command, logins: &'a mut Logins) -> Result<&'a
     })
 }
 
-/// Starts a command, in a process of its own.
-pub(crate) fn spawn(request: &Command, login: &Login) -> Result<(Child, Streams), Failure> {
+/// The command's ends of its streams.
+pub(crate) struct Theirs {
+    /// None where it has nothing to read.
+    input: Option<OwnedFd>,
+    output: OwnedFd,
+    errors: OwnedFd,
+}
+
+impl Theirs {
+    /// What it prints to.
+    pub(crate) fn outputs(self) -> [OwnedFd; 2] {
+        [self.output, self.errors]
+    }
+}
+
+/// Starts a command, in a process of its own. Its ends of its streams are still open here too.
+pub(crate) fn spawn(
+    request: &Command,
+    login: &Login,
+    null: &OwnedFd,
+) -> Result<(Child, Streams, Theirs), Failure> {
     let streams = match request.pty {
         Some(size) => on_terminal(size),
         None => on_pipes(request.stdin),
     };
     let (ours, theirs) = streams.map_err(|error| failure("cannot make a pipe", &error))?;
+    let input = theirs.input.as_ref().unwrap_or(null);
+    let stdio = [input, &theirs.output, &theirs.errors].map(AsFd::as_fd);
     if let Some(words) = plain_words(request, login)
-        && let Ok(child) = start(request, login, &words, &theirs)
+        && let Ok(child) = start(request, login, &words, stdio)
     {
-        return Ok((child, ours));
+        return Ok((child, ours, theirs));
     }
-    let child = start(request, login, &words(&request.program, login), &theirs)?;
-    Ok((child, ours))
+    let child = start(request, login, &words(&request.program, login), stdio)?;
+    Ok((child, ours, theirs))
 }
 
 /// The words of a script that may need no shell. What is not there, or not for the kernel to run, is
@@ -97,7 +118,7 @@ fn start(
     request: &Command,
     login: &Login,
     words: &[OsString],
-    theirs: &[OwnedFd; 3],
+    stdio: [BorrowedFd<'_>; 3],
 ) -> Result<Child, Failure> {
     let Some(name) = words.first() else {
         return Err(Failure {
@@ -120,7 +141,7 @@ fn start(
             argv: words.iter().map(string).collect::<Result<_, _>>()?,
             env: variables(env.iter().map(|(name, value)| (*name, *value)))?,
             dir: string(dir)?,
-            stdio: theirs.each_ref().map(AsFd::as_fd),
+            stdio,
             terminal: request.pty.is_some(),
             user: login.user.ids(),
         })
@@ -141,8 +162,8 @@ fn directory<'a>(request: &'a Command, login: &'a Login) -> &'a OsStr {
     }
 }
 
-/// Where a program of this name may be. What is not there is left out: for the kernel, to try to run
-/// it is half the work of running it.
+/// Where a program of this name may be, from the first place where there is something: for the kernel,
+/// to try to run what is not there is half the work of running it.
 fn files(name: &OsStr, path: &OsStr) -> Result<Vec<CString>, NulError> {
     let plain = string(name)?;
     if name.as_bytes().contains(&b'/') {
@@ -156,7 +177,7 @@ fn files(name: &OsStr, path: &OsStr) -> Result<Vec<CString>, NulError> {
     };
     let dirs = path.as_bytes().split(|byte| *byte == b':');
     let all = dirs.map(|dir| string(Path::new(OsStr::from_bytes(dir)).join(name)));
-    all.filter(|file| !file.as_ref().is_ok_and(missing))
+    all.skip_while(|file| file.as_ref().is_ok_and(missing))
         .collect()
 }
 
@@ -178,29 +199,28 @@ fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
 }
 
 /// Streams for a command, ours and its own.
-fn on_pipes(stdin: bool) -> io::Result<(Streams, [OwnedFd; 3])> {
+fn on_pipes(stdin: bool) -> io::Result<(Streams, Theirs)> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC);
     let (input, stdin) = match stdin {
         true => {
-            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-            (reader, Some(nonblocking(writer)?))
+            let (reader, writer) = pipe()?;
+            (Some(reader), Some(nonblocking(writer)?))
         }
-        false => (null()?, None),
+        false => (None, None),
     };
-    let (ours, [output, errors]) = outputs()?;
-    Ok((Streams { stdin, ..ours }, [input, output, errors]))
-}
-
-/// Streams for a command that has nothing to read: ours, and its own output and error.
-fn outputs() -> io::Result<(Streams, [OwnedFd; 2])> {
-    let pipe = || pipe_with(PipeFlags::CLOEXEC);
     let ((stdout, output), (stderr, errors)) = (pipe()?, pipe()?);
     let ours = Streams {
-        stdin: None,
+        stdin,
         stdout: nonblocking(stdout)?,
         stderr: Some(nonblocking(stderr)?),
         terminal: None,
     };
-    Ok((ours, [output, errors]))
+    let theirs = Theirs {
+        input,
+        output,
+        errors,
+    };
+    Ok((ours, theirs))
 }
 
 /// What has nothing to read, and takes everything.
@@ -209,7 +229,7 @@ pub(crate) fn null() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/dev/null", flags, Mode::empty())?)
 }
 
-fn on_terminal(size: Size) -> io::Result<(Streams, [OwnedFd; 3])> {
+fn on_terminal(size: Size) -> io::Result<(Streams, Theirs)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let terminal = nonblocking(rustix::pty::openpt(flags)?)?;
     rustix::pty::unlockpt(&terminal)?;
@@ -223,7 +243,12 @@ fn on_terminal(size: Size) -> io::Result<(Streams, [OwnedFd; 3])> {
         stderr: None,
         terminal: Some(terminal),
     };
-    Ok((ours, [theirs.try_clone()?, theirs.try_clone()?, theirs]))
+    let theirs = Theirs {
+        input: Some(theirs.try_clone()?),
+        output: theirs.try_clone()?,
+        errors: theirs,
+    };
+    Ok((ours, theirs))
 }
 
 /// Tells a terminal its size.

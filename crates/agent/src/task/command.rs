@@ -13,10 +13,16 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{Input, Port, Step, Task, Token, Wants};
 use crate::server::Context;
-use crate::spawn::{self, Streams};
+use crate::spawn::{self, Streams, failure};
 
 /// Between the polite and the other signal when a command's time is over.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// A command that takes longer is told to have started before it ends.
+const SHORT: Duration = Duration::from_millis(20);
+
+/// So often a command's outputs are read when it has ended: a pipe is empty by then.
+const LAST_READS: usize = 4;
 
 const EXIT: u8 = 0;
 const STDIN: u8 = 1;
@@ -36,6 +42,17 @@ struct Running {
     exited: bool,
     expired: bool,
     kill_at: Option<Instant>,
+    young: Option<Young>,
+}
+
+/// What waits while a command may be a short one, so that all there is to tell of such is told at once.
+struct Young {
+    /// The first word, if it has not been said: it comes before any other.
+    started: Option<Reply>,
+    /// The command's ends of its outputs. While they are open here too, its end is one event, not one
+    /// for each of them and one more.
+    _outputs: [OwnedFd; 2],
+    until: Instant,
 }
 
 /// Starts a command for the host.
@@ -45,16 +62,34 @@ pub(super) fn start(
     context: &mut Context,
 ) -> Result<Box<dyn Task>, Failure> {
     let login = spawn::login(request, &mut context.logins)?;
-    let (child, streams) = spawn::spawn(request, login)?;
+    let null = match &mut context.null {
+        Some(null) => null,
+        none => {
+            none.insert(spawn::null().map_err(|error| failure("cannot open /dev/null", &error))?)
+        }
+    };
+    let (child, streams, theirs) = spawn::spawn(request, login, null)?;
     let Streams {
         stdin,
         stdout,
         stderr,
         terminal,
     } = streams;
-    port.reply(&Reply::Started {
+    let started = Reply::Started {
         pid: child.pid().as_raw_nonzero().get().unsigned_abs(),
-    });
+    };
+    // Who has something to say to it wants to know at once.
+    let spoken_to = request.stdin || request.pty.is_some();
+    let young = if spoken_to {
+        port.reply(&started);
+        None
+    } else {
+        Some(Young {
+            started: Some(started),
+            _outputs: theirs.outputs(),
+            until: Instant::now() + SHORT,
+        })
+    };
     if stderr.is_none() {
         port.end(Lane::Error);
     }
@@ -69,6 +104,7 @@ pub(super) fn start(
         exited: false,
         expired: false,
         kill_at: None,
+        young,
     }))
 }
 
@@ -97,15 +133,23 @@ impl Task for Running {
         if let Some(at) = self.kill_at {
             wants.at(at);
         }
+        if let Some(young) = &self.young {
+            wants.at(young.until);
+        }
     }
 
     fn ready(&mut self, port: &mut Port<'_>, token: Token, context: &mut Context) -> Step {
         match token {
-            Token::File(EXIT) => self.reap(port),
+            Token::File(EXIT) => self.reap(port, context),
             Token::File(STDIN) => self.feed(port),
-            Token::File(STDOUT) => self.pump(port, Lane::Main, context),
-            Token::File(_) => self.pump(port, Lane::Error, context),
+            Token::File(STDOUT) => _ = self.pump(port, Lane::Main, context),
+            Token::File(_) => _ = self.pump(port, Lane::Error, context),
             Token::Timer => {
+                if let Some(young) = &self.young
+                    && young.until <= Instant::now()
+                {
+                    self.come_of_age(port);
+                }
                 if self.kill_at.is_some_and(|at| at <= Instant::now()) {
                     self.kill_at = None;
                     self.signal_group(Signal::KILL);
@@ -169,6 +213,19 @@ impl Running {
         }
     }
 
+    /// Says that it has started, where that was not said.
+    fn begin(&mut self, port: &mut Port<'_>) {
+        if let Some(started) = self.young.as_mut().and_then(|young| young.started.take()) {
+            port.reply(&started);
+        }
+    }
+
+    /// It has ended, or is no short one: nothing waits for that any more.
+    fn come_of_age(&mut self, port: &mut Port<'_>) {
+        self.begin(port);
+        self.young = None;
+    }
+
     fn signal_group(&self, signal: Signal) {
         let _ = kill_process_group(self.child.pid(), signal);
     }
@@ -197,7 +254,7 @@ impl Running {
         }
     }
 
-    fn reap(&mut self, port: &mut Port<'_>) {
+    fn reap(&mut self, port: &mut Port<'_>, context: &mut Context) {
         if self.expired {
             // The rest of the group has had its warning too. Before the leader is reaped: until
             // then nobody else can have its number.
@@ -216,6 +273,12 @@ impl Running {
         self.exited = true;
         self.stdin = None;
         self.input.clear();
+        self.come_of_age(port);
+        // What it printed last is there. More than a pipe holds is somebody else's, and has time.
+        for lane in [Lane::Main, Lane::Error] {
+            let mut reads = 0..LAST_READS;
+            while reads.next().is_some() && self.pump(port, lane, context) {}
+        }
         port.reply(&Reply::Exited(exit));
     }
 
@@ -245,22 +308,26 @@ impl Running {
         }
     }
 
-    /// Sends on what the command printed, as much as the host takes.
-    fn pump(&mut self, port: &mut Port<'_>, lane: Lane, context: &mut Context) {
-        let slot = &mut self.outputs[lane as usize];
-        let Some(output) = slot else {
-            return;
+    /// Sends on what the command printed, as much as the host takes. False: there is no more now.
+    fn pump(&mut self, port: &mut Port<'_>, lane: Lane, context: &mut Context) -> bool {
+        let Some(output) = &self.outputs[lane as usize] else {
+            return false;
         };
-        let mut buffer = [0; machinist_wire::MAX_DATA];
+        let buffer = &mut context.buffer;
+        buffer.resize(machinist_wire::MAX_DATA, 0);
         let room = port.capacity(lane).min(buffer.len());
         if room == 0 {
-            return;
+            return false;
         }
-        match rustix::io::read(output.as_fd(), &mut buffer[..room]) {
+        let read = rustix::io::read(output, &mut buffer[..room]);
+        self.begin(port);
+        let slot = &mut self.outputs[lane as usize];
+        match read {
             Ok(count) if count > 0 => {
-                port.send(lane, &buffer[..count]);
+                port.send(lane, &context.buffer[..count]);
+                return true;
             }
-            Err(Errno::INTR) => {}
+            Err(Errno::INTR) => return true,
             Err(Errno::AGAIN) if !self.exited || self.linger => {}
             // The command ended, and someone still holds its output.
             Err(Errno::AGAIN) => {
@@ -273,5 +340,6 @@ impl Running {
                 port.end(lane);
             }
         }
+        false
     }
 }
