@@ -83,6 +83,7 @@ nix-build --no-out-link /tmp/test.nix --max-jobs 0 2>&1 | grep "on 'ssh-ng://loc
 echo 'builders =' >> /etc/nix/nix.conf
 if register 2> /tmp/said; then exit 1; fi
 cat /tmp/said >&2
+machinist builder destroy b --yes
 machinist builder unregister b
 od -c /etc/nix/machines | head -1
 if machinist builder unregister b; then exit 1; fi
@@ -95,6 +96,7 @@ if machinist builder unregister b; then exit 1; fi
         .says("is registered already")?
         .complains("registered b in /etc/nix/machines")?
         .complains("builders is '' (set by /etc/nix/nix.conf:")?
+        .complains("Nix still looks for it: machinist builder unregister b")?
         .complains("b is out of /etc/nix/machines")?
         .complains("has no builder b: there is none of machinist's")?
         // Not a byte more than before.
@@ -157,6 +159,9 @@ doctor() {
 cp /etc/nix/nix.conf /tmp/nix.conf
 echo "$line uid-range,nixos-test" > /etc/nix/machines
 doctor well
+machinist doctor --for container --format json > /tmp/found
+echo "=== containers:$?"
+cat /tmp/found
 echo "$line uid-range,devnet,kvm" > /etc/nix/machines
 doctor claims
 printf '%s\nssh://h - - four\n' "$line" > /etc/nix/machines
@@ -223,7 +228,10 @@ doctor settings
 daemon
 mkdir /homeless-shelter
 doctor homeless
-rmdir /homeless-shelter
+# Nothing can be built below that: once it is mended, all else is looked at again.
+chmod 777 /nix
+doctor mended --fix
+stat -c 'nix is %a' /nix >&2
 umount -l /dev/pts
 doctor terminals
 "#;
@@ -235,11 +243,17 @@ fn failures(host: &NixHost) -> Result<()> {
     seeds(&found).with_context(|| ran.to_string())?;
     mistakes(&found).with_context(|| ran.to_string())?;
     // What --fix has done.
-    ran.complains("600\n")?;
+    ran.complains("600\n")?.complains("nix is 775\n")?;
     Ok(())
 }
 
 fn well_and_claims(found: &Found) -> Result<()> {
+    found.is(
+        "containers:0",
+        "container.ground",
+        "fine",
+        "all can be made",
+    )?;
     found.is("well:1", "nix.daemon", "fine", "trusts this user")?;
     found.is("well:1", "machines.connect", "fine", "Nix 2.")?;
     found.is("well:1", "machines.features", "fine", "all proven")?;
@@ -371,6 +385,18 @@ fn mistakes(found: &Found) -> Result<()> {
         "linux.uid-range",
         "warning",
         "auto-allocate-uids",
+    )?;
+    for (id, part) in [
+        ("nix.homeless", "mended: rmdir"),
+        ("linux.builddir", "mended: chmod 775"),
+    ] {
+        found.is("mended:1", id, "fine", part)?;
+    }
+    found.is(
+        "mended:1",
+        "linux.sandbox",
+        "warning",
+        "sandbox-fallback is true",
     )?;
     found.is("terminals:2", "linux.devpts", "failure", "it is not there")?;
     found.is(

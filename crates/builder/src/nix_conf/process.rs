@@ -178,7 +178,18 @@ impl Process {
         }
         if let Some(text) = self.environment.get("NIX_CONFIG") {
             let origin = self.place("NIX_CONFIG").origin;
+            let before = conf.assignments.len();
             parse::text(text, &origin, Path::new("/"), files, 0, &mut conf)?;
+            if !text.contains('\n') {
+                // It has no lines to tell apart.
+                for own in &mut conf.assignments[before..] {
+                    own.place.line = if own.place.origin == origin {
+                        0
+                    } else {
+                        own.place.line
+                    };
+                }
+            }
         }
         let mut words = self.arguments.iter();
         while let Some(word) = words.next() {

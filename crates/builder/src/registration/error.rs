@@ -99,11 +99,19 @@ impl RegisterError {
     #[must_use]
     pub fn mend(&self) -> Mend {
         match self {
-            Self::NotIncluded { file, set_by, .. } => {
-                let include = format!("builders = @{}", file.display());
+            Self::NotIncluded {
+                file,
+                builders,
+                set_by,
+            } => {
+                // What is there already is to stay.
+                let include = match builders.as_str() {
+                    "" => format!("builders = @{}", file.display()),
+                    builders => format!("builders = {builders} ; @{}", file.display()),
+                };
                 match set_by {
                     Some(place) if place.origin.starts_with('/') => vec![format!(
-                        "write '{include}' at {place}, with ' ; ' between it and what is there, or remove that line; then restart Nix's daemon"
+                        "write '{include}' at {place}, or remove that line; then restart Nix's daemon"
                     )],
                     Some(place) => vec![format!(
                         "take builders out of {place}, or add @{} there; then restart Nix's daemon",

@@ -163,6 +163,10 @@ fn a_second_file_that_nix_looks_into() {
         matches!(error, RegisterError::NotIncluded { .. }),
         "{error}"
     );
+    // What Nix looks into already is not lost by what helps.
+    assert!(error.mend()[0].contains(
+        "'builders = @/etc/nix/machines ; @/etc/machinist/machines ; @/etc/other' at /etc/nix/nix.conf:1"
+    ));
 }
 
 #[test]

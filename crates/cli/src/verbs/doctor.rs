@@ -63,16 +63,19 @@ impl Doctor {
         };
         let as_text = self.format.format == Format::Text;
         let mut told = 0;
-        let mut each = |finding: &Finding| {
+        let mut tell = |finding: &Finding| {
             if as_text && (self.verbose || finding.level != Level::Fine) {
                 ui::data(text(finding));
                 told += 1;
             }
         };
-        let mut findings = examine(&host, &purposes, &mut each);
-        if self.fix {
-            fix(&mut findings);
-        }
+        let findings = if self.fix {
+            let findings = mended(&host, &purposes);
+            findings.iter().for_each(tell);
+            findings
+        } else {
+            examine(&host, &purposes, &mut tell)
+        };
         if as_text {
             summary(&findings, told);
         } else {
@@ -146,8 +149,28 @@ fn text(finding: &Finding) -> String {
     text
 }
 
-/// What is mended is not bad any more.
-fn fix(findings: &mut [Finding]) {
+/// What is found once all is mended that can be. Much follows from something else, so all is looked at
+/// again then.
+fn mended(host: &Host, purposes: &[Purpose]) -> Vec<Finding> {
+    let mut findings = examine(host, purposes, &mut |_| {});
+    let mended = fix(&mut findings);
+    if mended.is_empty() {
+        return findings;
+    }
+    ui::status("looking again");
+    let mut findings = examine(host, purposes, &mut |_| {});
+    let is_told = |it: &Finding| {
+        let same = |other: &Finding| it.id == other.id && it.looked_at == other.looked_at;
+        mended.iter().any(same)
+    };
+    findings.retain(|it| !(it.level == Level::Fine && is_told(it)));
+    findings.extend(mended);
+    findings
+}
+
+/// Mends what can be mended, and returns what that was: it is not bad any more.
+fn fix(findings: &mut [Finding]) -> Vec<Finding> {
+    let mut mended = Vec::new();
     for finding in findings {
         let Some(repair) = finding.repair.take() else {
             continue;
@@ -157,10 +180,12 @@ fn fix(findings: &mut [Finding]) {
                 ui::status(format_args!("mended {}: {done}", finding.id));
                 finding.found = format!("mended: {done} (it was: {})", finding.found);
                 finding.level = Level::Fine;
+                mended.push(finding.clone());
             }
             Err(error) => ui::warning(format_args!("cannot mend {}: {error}", finding.id)),
         }
     }
+    mended
 }
 
 fn summary(findings: &[Finding], told: usize) {

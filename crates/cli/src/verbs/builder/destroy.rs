@@ -3,9 +3,11 @@
 use std::io::{BufRead, IsTerminal};
 
 use clap::Args;
+use machinist_builder::registration;
 
 use super::{failed, find};
 use crate::Outcome;
+use crate::environment;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::ui;
@@ -40,6 +42,13 @@ impl Destroy {
             }
         })?;
         ui::status(format_args!("{}: removed", self.name));
+        let known = registration::registered(&environment::nix_host(), None);
+        if known.is_ok_and(|known| known.contains(&self.name)) {
+            ui::warning(format_args!(
+                "Nix still looks for it: machinist builder unregister {}",
+                self.name
+            ));
+        }
         Ok(Exit::Passed)
     }
 }
