@@ -218,6 +218,9 @@ impl State {
     }
 
     pub(crate) fn set_proven(&self, proven: &Proven) -> Result<(), PathError> {
+        if self.proven().as_ref() == Some(proven) {
+            return Ok(());
+        }
         self.write_json(&self.path.join("machine.json"), proven)
     }
 
@@ -353,8 +356,12 @@ impl State {
         self.write(path, &text)
     }
 
-    /// Writes a file at once: nobody sees half of it.
+    /// Writes a file at once: nobody sees half of it. What it has already is not written: that takes
+    /// the disk's time, which somebody waits for.
     pub(crate) fn write(&self, path: &Path, text: &[u8]) -> Result<(), PathError> {
+        if fs::read(path).is_ok_and(|found| found == text) {
+            return Ok(());
+        }
         let new = path.with_extension("new");
         let file = private_file().create(true).truncate(true).open(&new);
         file.and_then(|mut file| {

@@ -292,6 +292,14 @@ impl Session {
         self.0.hub.machine(machine)?.agent().await
     }
 
+    /// The same, without waiting until commands can count on the machine's system.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn first_agent(&self, machine: &str) -> Result<Agent, Fault> {
+        self.0.hub.machine(machine)?.start(None).await
+    }
+
     /// The process on this host that a machine runs in, while it does.
     #[must_use]
     pub fn process(&self, machine: &str) -> Option<u32> {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::log::Log;
 use super::{predecessor, settle};
-use crate::config::{Accel, Config};
+use crate::config::{Accel, Config, Kind};
 use crate::host_store::{Beginning, HostStore};
 use crate::lab_file;
 use crate::state::{State, private_file};
@@ -119,7 +119,12 @@ impl Starter {
     async fn settled(&self, session: &Session) -> Result<(Agent, Option<HostStore>), String> {
         session.prepare().await.map_err(chain)?;
         self.note.send_replace("booting".into());
-        let agent = session.agent(&self.config.name).await.map_err(chain)?;
+        let agent = match self.config.kind {
+            // Nothing that its Nix needs comes with the start of its system.
+            Kind::Container => session.first_agent(&self.config.name).await,
+            Kind::Vm => session.agent(&self.config.name).await,
+        };
+        let agent = agent.map_err(chain)?;
         self.note.send_replace("waiting for its Nix daemon".into());
         let failed = |error: GuestError| format!("its Nix daemon did not start: {}", chain(error));
         let settled = settle::settle(&agent, &self.config, self.state.proven().is_none()).await;

@@ -50,11 +50,11 @@ pub(super) async fn settle(
     config: &Config,
     new: bool,
 ) -> Result<Proven, SettleError> {
-    if config.network && config.kind == Kind::Container {
-        // It has the host's network, so it asks whom the host asks.
-        let resolver = std::fs::read(RESOLVER).unwrap_or_default();
-        put(agent, RESOLVER, "0644", &resolver).await?;
-    }
+    // A container has the host's network, so it asks whom the host asks.
+    let resolver = match config.kind {
+        Kind::Container if config.network => std::fs::read(RESOLVER).unwrap_or_default(),
+        _ => Vec::new(),
+    };
     let quickly = match config.kind {
         Kind::Vm => quickly(agent).await?,
         Kind::Container => None,
@@ -66,7 +66,7 @@ pub(super) async fn settle(
             let store = if new { "new" } else { "used" };
             let words = ["/usr/lib/machinist/store", store].into_iter();
             let words: Vec<&str> = words.chain(arguments.iter().map(String::as_str)).collect();
-            run(agent, "what brings its store", &words, &[]).await?
+            run(agent, "what brings its store", &words, &resolver).await?
         }
     };
     let mut lines = said.lines();
@@ -84,7 +84,8 @@ pub(super) async fn settle(
 async fn quickly(agent: &Agent) -> Result<Option<String>, SettleError> {
     // The agent knows how, and is in memory.
     let words = ["/proc/self/exe", "store", "disk0", "/nix", MARK, PROVEN];
-    let output = agent.output(&Command::argv(words).timeout(STEP)).await?;
+    let command = Command::argv(words).clear_env().timeout(STEP);
+    let output = agent.output(&command).await?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     Ok(output.success().then_some(said))
 }
@@ -109,7 +110,12 @@ async fn run(
     words: &[&str],
     input: &[u8],
 ) -> Result<String, SettleError> {
-    let command = Command::argv(words.iter().copied()).stdin().timeout(STEP);
+    // The environment of a login would be made by running its profile first.
+    let command = Command::argv(words.iter().copied())
+        .clear_env()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdin()
+        .timeout(STEP);
     let output = agent.output_with(&command, input).await?;
     if !output.success() {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -2,10 +2,13 @@
 //! which is started for the first.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
 use super::join;
 use super::keeper::Keeper;
@@ -17,6 +20,9 @@ use crate::state::State;
 
 /// Where the machine's sshd listens.
 const SSHD: &str = "/run/machinist-ssh";
+
+/// How long that may take to begin, in an emulated machine on a busy host.
+const LISTENS: Duration = Duration::from_secs(120);
 
 /// The door. Clones are the same one.
 #[derive(Clone)]
@@ -107,6 +113,10 @@ async fn serve(door: Arc<Inner>, keys: Keys, client: TcpStream) {
 async fn lead(door: &Inner, keys: &Keys, client: TcpStream) -> Result<(), String> {
     let seat = door.keeper.arrive().seat().await?;
     settle::give_keys(&seat.agent, keys).await.map_err(chain)?;
+    // Of a machine that has just started, systemd may not be there yet.
+    let deadline = Instant::now() + LISTENS;
+    let listens = seat.agent.wait_file(Path::new(SSHD), deadline).await;
+    listens.map_err(chain)?;
     let guest = seat.agent.open_unix(SSHD).await.map_err(chain)?;
     // What comes by SSH is its own business: nothing in it can be overheard.
     join::join(client, guest, None, door.keeper.carried()).await;
