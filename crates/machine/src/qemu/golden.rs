@@ -44,6 +44,8 @@ const QUIT: Duration = Duration::from_secs(60);
 pub(super) enum Unmade {
     /// The accelerator does not run this machine: it is worth another attempt.
     Unfit(String),
+    /// It was not ready in all the time that it may take.
+    Late(String),
     /// Anything else.
     Failed(String),
 }
@@ -150,7 +152,10 @@ impl Qemu {
         let mut run = golden.begin(mode, beginning).await?;
         let within = self.spec.start_within;
         let booted = tokio::time::timeout(within, golden.until_ready(&mut run, ready)).await;
-        let late = || Err(format!("it was not ready ({ready}) within {within:?}").into());
+        let late = || {
+            let reason = format!("it was not ready ({ready}) within {within:?}");
+            Err(Unmade::Late(reason))
+        };
         let (ready, qmp) = match booted.unwrap_or_else(|_| late()) {
             Ok(ready) => ready,
             Err(error) => {

@@ -150,7 +150,8 @@ impl Qemu {
         made: &mut bool,
         began: Instant,
     ) -> Way {
-        let (saved, fresh) = match wish.store.claim(&parts.key()).await {
+        let key = parts.key();
+        let (saved, fresh) = match wish.store.claim(&key).await {
             Ok(Claim::There(saved)) => (saved, false),
             Ok(Claim::Ours(_)) if *made => return Way::Cold(None),
             Ok(Claim::Ours(making)) => {
@@ -169,6 +170,13 @@ impl Qemu {
                         *made = false;
                         return Way::Again;
                     }
+                    Err(Unmade::Late(reason)) => {
+                        let reason = format!("it could not be saved: {reason}");
+                        // The next start would wait for as long, and for as little.
+                        let again = format!("a while ago {reason}");
+                        wish.store.refuse(&key, &again);
+                        return Way::Cold(Some(reason));
+                    }
                     Err(Unmade::Failed(reason)) => {
                         return Way::Cold(Some(format!("it could not be saved: {reason}")));
                     }
@@ -181,7 +189,8 @@ impl Qemu {
             Ok(run) => Way::Runs(run),
             Err(reason) => {
                 if fresh {
-                    wish.store.refuse(&saved.manifest().parts.key(), &reason);
+                    let again = format!("a snapshot of it did not restore a while ago: {reason}");
+                    wish.store.refuse(&key, &again);
                 }
                 (self.environment.report)(Report::SnapshotDiscarded { reason });
                 wish.store.discard(saved);

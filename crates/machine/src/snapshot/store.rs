@@ -60,7 +60,7 @@ pub(super) struct Shared {
     makers: Mutex<HashMap<SnapshotKey, Weak<tokio::sync::Mutex<()>>>>,
 }
 
-/// How long what could not be restored when it had just been made is not tried again. The next boot
+/// How long what was refused is not tried again. The next boot
 /// of the host ends it, too.
 const REFUSED: Duration = Duration::from_secs(3600);
 
@@ -91,15 +91,19 @@ impl SnapshotStore {
     /// # Errors
     /// It was written by another version of machinist, or cannot be read.
     pub fn open(dir: &Path, limit: u64) -> Result<Self, SnapshotError> {
-        let read_only = match prepare(dir) {
-            Ok(()) => None,
-            Err(error) => Some(format!(
-                "nothing can be saved in {}: {}",
-                dir.display(),
-                error.source
-            )),
+        let read_only = match (prepare(dir), check_format(dir)) {
+            // Another user's, who alone may see the memory of his machines.
+            (Err(_), Err(SnapshotError::Path(error)))
+                if error.source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Some(format!("{} is another user's", dir.display()))
+            }
+            (prepared, checked) => {
+                checked?;
+                let error = prepared.err();
+                error.map(|it| format!("nothing can be saved in {}: {}", dir.display(), it.source))
+            }
         };
-        check_format(dir)?;
         // One absolute path: it goes into command lines.
         let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
         let known = read_only.is_none().then(|| dir.join("known"));
@@ -250,7 +254,8 @@ impl SnapshotStore {
         }
     }
 
-    /// What was just made does not restore: for a while it is not made again, for this `reason`.
+    /// What was just made does not restore, or could not be made in all its time: for a while that is
+    /// not tried again, for this `reason`.
     pub(crate) fn refuse(&self, key: &SnapshotKey, reason: &str) {
         let refusal = Refusal {
             boot_id: self.host().boot_id.clone(),
@@ -267,10 +272,7 @@ impl SnapshotStore {
         let refusal: Refusal = serde_json::from_slice(&fs::read(&place).ok()?).ok()?;
         let age = Duration::from_secs(now().saturating_sub(refusal.since));
         if refusal.boot_id == self.host().boot_id && age < REFUSED {
-            return Some(format!(
-                "a snapshot of it did not restore a while ago: {}",
-                refusal.reason
-            ));
+            return Some(refusal.reason);
         }
         drop(fs::remove_file(&place));
         None
@@ -496,6 +498,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn another_users_store_is_of_no_use_and_no_trouble() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: this needs root, to become another user");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let own = dir.path().join("snapshots");
+        let store = SnapshotStore::open(&own, ROOMY).unwrap();
+        let saved = make(&store, "web").await;
+        let theirs = own.clone();
+        // Who somebody is, is so for a thread.
+        let claim = std::thread::spawn(move || {
+            let nobody = rustix::process::Uid::from_raw(65534);
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            let store = SnapshotStore::open(&theirs, ROOMY).unwrap();
+            assert!(store.list().is_err());
+            assert!(store.find(&key("web")).is_none());
+            store.try_claim(&key("web")).unwrap()
+        });
+        match claim.join().unwrap() {
+            Some(Claim::Unable(reason)) => {
+                assert!(reason.ends_with(" is another user's"), "{reason}")
+            }
+            _ => panic!("it can be used"),
+        }
+        // The owner's is as it was.
+        assert!(matches!(
+            store.claim(&key("web")).await.unwrap(),
+            Claim::There(_)
+        ));
+        assert!(saved.is_still_there());
+    }
+
+    #[tokio::test]
     async fn one_makes_it_and_the_others_find_it() {
         let dir = tempfile::tempdir().unwrap();
         // Two stores on one directory are like two processes: locks are of open files.
@@ -622,7 +659,7 @@ mod tests {
         let Claim::Unable(reason) = store.claim(&key("web")).await.unwrap() else {
             panic!("it is tried again");
         };
-        assert!(reason.ends_with("a while ago: QEMU ended"), "{reason}");
+        assert_eq!(reason, "QEMU ended");
         let all = Prune {
             all: true,
             ..Prune::default()

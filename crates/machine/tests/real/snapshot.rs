@@ -38,7 +38,8 @@ pub fn life() -> Result<(), Failed> {
         private(&dir)?;
         let store = SnapshotStore::open(&dir, ROOMY)?;
         restored_like_booted(&store, temp.path()).await?;
-        many(&store, temp.path()).await?;
+        many(temp.path()).await?;
+        damage::never_ready(&store, temp.path()).await?;
         killed::while_restoring(&dir, temp.path()).await?;
         drop(store);
         let moved = temp.path().join("moved");
@@ -88,9 +89,14 @@ async fn restored_like_booted(store: &SnapshotStore, dir: &Path) -> Result<(), F
     Ok(())
 }
 
+/// What a machine with an SSH server has, as far as a restore looks at it.
+const HOST_KEY: &str = "mkdir -p /etc/ssh && cd /etc/ssh && echo old > ssh_host_ed25519_key &&
+    echo ssh-ed25519 old > ssh_host_ed25519_key.pub";
+
 /// Many restores of one snapshot: all work, each is the machine that it is to be, and no two have
-/// the same random state.
-async fn many(store: &SnapshotStore, dir: &Path) -> Result<(), Failed> {
+/// the same random state or the same host key.
+async fn many(dir: &Path) -> Result<(), Failed> {
+    let store = &SnapshotStore::open(&dir.join("of-many"), ROOMY)?;
     let mut seen = HashSet::new();
     for round in 0..RESTORES / AT_ONCE {
         let all = (0..AT_ONCE).map(|number| async move {
@@ -99,25 +105,32 @@ async fn many(store: &SnapshotStore, dir: &Path) -> Result<(), Failed> {
             probe.start().await?;
             check(probe.restored() == 1, probe.reports())?;
             let said = probe
-                .sh("cat /etc/machine-id; head -c16 /dev/urandom | od -An -tx1")
+                .sh("cat /etc/machine-id; head -c16 /dev/urandom | od -An -tx1
+                     cat /etc/ssh/ssh_host_ed25519_key.pub")
                 .await?;
-            let (its_id, random) = said.split_once('\n').ok_or("two lines")?;
-            check(its_id == id, &said)?;
+            let lines: Vec<&str> = said.lines().collect();
+            let [its_id, random, public] = lines[..] else {
+                return Err(said.into());
+            };
+            check(
+                its_id == id && public.starts_with("ssh-ed25519 AAAA"),
+                &said,
+            )?;
             probe.machine.crash().await?;
-            Ok::<String, Failed>(random.to_owned())
+            Ok::<_, Failed>([random.to_owned(), public.to_owned()])
         });
-        for random in try_join_all(all).await? {
-            check(seen.insert(random.clone()), format!("{random} twice"))?;
+        for what in try_join_all(all).await?.into_iter().flatten() {
+            check(seen.insert(what.clone()), format!("{what} twice"))?;
         }
     }
-    check(seen.len() == RESTORES, seen.len())
+    check(seen.len() == 2 * RESTORES, seen.len())
 }
 
 /// The machine that boots in the shortest time, with another machine id than its snapshot has.
 fn one_of_many(id: &str) -> Result<MachineSpec, Failed> {
     let mut spec = warm_spec()?;
     spec.warm = Warm::At {
-        ready: ReadyPoint::Agent,
+        ready: ReadyPoint::Command(HOST_KEY.to_owned()),
         golden: Some(Golden {
             name: spec.name.clone(),
             machine_id: std::mem::replace(&mut spec.machine_id, id.to_owned()),

@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use libtest_mimic::Failed;
-use machinist_machine::{Report, SnapshotStore};
+use machinist_machine::{ReadyPoint, Report, SnapshotStore, Warm};
 
 use super::bench::{Probe, ROOMY, warm_spec};
 use super::is_discarded;
@@ -32,6 +33,29 @@ impl Drop for Mounted {
 fn mount(arguments: &[&str], path: &Path) -> Result<(), Failed> {
     let status = Command::new("mount").args(arguments).arg(path).status()?;
     check(status.success(), (arguments, path))
+}
+
+/// A machine that is never ready is waited for once, not at every start.
+pub async fn never_ready(store: &SnapshotStore, dir: &Path) -> Result<(), Failed> {
+    let mut spec = warm_spec()?;
+    spec.warm = Warm::At {
+        ready: ReadyPoint::Command("false".into()),
+        golden: None,
+    };
+    let mut hasty = spec.clone();
+    // Nothing of it is up by then.
+    hasty.start_within = Duration::from_millis(300);
+    let probe = Probe::new(hasty, store, &dir.join("never-ready"))?;
+    check(probe.start().await.is_err(), "it is up in no time")?;
+    let reason = probe.cold().unwrap_or_default();
+    let late = "it could not be saved: it was not ready (";
+    check(reason.starts_with(late), &reason)?;
+    drop(probe.machine.crash().await);
+    let probe = Probe::new(spec, store, &dir.join("never-ready-again"))?;
+    probe.start().await?;
+    let reason = probe.cold().unwrap_or_default();
+    check(reason.starts_with(&format!("a while ago {late}")), &reason)?;
+    Ok(probe.machine.crash().await?)
 }
 
 /// A store that was moved, and can only be read: what is there is used, what is not boots.
@@ -155,7 +179,7 @@ fn fill_up(store: &Path) -> std::io::Result<()> {
         if paths.any(|path| grown(&path)) {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
     let file = File::create(store.with_extension("filler"))?;
     let zeros = vec![0; 1 << 20];
