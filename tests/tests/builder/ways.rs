@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -121,11 +124,86 @@ fn ssh(rig: &Rig) -> Result<()> {
         line.starts_with(&format!("ssh-ng://root@127.0.0.1:{port} x86_64-linux ")),
         "{line}"
     );
+    nix_by_ssh(rig, port.parse()?, &line)?;
     nobody_else(rig, &ssh, &config)?;
     rig.end("b")?;
     // Nobody listens when its service has ended.
     ensure!(std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err());
     Ok(())
+}
+
+/// Nix builds by the machine line as it stands. Its network is not the host's: what it connects to leads
+/// there by a socket in a directory that both see.
+fn nix_by_ssh(rig: &Rig, port: u16, line: &str) -> Result<()> {
+    let relay = rig.file("relay");
+    let listener = UnixListener::bind(&relay).context("cannot listen")?;
+    // It ends with this process.
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            if let Ok(door) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+                join(client, door);
+            }
+        }
+    });
+    let script = format!(
+        r#"
+ip link set lo up
+python3 - <<'END' &
+{RELAY}
+END
+echo '{line}' > /etc/nix/machines
+until grep -q ' 0A ' /proc/net/tcp; do sleep 0.05; done
+echo from the client > input
+derive range 'echo in the log; echo "map: $(</proc/self/uid_map)"; echo "$(<$input)" > $out' \
+    'input = ./input; requiredSystemFeatures = [ "uid-range" ];'
+cat $(build range.nix)
+derive fails 'echo no; exit 7' ''
+build fails.nix && exit 1
+true
+"#,
+        RELAY = RELAY.replace("PORT", &port.to_string()),
+        line = line.trim(),
+    );
+    rig.client(&script)?
+        .exits(0)?
+        .says("from the client")?
+        .complains("range> in the log")?
+        .complains("872415232      65536")?
+        .complains("exit code 7")?;
+    fs::remove_file(relay)?;
+    Ok(())
+}
+
+/// Connections to a port lead to a socket.
+const RELAY: &str = r"
+import socket, threading
+def carry(source, target):
+    while data := source.recv(65536):
+        target.sendall(data)
+    target.shutdown(socket.SHUT_WR)
+server = socket.create_server(('127.0.0.1', PORT))
+while True:
+    client = server.accept()[0]
+    host = socket.socket(socket.AF_UNIX)
+    host.connect('/rig/relay')
+    for pair in (client, host), (host, client):
+        threading.Thread(target=carry, args=pair, daemon=True).start()
+";
+
+/// Carries bytes both ways.
+fn join(client: UnixStream, door: TcpStream) {
+    let (Ok(mut from_client), Ok(mut to_door)) = (client.try_clone(), door.try_clone()) else {
+        return;
+    };
+    thread::spawn(move || {
+        drop(std::io::copy(&mut from_client, &mut to_door));
+        drop(to_door.shutdown(Shutdown::Write));
+    });
+    let (mut from_door, mut to_client) = (door, client);
+    thread::spawn(move || {
+        drop(std::io::copy(&mut from_door, &mut to_client));
+        drop(to_client.shutdown(Shutdown::Write));
+    });
 }
 
 /// Keys are private; nobody else comes in, and nobody else is taken for it.
