@@ -25,7 +25,7 @@ pub(crate) fn run() -> ExitCode {
     match serve(Path::new(&place)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            drop(writeln!(io::stderr(), "{error}"));
             ExitCode::FAILURE
         }
     }
@@ -47,7 +47,7 @@ fn serve(place: &Path) -> io::Result<()> {
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     mount("host", place, "fuse", flags, options)?;
     // From here on whoever has asked for it may use it.
-    eprintln!("mounted");
+    writeln!(io::stderr(), "mounted")?;
     carry(&device)
 }
 

@@ -54,7 +54,7 @@ ln -s $tool/says $link
     described $link <<< $tool
 } | valid
 # What is being written, and a lock.
-mkdir $half
+mkdir -p $half
 echo half > $half/written
 touch $half.lock $tool.lock
 "#;
@@ -188,7 +188,14 @@ fn life(rig: &Rig, options: &[&str]) -> Result<()> {
     client(rig, script)?;
     let said = log(rig)?;
     ensure!(said.contains("does not have /nix/store/0000"), "{said}");
-    let script = "! ls -d /nix/store/0000* /nix/store/*-first && nix-store --verify && echo sound";
-    inside(rig, script)?.exits(0)?.says("sound")?;
+    let forgotten =
+        "! ls -d /nix/store/0000* /nix/store/*-first && nix-store --verify && echo sound";
+    inside(rig, forgotten)?.exits(0)?.says("sound")?;
+
+    // The same where the machine runs, and the host's daemon, which has kept it all, has ended for a while.
+    client(rig, &format!("{CLOSURE} reads first"))?.says("1-big /nix/store/")?;
+    let script = "nix-store --gc 2> /dev/null; ! ls $big; echo new > input; derive fourth 'echo > $out' 'input = ./input;'; build fourth.nix";
+    client(rig, script)?;
+    inside(rig, forgotten)?.exits(0)?.says("sound")?;
     rig.end(NAME)
 }

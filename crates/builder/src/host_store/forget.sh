@@ -1,4 +1,5 @@
-# Its input: paths that are not there any more. What refers to them is of no use, either.
+# Its input: paths that are not there any more. What refers to them is of no use, either. With the argument
+# `running`, builds may have read what was left of them: these end.
 set -eu
 export NIX_REMOTE=local
 roots=/nix/var/nix/gcroots/machinist
@@ -6,6 +7,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 cat > gone
+# It is started again by the next connection.
+[ "$1" != running ] || systemctl stop nix-daemon.service
 [ ! -d "$roots" ] || sed 's|.*/||' gone | (cd "$roots" && xargs -r rm -f --)
 # It may never have been told of some.
 xargs -r nix-store --check-validity --print-invalid < gone > unknown

@@ -95,9 +95,11 @@ impl Ground {
                 })
                 .await
             }
-            Way::Vm(vm) => {
-                vm.shown.add(&names);
+            Way::Vm(vm) if vm.shown.add(&names) => {
                 vm::put(&self.agent, &self.store, &names, again).await
+            }
+            Way::Vm(_) => {
+                return Err(io::Error::other("its kernel remembers former ones"));
             }
         };
         if put.is_err() {
@@ -130,17 +132,16 @@ impl Ground {
     pub(super) async fn register(&self, infos: &BTreeMap<String, Info>) -> io::Result<()> {
         let names: String = infos.keys().map(|name| format!("{name}\n")).collect();
         let text = format!("{}\n{names}{}", infos.len(), lines(infos));
-        self.run(REGISTER, &text).await
+        run(&self.agent, &["sh", "-c", REGISTER], &text).await?;
+        Ok(())
     }
 
-    /// Makes Nix in the machine forget paths, and all that refers to them.
-    pub(super) async fn forget(&self, names: &[String]) -> io::Result<()> {
+    /// Makes Nix in the machine forget paths, and all that refers to them. Where builds may be `running`
+    /// that have used them, it ends all of them.
+    pub(super) async fn forget(&self, names: &[String], running: bool) -> io::Result<()> {
         let text: String = names.iter().map(|name| path(name) + "\n").collect();
-        self.run(FORGET, &text).await
-    }
-
-    async fn run(&self, script: &str, input: &str) -> io::Result<()> {
-        run(&self.agent, &["sh", "-c", script], input).await?;
+        let running = if running { "running" } else { "begun" };
+        run(&self.agent, &["sh", "-c", FORGET, "forget", running], &text).await?;
         Ok(())
     }
 }

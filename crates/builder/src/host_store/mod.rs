@@ -152,7 +152,7 @@ impl HostStore {
         if nix.is_none() {
             // It is not to see them any more.
             let former = former.into_iter().collect();
-            store.forget(&mut shared, former).await?;
+            store.forget(&mut shared, former, false).await?;
             return Ok(None);
         }
         if !former.is_empty() {
@@ -160,6 +160,17 @@ impl HostStore {
         }
         drop(shared);
         Ok(Some(store))
+    }
+
+    /// Sees to it that what the machine knows is there, and kept, before somebody speaks to its Nix.
+    pub(crate) async fn check(&self) {
+        let mut shared = self.0.shared.lock().await;
+        if shared.over || shared.known.is_empty() {
+            return;
+        }
+        if let Err(error) = self.reach(&mut shared).await {
+            self.failed(&mut shared, error);
+        }
     }
 
     /// What hears the next client.
@@ -190,31 +201,50 @@ impl HostStore {
     /// Shows the machine what of `paths` the host has. Whatever goes wrong: they can be copied.
     async fn offer(&self, paths: &[String]) {
         let mut shared = self.0.shared.lock().await;
-        let names = paths.iter().filter_map(|path| name(path));
-        let unknown = names.filter(|name| !shared.known.contains_key(*name));
-        let unknown: Vec<String> = unknown.map(str::to_owned).collect();
-        if unknown.is_empty() || shared.over {
+        if shared.over {
             return;
         }
-        let known = shared.known.len();
-        match self.add(&mut shared, unknown, false).await {
-            Ok(_) if shared.known.len() == known => {}
-            Ok(bytes) => {
-                let paths = shared.known.len() - known;
+        match self.see_to(&mut shared, paths).await {
+            Ok((0, _)) => {}
+            Ok((paths, bytes)) => {
                 let megabytes = bytes.div_ceil(1 << 20);
                 self.say(&format!(
                     "{paths} paths of the host's store ({megabytes} MiB) are there without a copy"
                 ));
             }
-            Err(error) => {
-                let daemon = matches!(error, HostStoreError::Daemon { .. });
-                if !daemon || !shared.told {
-                    self.say(&format!("warning: {}", chain(error)));
-                }
-                shared.told |= daemon;
-                shared.daemon = None;
-            }
+            Err(error) => self.failed(&mut shared, error),
         }
+    }
+
+    /// Nothing more of the host is seen for now. That its daemon does not answer is told once.
+    fn failed(&self, shared: &mut Shared, error: HostStoreError) {
+        let daemon = matches!(error, HostStoreError::Daemon { .. });
+        if !daemon || !shared.told {
+            self.say(&format!("warning: {}", chain(error)));
+        }
+        shared.told |= daemon;
+        shared.daemon = None;
+    }
+
+    /// As [`offer`](Self::offer). Returns how many paths came, and how many bytes their archives have.
+    async fn see_to(
+        &self,
+        shared: &mut Shared,
+        paths: &[String],
+    ) -> Result<(usize, u64), HostStoreError> {
+        if !shared.known.is_empty() {
+            // What is known may be gone, where nobody has kept it.
+            self.reach(shared).await?;
+        }
+        let known = shared.known.len();
+        let names = paths.iter().filter_map(|path| name(path));
+        let unknown = names.filter(|name| !shared.known.contains_key(*name));
+        let unknown: Vec<String> = unknown.map(str::to_owned).collect();
+        let bytes = match unknown.is_empty() {
+            true => 0,
+            false => self.add(shared, unknown, false).await?,
+        };
+        Ok((shared.known.len() - known, bytes))
     }
 
     /// After a start: what the machine knows from the last one.
@@ -227,7 +257,7 @@ impl HostStore {
         self.add(shared, names, true).await?;
         let known = |name: &String| shared.known.contains_key(name);
         let gone: Vec<String> = former.into_iter().filter(|name| !known(name)).collect();
-        self.forget(shared, gone).await
+        self.forget(shared, gone, false).await
     }
 
     /// Puts paths, and all that they need, into the machine, and tells its Nix of them; `again` after a
@@ -294,8 +324,14 @@ impl HostStore {
         registered.map_err(HostStoreError::Register)
     }
 
-    /// Makes the machine forget paths that the host does not have any more.
-    async fn forget(&self, shared: &mut Shared, gone: Vec<String>) -> Result<(), HostStoreError> {
+    /// Makes the machine forget paths that the host does not have any more; `running`: after they may have
+    /// been used.
+    async fn forget(
+        &self,
+        shared: &mut Shared,
+        gone: Vec<String>,
+        running: bool,
+    ) -> Result<(), HostStoreError> {
         if gone.is_empty() {
             return Ok(());
         }
@@ -307,7 +343,7 @@ impl HostStore {
         let ground = &self.0.ground;
         let taken = ground.take(gone.clone(), false).await;
         taken.map_err(HostStoreError::Mount)?;
-        let forgotten = ground.forget(&gone).await;
+        let forgotten = ground.forget(&gone, running).await;
         forgotten.map_err(HostStoreError::Forget)?;
         for name in &gone {
             if let Some(info) = shared.known.remove(name) {
@@ -364,9 +400,10 @@ impl HostStore {
     /// Connects to the host's daemon, where there is no connection. What the former one has kept, this one
     /// keeps; what has gone between the two is forgotten.
     async fn reach(&self, shared: &mut Shared) -> Result<(), HostStoreError> {
-        if shared.daemon.is_some() {
+        if shared.daemon.as_ref().is_some_and(|it| !it.has_ended()) {
             return Ok(());
         }
+        shared.daemon = None;
         let daemon = Daemon::connect(&self.0.socket).await;
         let daemon = daemon.map_err(|source| self.unreachable(source))?;
         let end = daemon.end().map_err(|source| self.unreachable(source))?;
@@ -379,7 +416,7 @@ impl HostStore {
         let gone = names.into_iter().zip(kept);
         let gone = gone.filter_map(|(name, info)| info.is_none().then_some(name));
         let gone = gone.collect();
-        self.forget(shared, gone).await
+        self.forget(shared, gone, true).await
     }
 
     /// When a connection to the host's daemon has `end`ed, the host keeps nothing until there is another.

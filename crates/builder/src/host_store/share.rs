@@ -24,29 +24,44 @@ const LONGEST: u32 = 64 << 10;
 
 /// The names that are shown. Clones are the same ones.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shown(Arc<RwLock<BTreeSet<String>>>);
+pub(super) struct Shown(Arc<RwLock<Names>>);
+
+#[derive(Debug, Default)]
+struct Names {
+    now: BTreeSet<String>,
+    /// The kernel need not ask again what it has asked once, so what is not shown any more never is again:
+    /// it could be another by then.
+    before: BTreeSet<String>,
+}
 
 impl Shown {
-    pub(super) fn add(&self, names: &[String]) {
+    /// Shows more. Not where one of them has been shown before.
+    pub(super) fn add(&self, names: &[String]) -> bool {
         let mut shown = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        shown.extend(names.iter().cloned());
+        if names.iter().any(|name| shown.before.contains(name)) {
+            return false;
+        }
+        shown.now.extend(names.iter().cloned());
+        true
     }
 
     pub(super) fn remove(&self, names: &[String]) {
         let mut shown = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for name in names {
-            shown.remove(name);
+            if let Some(name) = shown.now.take(name) {
+                shown.before.insert(name);
+            }
         }
     }
 
     fn has(&self, name: &[u8]) -> bool {
         let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        std::str::from_utf8(name).is_ok_and(|name| shown.contains(name))
+        std::str::from_utf8(name).is_ok_and(|name| shown.now.contains(name))
     }
 
     fn all(&self) -> Vec<String> {
         let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        shown.iter().cloned().collect()
+        shown.now.iter().cloned().collect()
     }
 }
 
@@ -356,6 +371,8 @@ mod tests {
         // What is not shown any more is not found any more.
         share.shown.remove(&["link".into()]);
         assert_eq!(lookup(&mut share, TOP, "link"), Err(Errno::NOENT));
+        assert!(!share.shown.add(&["b".into(), "link".into()]));
+        assert_eq!(lookup(&mut share, TOP, "b"), Err(Errno::NOENT));
     }
 
     #[test]

@@ -283,6 +283,9 @@ impl Connection {
         // A machine can die between the two; then there is another.
         for _ in 0..2 {
             let seat = self.seat(client).await?;
+            if let Some(host_store) = &seat.host_store {
+                host_store.check().await;
+            }
             match daemon(&seat).await {
                 Ok(guest) => return Some((seat, guest)),
                 Err(error) => failure = chain(error),
