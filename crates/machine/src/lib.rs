@@ -40,6 +40,7 @@ mod snapshot;
 mod spec;
 mod supervised;
 mod task;
+mod tunables;
 mod unique;
 mod verdict;
 mod words;

@@ -42,6 +42,7 @@ use crate::reach::{ConsoleInput, Reach};
 use crate::snapshot::Saved;
 use crate::spec::{Kind, MachineSpec};
 use crate::supervised::Supervised;
+use crate::tunables;
 use crate::verdict::{Accel, Accelerator};
 use crate::words::{self, Words};
 
@@ -171,6 +172,9 @@ impl Qemu {
         };
         plan.qmp = spawn.pass(theirs.into());
         plan.agent = spawn.pass(listener.into());
+        if accelerator == Accelerator::Tcg {
+            spawn.command().env(tunables::NAME, tunables::value(None));
+        }
         spawn
             .command()
             .args(plan.argv())

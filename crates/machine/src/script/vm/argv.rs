@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::super::ScriptSpec;
+use crate::tunables;
 
 /// The name of the agent's port, and the id of its device.
 pub(super) const AGENT_PORT: &str = crate::qemu::AGENT_PORT;
@@ -106,6 +107,9 @@ pub(super) fn environment(spec: &ScriptSpec) -> Vec<(String, OsString)> {
         // Where tests write the firmware's variables, too.
         text("NIX_EFI_VARS", efi_vars(spec).as_os_str()),
     ];
+    // Whether it emulates is the script's choice; for all else this is nothing.
+    let own = spec.variables.get(tunables::NAME).map(String::as_str);
+    variables.push((tunables::NAME.to_owned(), tunables::value(own).into()));
     for (vlan, socket) in &spec.vlan_sockets {
         variables.push(text(&format!("QEMU_VDE_SOCKET_{vlan}"), socket.as_os_str()));
     }
@@ -175,6 +179,7 @@ mod tests {
                 "SHARED_DIR",
                 "USE_TMPDIR",
                 "NIX_EFI_VARS",
+                "GLIBC_TUNABLES",
                 "QEMU_VDE_SOCKET_1"
             ]
         );
