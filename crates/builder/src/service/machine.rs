@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use machinist_events::{Event, What};
-use machinist_guest::{Agent, GuestError};
+use machinist_guest::{Agent, Command, GuestError};
 use machinist_lab::ContainerLimits;
 use machinist_session::{Brief, Cancel, Engine, EventSink, Session, Settings, Snapshots};
 use tokio::sync::watch;
@@ -29,6 +29,8 @@ const START: Duration = Duration::from_secs(30 * 60);
 const SETTLE: Duration = Duration::from_secs(300);
 /// How long a machine may take to stop in order.
 const STOP: Duration = Duration::from_secs(90);
+/// How long its system may still be starting when it is to stop.
+const BEGUN: Duration = Duration::from_secs(30);
 
 /// A machine that runs, with a Nix daemon that answers.
 pub(super) struct Running {
@@ -241,6 +243,14 @@ impl Running {
         if let Some(host_store) = &self.host_store {
             host_store.end().await;
         }
+        // systemd forgets an order to power off that comes before it knows what it is to start.
+        let begun = Command::argv(["systemctl", "is-system-running", "--wait"]).clear_env();
+        let path = ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        drop(
+            self.agent
+                .output(&begun.env(path.0, path.1).timeout(BEGUN))
+                .await,
+        );
         self.session.power_off(STOP).await;
         if let Err(error) = self.session.close(&Cancel::new()).await {
             log.say(&format!("warning: {}", chain(error)));
