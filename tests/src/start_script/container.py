@@ -94,14 +94,16 @@ def var():
 
 
 def furnish():
-    """What NixOS' activation makes of an empty root. One that was used before keeps what it has."""
+    """What NixOS' activation makes of an empty root. One that was used before keeps what it has; what
+    a run that was killed has begun is done again."""
     os.makedirs(ROOT, exist_ok=True)
     os.chmod(ROOT, 0o755)
-    if not os.path.exists(ROOT + "/etc"):
+    if not os.path.exists(ROOT + "/.furnished"):
         for link in ("bin", "sbin", "lib", "lib64"):
-            os.symlink("usr/" + link, f"{ROOT}/{link}")
+            if not os.path.lexists(f"{ROOT}/{link}"):
+                os.symlink("usr/" + link, f"{ROOT}/{link}")
         for directory in ("usr", "dev", "proc", "sys", "run", "tmp", "root", "home", "var/empty"):
-            os.makedirs(f"{ROOT}/{directory}")
+            os.makedirs(f"{ROOT}/{directory}", exist_ok=True)
         os.chmod(ROOT + "/tmp", 0o1777)
         subprocess.run(["cp", "-a", "--parents", "etc", *var(), ROOT], cwd=IMAGE, check=True)
         write("/etc/hostname", NAME + "\n")
@@ -110,6 +112,7 @@ def furnish():
         write("/etc/machine-id", "")
         for path, text in FILES:
             write(path, text)
+        write("/.furnished", "")
     # As NixOS does; it does not care either where the file system does not know the attribute.
     subprocess.run(["chattr", "+i", ROOT + "/var/empty"], stderr=subprocess.DEVNULL)
 
