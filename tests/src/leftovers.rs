@@ -141,7 +141,13 @@ fn groups(directory: &Path, things: &mut BTreeSet<String>) {
         if !is_directory {
             continue;
         }
-        if entry.file_name().to_string_lossy().contains("machinist") {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        // A system that another test runs has units that are called after us, without processes.
+        if name.starts_with("mt-") && !is_deserted(&entry.path()) {
+            continue;
+        }
+        if name.contains("machinist") {
             // One with processes in it is somebody's, or tells of itself by its processes.
             if is_deserted(&entry.path()) {
                 things.insert(format!("control group {}", entry.path().display()));
