@@ -1,5 +1,7 @@
 //! A builder that is a VM. Emulated, it takes half a minute to boot, so it does that once.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +26,7 @@ const BOOT: Duration = Duration::from_secs(400);
 
 fn run(rig: &Rig) -> Result<()> {
     rig.create(NAME, OPTIONS)?;
+    smaller(&rig.builders().join(NAME).join("store.img"))?;
     let service = rig.serve(NAME)?;
     let web = Web::open()?;
     let download = web.derivation("10.0.2.2");
@@ -63,6 +66,12 @@ cat $(build again.nix)
     client.until("the power is cut", Duration::from_secs(60))?;
     let said = client.passes(BOOT)?;
     ensure!(said.contains("from the client again"), "{said}");
+    let words = ["shell", "v", "--", "stat", "-f", "-c", "%b", "/nix"];
+    let blocks = rig.builder(&words).run()?.exits(0)?.stdout;
+    ensure!(
+        blocks.trim().parse::<u64>()? > 1_500_000_000 / 4096,
+        "{blocks}"
+    );
     let state = rig.status("v")?;
     ensure!(state["kind"] == "vm" && state["machine"] == "up", "{state}");
     rig.builder(&["stop", "v"]).run()?.exits(0)?;
@@ -74,4 +83,13 @@ cat $(build again.nix)
         (rig.status("v").ok()?["service"].is_null()).then_some(())
     })
     .context("the service is still there")
+}
+
+/// Gives a disk a file system that is half as large, as one has that has grown since.
+fn smaller(disk: &Path) -> Result<()> {
+    let mut mkfs = Command::new("mkfs.ext4");
+    let made = mkfs.args(["-q", "-b", "4096"]).arg(disk).arg("1G").status();
+    let made = made.context("cannot run mkfs.ext4")?;
+    ensure!(made.success(), "mkfs.ext4: {made}");
+    Ok(())
 }

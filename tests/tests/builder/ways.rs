@@ -128,7 +128,7 @@ fn ssh(rig: &Rig) -> Result<()> {
     nobody_else(rig, &ssh, &config)?;
     rig.end("b")?;
     // Nobody listens when its service has ended.
-    ensure!(std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err());
+    ensure!(TcpStream::connect(format!("127.0.0.1:{port}")).is_err());
     Ok(())
 }
 
