@@ -70,10 +70,10 @@ fn after(act: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<std::ti
     })
 }
 
-/// Far more than it takes on an idle machine: tests share theirs.
+/// Far more than it takes on an idle machine: tests share theirs. Who looks once a second is later.
 fn assert_seen_soon(name: &str, then: std::time::Instant) {
     let late = then.elapsed();
-    assert!(late < Duration::from_millis(150), "{name}: {late:?}");
+    assert!(late < Duration::from_millis(900), "{name}: {late:?}");
 }
 
 #[tokio::test]
