@@ -157,6 +157,9 @@ impl HostStore {
         }
         if !former.is_empty() {
             store.resume(&mut shared, former).await?;
+        } else if let Err(error) = store.reach(&mut shared).await {
+            // Who asks for it should hear that early; builds go on without.
+            store.failed(&mut shared, error);
         }
         drop(shared);
         Ok(Some(store))
