@@ -75,10 +75,25 @@ cat $(build fixed.nix)
 # And what Nix builds by itself.
 cat $(build download.nix)
 
-# A closure that is no longer small.
+# A closure of more than a few paths.
 derive large 'n=0; for path in $paths; do n=$((n+1)); read text < $path; done; echo "$n paths, the last $text" > $out' \
-    'paths = builtins.genList (n: builtins.toFile "file-''${toString n}" "text ''${toString n}\n") 1100;'
+    'paths = builtins.genList (n: builtins.toFile "file-''${toString n}" "text ''${toString n}\n") 250;'
 cat $(build large.nix)
+
+# Four at once, and one that waits for all.
+cat > many.nix <<'END'
+let
+  build = name: script: more: derivation ({
+    inherit name;
+    system = "x86_64-linux";
+    builder = "/bin/sh";
+    args = [ "-c" script ];
+  } // more);
+  part = n: build "part-${toString n}" "echo ${toString n} > $out" { };
+in
+build "many" "for part in $parts; do read n < $part; echo -n $n; done > $out; echo >> $out" { parts = builtins.genList part 8; }
+END
+cat $(build many.nix)
 
 derive failing 'echo on fire; echo left > file; exit 3' ''
 build failing.nix --keep-failed 2> said && exit 1
@@ -154,7 +169,8 @@ wait $service
         .says("\"answer\":[42,{\"deep\":true}]")?
         .says("fixed")?
         .says("from the host")?
-        .says("1100 paths, the last text 1099")?
+        .says("250 paths, the last text 249")?
+        .says("01234567\n")?
         .says("left\n")?
         .says("after\n")?
         .says("asks for the feature uid-range, which an external builder cannot have; a machine line can")?

@@ -6,7 +6,7 @@ use std::path::Path;
 use machinist_builder::nix_conf::{Daemon, NixConf};
 
 use crate::finding::{Finding, Repair};
-use crate::host::Host;
+use crate::host::{Host, SOON};
 use crate::trial::{Abilities, Trial, broken_promises};
 
 /// The first of the ids that Nix gives to builds, and how many there are.
@@ -15,6 +15,7 @@ const ID_COUNT: u64 = 8_388_608;
 
 pub(crate) fn check(host: &Host, conf: &NixConf) -> Vec<Finding> {
     let mut findings = vec![user_namespaces(host), cgroups(host)];
+    findings.extend(delegation(host));
     findings.extend(unprivileged(host));
     findings.extend(terminals(host));
     findings.extend(world_writable(host, conf));
@@ -164,6 +165,22 @@ fn cgroups(host: &Host) -> Finding {
     Finding::warning(ID, LOOKED, "no cgroup2")
         .why("a build with uid-range gets a control group of its own, of the new kind")
         .mend("boot with systemd.unified_cgroup_hierarchy=1")
+}
+
+/// Whether systemd leaves the daemon's control group to it, where systemd runs it.
+fn delegation(host: &Host) -> Option<Finding> {
+    const UNIT: &str = "nix-daemon.service";
+    let words = ["show", "--property=Delegate,LoadState", UNIT];
+    let said = host.ask("systemctl", words, SOON).ok()?;
+    let has = |line: &str| said.stdout.lines().any(|it| it == line);
+    if !said.success || !has("LoadState=loaded") || !has("Delegate=no") {
+        return None;
+    }
+    Some(
+        Finding::warning("linux.cgroup2", &format!("systemctl show {UNIT}"), "it has no Delegate=yes")
+            .why("the daemon makes a control group for each build with uid-range, and systemd may take it away")
+            .mend(format!("systemctl edit {UNIT}: [Service] Delegate=yes; then restart it")),
+    )
 }
 
 /// Terminals of the daemon: what it hands on to builds.
