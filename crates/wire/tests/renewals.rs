@@ -2,7 +2,9 @@
 
 use machinist_wire::Blob;
 use machinist_wire::message::{HostLine, Identity, Interface, Reply, Request, decode, encode};
-use machinist_wire::renewal::{Change, HostKey, HostKeyFile, Lack, Renewal, Renewed, Settled};
+use machinist_wire::renewal::{
+    Change, DueTimers, HostKey, HostKeyFile, Lack, Renewal, Renewed, Settled,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -38,16 +40,17 @@ prop_compose! {
         (path, private, public) in (blob(), blob(), blob()),
         reload in vec(any::<u32>(), 0..3),
         thaw in vec(blob(), 0..3),
+        (stop, ask, start) in (blob(), vec(blob(), 0..3), blob()),
         mark in ".{0,20}",
     ) -> Renewal {
         Renewal {
             clock,
-            entropy: entropy.clone(),
+            entropy,
             change: Some(Change { from, to }),
             host_keys: vec![HostKey { path, private, public }],
             reload,
             thaw,
-            manager: entropy,
+            due: Some(DueTimers { stop, ask, start }),
             mark,
         }
     }
