@@ -1,4 +1,4 @@
-//! A builder that is a container, as Nix sees it.
+//! Builders, as Nix sees them.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -23,6 +23,13 @@ const GREETING: Question = Question {
     how: "`machinist connect` to a builder whose machine is off and whose service runs, until the first eight bytes of Nix's \
           daemon in it.",
 };
+const RESTORED: Question = Question {
+    name: "builder, VM: connection to Nix's greeting, idle before",
+    peer: None,
+    unit: Unit::Seconds,
+    limits: Vec::new(),
+    how: "The same with a VM, which is emulated where there is no KVM, and restored from its snapshot.",
+};
 const OUTPUT: Question = Question {
     name: "builder, container: 200 MB of output back",
     peer: Some("`nix-store --export`, `nix-store --import` of the same"),
@@ -39,7 +46,7 @@ const SMALL: Question = Question {
           machine.",
 };
 
-/// Three rows of one builder and one client.
+/// Rows of two builders and one client.
 pub struct Builders {
     program: Program,
     host: Option<NixHost>,
@@ -71,8 +78,8 @@ impl Builders {
     }
 
     /// Seconds from the connection to Nix's greeting.
-    fn greeting(&self) -> Result<f64> {
-        let mut connect: Command = self.program.command(&["connect", "b", "--stdio"]);
+    fn greeting(&self, name: &str) -> Result<f64> {
+        let mut connect: Command = self.program.command(&["connect", name, "--stdio"]);
         let begin = Instant::now();
         let mut child = connect
             .env("MACHINIST_BUILDERS", self.places()?)
@@ -102,6 +109,7 @@ impl Bench for Builders {
         };
         vec![
             limited(Limit::Within(1.0), GREETING),
+            limited(Limit::Within(1.0), RESTORED),
             limited(Limit::AtMost(1.5), OUTPUT),
             limited(Limit::AtMost(1.3), SMALL),
         ]
@@ -110,13 +118,22 @@ impl Bench for Builders {
     fn prepare(&mut self) -> Result<()> {
         self.host = Some(NixHost::new()?.with_program(self.program.path())?);
         self.builder(&["create", "b", "--memory", "1G", "--max-jobs", "8"])?;
-        self.builder(&["start", "b"])
+        self.builder(&["start", "b"])?;
+        let vm = [
+            "create", "v", "--kind", "vm", "--memory", "1G", "--cores", "2",
+        ];
+        self.builder(&vm)?;
+        // It boots, and is saved.
+        self.builder(&["start", "v"])?;
+        self.builder(&["stop", "v"])
     }
 
     fn measure(&mut self) -> Result<Vec<Sample>> {
         self.round += 1;
         self.builder(&["stop", "b"])?;
-        let greeting = self.greeting()?;
+        let greeting = self.greeting("b")?;
+        let restored = self.greeting("v")?;
+        self.builder(&["stop", "v"])?;
         let ran = self
             .host()?
             .run(&format!("round={}\n{CLIENT}", self.round))?;
@@ -128,6 +145,7 @@ impl Bench for Builders {
         };
         Ok(vec![
             Sample::alone(greeting),
+            Sample::alone(restored),
             Sample::pair(seconds("output")?, seconds("export")?),
             Sample::pair(seconds("small")?, seconds("fake")?),
         ])
@@ -139,6 +157,7 @@ impl Drop for Builders {
         if self.host.is_some() {
             // Its service outlives whoever has started it.
             drop(self.builder(&["stop", "b", "--force", "--service"]));
+            drop(self.builder(&["stop", "v", "--force", "--service"]));
         }
     }
 }
