@@ -89,6 +89,29 @@ fn golden_files(old: &str) {
     file.set_modified(std::time::UNIX_EPOCH).unwrap();
 }
 
+/// What makes the machine with the id `old` the one with the id `new`.
+fn into_another(old: &str, new: &str) -> Renewal {
+    Renewal {
+        entropy: vec![7; 64].into(),
+        change: Some(Change {
+            from: identity("golden", old, OLD, 1),
+            to: identity("copy", new, NEW, 9),
+        }),
+        host_keys: vec![HostKey {
+            path: "/etc/ssh/ssh_host_ed25519_key".into(),
+            private: b"new".to_vec().into(),
+            public: b"line".to_vec().into(),
+        }],
+        due: Some(DueTimers {
+            stop: b"stop".to_vec().into(),
+            start: b"start".to_vec().into(),
+            ask: Vec::new(),
+        }),
+        mark: "restored".into(),
+        ..Renewal::default()
+    }
+}
+
 #[test]
 fn a_machine_becomes_another() {
     alone(|| {
@@ -99,25 +122,7 @@ fn a_machine_becomes_another() {
         let heard = manager();
 
         let mut context = Context::default();
-        let renewal = Renewal {
-            entropy: vec![7; 64].into(),
-            change: Some(Change {
-                from: identity("golden", &old, OLD, 1),
-                to: identity("copy", &new, NEW, 9),
-            }),
-            host_keys: vec![HostKey {
-                path: "/etc/ssh/ssh_host_ed25519_key".into(),
-                private: b"new".to_vec().into(),
-                public: b"line".to_vec().into(),
-            }],
-            due: Some(DueTimers {
-                stop: b"stop".to_vec().into(),
-                start: b"start".to_vec().into(),
-                ask: Vec::new(),
-            }),
-            mark: "restored".into(),
-            ..Renewal::default()
-        };
+        let renewal = into_another(&old, &new);
         let without = renew(&renewal, &mut context).err().unwrap();
         assert_eq!(
             without.text,
