@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crate::spec::UPLINK_MAC;
+use super::uplink::Uplink;
 use crate::verdict::Accelerator;
 
 /// The virtio-serial port that the agent listens on.
@@ -50,17 +50,6 @@ pub(crate) enum Memory {
     Shared(PathBuf),
     /// It begins with what this file has, and leaves the file alone. Any number of VMs may.
     Private(PathBuf),
-}
-
-/// The card by which a VM reaches what the host reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Uplink {
-    /// There is none.
-    No,
-    /// It is there, and its wire leads nowhere.
-    Nowhere,
-    /// It does.
-    Open,
 }
 
 /// A file as a disk.
@@ -292,27 +281,7 @@ impl Nic {
     }
 }
 
-impl Uplink {
-    fn add(self, argv: &mut Argv) {
-        let netdev = match self {
-            Self::No => return,
-            // Of no VLAN's number.
-            Self::Nowhere => {
-                // Another port, so that there is somebody to throw away what is sent: else the
-                // guest's queue stands still, and its kernel complains.
-                argv.option("-netdev", "hubport,id=sink,hubid=1000");
-                "hubport,id=uplink,hubid=1000"
-            }
-            // Nobody reaches the guest by it, and it lends the guest no address that the host may
-            // not have.
-            Self::Open => "user,id=uplink,ipv6=off",
-        };
-        argv.option("-netdev", netdev);
-        card("uplink", UPLINK_MAC, argv);
-    }
-}
-
-fn card(netdev: &str, mac: [u8; 6], argv: &mut Argv) {
+pub(super) fn card(netdev: &str, mac: [u8; 6], argv: &mut Argv) {
     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
     // No option ROM: nothing boots from the network, and reading it takes time. And no asking the
     // guest to tell where it is after a restore: our agent does that, and QEMU 10, when it is not to
@@ -324,14 +293,14 @@ fn card(netdev: &str, mac: [u8; 6], argv: &mut Argv) {
 }
 
 #[derive(Default)]
-struct Argv(Vec<OsString>);
+pub(super) struct Argv(Vec<OsString>);
 
 impl Argv {
     fn flag(&mut self, flag: &str) {
         self.0.push(flag.into());
     }
 
-    fn option(&mut self, option: &str, value: impl AsRef<std::ffi::OsStr>) {
+    pub(super) fn option(&mut self, option: &str, value: impl AsRef<std::ffi::OsStr>) {
         self.0.push(option.into());
         self.0.push(value.as_ref().into());
     }

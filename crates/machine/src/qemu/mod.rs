@@ -14,6 +14,7 @@ pub(crate) mod port;
 pub(crate) mod qmp;
 mod run;
 pub(crate) mod save;
+mod uplink;
 mod vitality;
 mod warm;
 
@@ -46,10 +47,11 @@ use crate::tunables;
 use crate::verdict::{Accel, Accelerator};
 use crate::words::{self, Words};
 
-use argv::{Drive, Format, Memory, Nic, Share, Uplink, VmPlan};
+use argv::{Drive, Format, Memory, Nic, Share, VmPlan};
 use cmdline::{RootArguments, kernel_command_line};
 use frozen::{Frozen, Tops};
 use port::AgentPort;
+use uplink::Uplink;
 
 /// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
