@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::{Before, Command, Look, wait_until};
+use crate::{Before, Command, wait_until};
 
 /// How long the kernel may take to end what has been killed, and the guard to clean up after it.
 const GRACE: Duration = Duration::from_secs(8);
@@ -20,19 +20,11 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// A place with nothing in it, for a test that has the host for itself.
+    /// A place with nothing in it.
     ///
     /// # Errors
     /// The file system refuses.
     pub fn new() -> Result<Self> {
-        Self::looking_at(Look::Host)
-    }
-
-    /// A place with nothing in it, and where to look for what is left in the end.
-    ///
-    /// # Errors
-    /// The file system refuses.
-    pub fn looking_at(look: Look) -> Result<Self> {
         // Short: the paths of sockets are limited.
         let directory = tempfile::Builder::new()
             .prefix("mt-")
@@ -41,7 +33,7 @@ impl Bench {
         for name in ["lab", "run", "tmp"] {
             std::fs::create_dir(directory.path().join(name)).context("cannot make a directory")?;
         }
-        let before = Before::look(look, &directory.path().join("run"))?;
+        let before = Before::look(&directory.path().join("run"))?;
         Ok(Self { directory, before })
     }
 

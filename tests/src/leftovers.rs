@@ -12,19 +12,9 @@ use anyhow::{Context, Result};
 use crate::processes::{Process, processes};
 use crate::reaper::is_above_us;
 
-/// What is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
-    /// All of the host. Nobody else may make or leave anything meanwhile but processes.
-    Host,
-    /// Processes that were started with the test's own directory of sessions.
-    OwnProcesses,
-}
-
 /// What the host looked like.
 #[derive(Debug)]
 pub struct Before {
-    look: Look,
     runtime: PathBuf,
     things: BTreeSet<String>,
 }
@@ -34,18 +24,14 @@ impl Before {
     ///
     /// # Errors
     /// The system does not let us adopt.
-    pub fn look(look: Look, runtime: &Path) -> Result<Self> {
+    pub fn look(runtime: &Path) -> Result<Self> {
         if !is_above_us() {
             let own = rustix::process::getpid();
             rustix::process::set_child_subreaper(Some(own)).context("cannot adopt processes")?;
         }
         Ok(Self {
-            look,
             runtime: runtime.to_owned(),
-            things: match look {
-                Look::Host => things(),
-                Look::OwnProcesses => BTreeSet::new(),
-            },
+            things: things(),
         })
     }
 
@@ -57,23 +43,20 @@ impl Before {
             .iter()
             .filter(|process| !self.of_another_test(process));
         let mut left: Vec<String> = ours.map(ToString::to_string).collect();
-        if self.look == Look::Host {
-            left.extend(things().difference(&self.things).cloned());
-        }
+        left.extend(things().difference(&self.things).cloned());
         left
     }
 
     /// Whether a process was started with another directory of sessions: tests may run side by
-    /// side. What runs in a machine has no such variable, and counts where all is looked at.
+    /// side. What runs in a machine has no such variable, and counts.
     fn of_another_test(&self, process: &Process) -> bool {
         const NAME: &[u8] = b"MACHINIST_RUNTIME=";
         let environment = std::fs::read(format!("/proc/{}/environ", process.pid));
         let environment = environment.unwrap_or_default();
         let mut variables = environment.split(|byte| *byte == 0);
-        match variables.find_map(|variable| variable.strip_prefix(NAME)) {
-            Some(value) => value != self.runtime.as_os_str().as_encoded_bytes(),
-            None => self.look == Look::OwnProcesses,
-        }
+        variables
+            .find_map(|variable| variable.strip_prefix(NAME))
+            .is_some_and(|value| value != self.runtime.as_os_str().as_encoded_bytes())
     }
 }
 
@@ -175,7 +158,7 @@ mod tests {
 
     #[test]
     fn what_a_child_leaves_is_found() {
-        let before = Before::look(Look::Host, Path::new("/nowhere")).unwrap();
+        let before = Before::look(Path::new("/nowhere")).unwrap();
         let output = std::process::Command::new("sh")
             .args(["-c", "setsid sleep 61 >/dev/null 2>&1 & echo $!"])
             .env_remove("MACHINIST_RUNTIME")
@@ -197,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_another_test_runs_is_not_ours() {
-        let before = Before::look(Look::Host, Path::new("/nowhere")).unwrap();
+        let before = Before::look(Path::new("/nowhere")).unwrap();
         let mut child = std::process::Command::new("sleep")
             .arg("62")
             .env("MACHINIST_RUNTIME", "/elsewhere")

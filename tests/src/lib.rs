@@ -30,7 +30,7 @@ pub mod start_script;
 
 pub use bench::Bench;
 pub use case::{Case, causes, run_cases};
-pub use leftovers::{Before, Look};
+pub use leftovers::Before;
 pub use modules::Modules;
 pub use need::Need;
 pub use ordinary_user::OrdinaryUser;

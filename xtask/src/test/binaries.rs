@@ -113,7 +113,7 @@ fn collect(reader: PipeReader, live: bool) -> Result<String> {
     let mut all = String::new();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
-    let begin = Instant::now();
+    let mut begin = Instant::now();
     while reader
         .read_until(b'\n', &mut line)
         .context("cannot read a test's output")?
@@ -122,7 +122,8 @@ fn collect(reader: PipeReader, live: bool) -> Result<String> {
         let text = String::from_utf8_lossy(&line);
         if live && text.starts_with("test ") {
             let seconds = begin.elapsed().as_secs_f64();
-            println!("{} (at {seconds:.1} s)", text.trim_end());
+            println!("{} ({seconds:.1} s)", text.trim_end());
+            begin = Instant::now();
         } else if live {
             print!("{text}");
         }
