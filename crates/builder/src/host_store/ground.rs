@@ -84,32 +84,29 @@ impl Ground {
     }
 
     /// Puts paths into the machine's store, in the order of `names`; `again`: the places of former ones
-    /// may be there.
+    /// may be there. Where that fails, none of them is.
     pub(super) async fn put(&self, names: Vec<String>, again: bool) -> io::Result<Vec<Put>> {
-        let put = match &self.way {
+        match &self.way {
             Way::Container(namespace) => {
                 let (namespace, from) = (Arc::clone(namespace), self.store.clone());
-                let names = names.clone();
                 blocking(move || {
                     pieces::put(namespace.as_fd(), &from, Path::new(STORE), &names, again)
                 })
                 .await
             }
             Way::Vm(vm) if vm.shown.add(&names) => {
-                vm::put(&self.agent, &self.store, &names, again).await
+                let put = vm::put(&self.agent, &self.store, &names, again).await;
+                if put.is_err() {
+                    vm.shown.remove(&names);
+                }
+                put
             }
-            Way::Vm(_) => {
-                return Err(io::Error::other("its kernel remembers former ones"));
-            }
-        };
-        if put.is_err() {
-            // The first error is the one to tell.
-            drop(self.take(names, true).await);
+            Way::Vm(_) => Err(io::Error::other("its kernel remembers former ones")),
         }
-        put
     }
 
-    /// Takes paths out of it. Their places stay, unless `places` says so.
+    /// Takes paths out of it that have been put there, and no others: what the machine has of its own is
+    /// its own. Their places stay, unless `places` says so.
     pub(super) async fn take(&self, names: Vec<String>, places: bool) -> io::Result<()> {
         if names.is_empty() {
             return Ok(());

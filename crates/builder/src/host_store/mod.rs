@@ -102,7 +102,10 @@ impl Ear {
     pub(crate) async fn hear(&mut self, bytes: &[u8]) {
         let asked = self.talk.hear(bytes);
         if !asked.is_empty() {
-            self.store.offer(&asked).await;
+            let store = self.store.clone();
+            // In a task of its own: nobody waits any more once this client's connection ends, and that must
+            // not leave it half done. What is forgotten meanwhile ends connections itself.
+            drop(tokio::spawn(async move { store.offer(&asked).await }).await);
         }
     }
 }
@@ -295,12 +298,13 @@ impl HostStore {
                 }
             }
         }
-        let without = without(&mut infos, &lost);
+        let mut back = without(&mut infos, &lost);
+        // They were not put there: what is in their place is the machine's own.
+        back.retain(|name| !lost.contains(name));
         let registered = self.tell(shared, &infos).await;
-        let back = match &registered {
-            Ok(()) => without,
-            Err(_) => without.into_iter().chain(infos.keys().cloned()).collect(),
-        };
+        if registered.is_err() {
+            back.extend(infos.keys().cloned());
+        }
         let taken = inner.ground.take(back, true).await;
         registered?;
         taken.map_err(HostStoreError::Mount)?;

@@ -90,7 +90,8 @@ impl Piece {
     }
 }
 
-/// Puts the paths `names` of the directory `from` into the directory `to` of a mount namespace. Blocks.
+/// Puts the paths `names` of the directory `from` into the directory `to` of a mount namespace. Where one
+/// fails, none is there afterwards. Blocks.
 pub(super) fn put(
     namespace: BorrowedFd<'_>,
     from: &Path,
@@ -99,21 +100,31 @@ pub(super) fn put(
     again: bool,
 ) -> io::Result<Vec<Put>> {
     let mut all = Vec::new();
-    for names in names.chunks(AT_ONCE) {
+    let mut there = Vec::new();
+    let failed = names.chunks(AT_ONCE).try_for_each(|names| {
         let pieces = names.iter().map(|name| Piece::take(&from.join(name)));
         let pieces = pieces.collect::<io::Result<Vec<Piece>>>()?;
-        let put = mounts::in_mounts(namespace, || {
-            let both = pieces.into_iter().zip(names);
-            both.map(|(piece, name)| piece.put(&to.join(name), again))
-                .collect::<io::Result<Vec<Put>>>()
-        });
-        all.extend(put??);
+        mounts::in_mounts(namespace, || {
+            for (piece, name) in pieces.into_iter().zip(names) {
+                let put = piece.put(&to.join(name), again)?;
+                if put == Put::There {
+                    there.push(name.clone());
+                }
+                all.push(put);
+            }
+            Ok(())
+        })?
+    });
+    if let Err(error) = failed {
+        // The first error is the one to tell. Former places are still needed.
+        drop(take(namespace, to, &there, !again));
+        return Err(error);
     }
     Ok(all)
 }
 
-/// Takes the paths `names` out of the directory `to` of a mount namespace again, with the places that
-/// they were on where `places` says so. Blocks.
+/// Takes the paths `names`, which [`put`] has put there, out of the directory `to` of a mount namespace
+/// again, with the places that they were on where `places` says so. Blocks.
 pub(super) fn take(
     namespace: BorrowedFd<'_>,
     to: &Path,
@@ -131,4 +142,51 @@ pub(super) fn take(
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Needs root, as mounts do.
+    #[test]
+    fn what_is_the_machines_own_stays_where_one_path_cannot_be_put() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let (from, to) = (place.path().join("from"), place.path().join("to"));
+        for store in [&from, &to] {
+            fs::create_dir(store).unwrap();
+            symlink("says", store.join("own")).unwrap();
+        }
+        fs::create_dir(from.join("new")).unwrap();
+        symlink("says", from.join("link")).unwrap();
+        let mut inside = std::process::Command::new("unshare")
+            .args(["--mount", "--propagation", "private"])
+            .args(["sh", "-c", "echo; exec cat"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        io::Read::read_exact(inside.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let namespace = File::open(format!("/proc/{}/ns/mnt", inside.id())).unwrap();
+        let put = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            put(namespace.as_fd(), &from, &to, &names, false)
+        };
+        // The last one's directory is not there.
+        fs::create_dir(from.join("deep")).unwrap();
+        fs::create_dir(from.join("deep/er")).unwrap();
+        put(&["own", "new", "link", "deep/er"]).unwrap_err();
+        let left: Vec<_> = fs::read_dir(&to).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(to.join("own").is_symlink());
+        assert_eq!(
+            put(&["own", "new", "link"]).unwrap(),
+            [Put::Taken, Put::There, Put::There]
+        );
+        drop(inside.stdin.take());
+        inside.wait().unwrap();
+    }
 }

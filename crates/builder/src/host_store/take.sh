@@ -1,4 +1,5 @@
-# Its input: names, which are taken out of the store; with the argument `places` also what they were on.
+# Its input: names that `put.sh` has put there, which are taken out of the store; with the argument `places`
+# also what they were on.
 set -eu
 places=$1
 work=$(mktemp -d)

@@ -29,6 +29,8 @@ const START: Duration = Duration::from_secs(30 * 60);
 const SETTLE: Duration = Duration::from_secs(300);
 /// How long a machine may take to stop in order.
 const STOP: Duration = Duration::from_secs(90);
+/// How long it may take to let go of the host's store when it is to stop.
+const END: Duration = Duration::from_secs(60);
 /// How long its system may still be starting when it is to stop.
 const BEGUN: Duration = Duration::from_secs(30);
 
@@ -241,7 +243,8 @@ impl Running {
     /// Stops it in order, and leaves nothing of it but its store.
     pub(super) async fn stop(self, log: &Log) {
         if let Some(host_store) = &self.host_store {
-            host_store.end().await;
+            // A machine that hangs is stopped all the same.
+            drop(timeout(END, host_store.end()).await);
         }
         // systemd forgets an order to power off that comes before it knows what it is to start.
         let begun = Command::argv(["systemctl", "is-system-running", "--wait"]).clear_env();
