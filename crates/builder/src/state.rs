@@ -149,6 +149,10 @@ impl State {
             .recursive(true)
             .create(builders)
             .at("make the directory", builders)?;
+        // One at a time, so that what another is making is not taken for what is left of one.
+        let held = File::open(builders).at("open", builders)?;
+        rustix::fs::flock(&held, FlockOperation::LockExclusive).at("lock", builders)?;
+        state.remove_rest()?;
         match private.recursive(false).create(&state.path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(StateError::Exists {
@@ -164,6 +168,18 @@ impl State {
                 drop(fs::remove_dir_all(&state.path));
                 Err(error.into())
             }
+        }
+    }
+
+    /// Removes what is left of a builder whose making or removal was killed: a directory that has at most a
+    /// part of it, and that nobody holds.
+    fn remove_rest(&self) -> Result<(), PathError> {
+        if !self.path.is_dir() || self.config_file().exists() {
+            return Ok(());
+        }
+        match self.lock()? {
+            Some(_lock) => fs::remove_dir_all(&self.path).at("remove", &self.path),
+            None => Ok(()),
         }
     }
 
@@ -424,6 +440,22 @@ mod tests {
             State::find(&builders, "linux"),
             Err(StateError::Unknown { .. })
         ));
+    }
+
+    #[test]
+    fn what_is_left_of_a_killed_removal_is_in_nobodys_way() {
+        let place = tempfile::tempdir().unwrap();
+        let wanted = config("linux", Kind::Container);
+        let state = State::create(place.path(), &wanted).unwrap();
+        fs::write(state.store().join("built"), "").unwrap();
+        fs::remove_file(state.config_file()).unwrap();
+        let removes = state.lock().unwrap().unwrap();
+        let early = State::create(place.path(), &wanted);
+        assert!(matches!(early, Err(StateError::Exists { .. })));
+        drop(removes);
+        let state = State::create(place.path(), &wanted).unwrap();
+        assert_eq!(state.config().unwrap(), wanted);
+        assert!(!state.store().join("built").exists());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::job::Job;
 use crate::connect::Launch;
 use crate::path_error::{At, PathError};
-use crate::service::{bind, from_init, is_passing};
+use crate::service::{bind, from_init, is_passing, passing};
 use crate::state::State;
 
 /// Where services of external builds listen. Builds' users can go there, unlike to the builder's own
@@ -116,7 +116,7 @@ impl Broker {
                         };
                         drop(builds.spawn(job.serve(client)));
                     }
-                    Err(error) if is_passing(&error) => tokio::task::yield_now().await,
+                    Err(error) if is_passing(&error) => passing().await,
                     Err(error) => break Err(BrokerError::Listen(error)),
                 },
                 Some(_) = builds.join_next() => {}

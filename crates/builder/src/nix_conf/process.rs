@@ -54,7 +54,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// The oldest process of that name. None on hosts without `/proc`.
+    /// The oldest process of that name that is in no container: builders have daemons, too. None on hosts
+    /// without `/proc`.
     #[must_use]
     pub fn find(files: &HostFiles) -> Option<Self> {
         let boot = text(files, "/proc/stat")?;
@@ -62,6 +63,8 @@ impl Daemon {
         let boot = UNIX_EPOCH + Duration::from_secs(boot.trim().parse().ok()?);
         let entries = fs::read_dir(files.find(Path::new("/proc"))).ok()?.flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let own = namespaces(files, "self");
+        let pids = pids.filter(|pid| namespaces(files, &pid.to_string()) <= own);
         let daemons = pids.filter_map(|pid| {
             let stat = text(files, &format!("/proc/{pid}/stat"))?;
             let started = boot + started(&stat, "nix-daemon")?;
@@ -99,6 +102,13 @@ impl Daemon {
 fn text(files: &HostFiles, path: &str) -> Option<String> {
     let bytes = fs::read(files.find(Path::new(path))).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// How many namespaces number this process, from ours on.
+fn namespaces(files: &HostFiles, process: &str) -> usize {
+    let status = text(files, &format!("/proc/{process}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.map_or(0, |numbers| numbers.split_whitespace().count())
 }
 
 /// From a process's `stat`: how long after the boot it started, if that is its name.
@@ -182,13 +192,9 @@ impl Process {
             parse::text(text, &origin, Path::new("/"), files, 0, &mut conf)?;
             if !text.contains('\n') {
                 // It has no lines to tell apart.
-                for own in &mut conf.assignments[before..] {
-                    own.place.line = if own.place.origin == origin {
-                        0
-                    } else {
-                        own.place.line
-                    };
-                }
+                let own = conf.assignments[before..].iter_mut();
+                own.filter(|own| own.place.origin == origin)
+                    .for_each(|own| own.place.line = 0);
             }
         }
         let mut words = self.arguments.iter();
@@ -235,6 +241,14 @@ mod tests {
         write("proc/stat", "cpu 1\nbtime 1000\n");
         let stat = "7 (nix-daemon) S 1 7 7 0 -1 0 0 0 0 0 1 2 0 0 20 0 1 0 4500 1 2 3";
         write("proc/7/stat", stat);
+        // A builder's, which began before.
+        let inside = "6 (nix-daemon) S 1 6 6 0 -1 0 0 0 0 0 1 2 0 0 20 0 1 0 300 1 2 3";
+        write("proc/6/stat", inside);
+        write("proc/6/status", "Name:\tnix-daemon\nNSpid:\t6\t3\n");
+        for ours in ["7", "self"] {
+            let status = "Name:\tnix-daemon\nNSpid:\t7\n";
+            write(&format!("proc/{ours}/status"), status);
+        }
         write("proc/7/environ", environment);
         write("proc/7/cmdline", arguments);
         write("root/.config/nix/nix.conf", "builders = root's\n");

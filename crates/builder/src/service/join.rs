@@ -34,6 +34,7 @@ pub(super) async fn join(
     let (Ok(waited), Ok(socket)) = (own(), own()) else {
         return;
     };
+    let ends = Ends(socket);
     let hung_up = hung_up(waited);
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_guest, mut to_guest) = guest.into_split();
@@ -52,10 +53,19 @@ pub(super) async fn join(
         () = up => {}
         () = down => {}
     }
-    // The daemon sees the end of both directions when its halves are dropped, and kills the build. Whoever waits for
-    // the client's end, above, is woken as well.
-    // It may be closed already.
-    _ = rustix::net::shutdown(&socket, Shutdown::Both);
+    // The daemon sees the end of both directions when its halves are dropped, and kills the build.
+    drop(ends);
+}
+
+/// Ends both directions of a connection when it is dropped, also where whoever held it is aborted: the thread
+/// that waits for its end has a descriptor of its own.
+struct Ends(OwnedFd);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // It may be closed already.
+        _ = rustix::net::shutdown(&self.0, Shutdown::Both);
+    }
 }
 
 /// Whether the client ended its direction; otherwise the machine does not take any more.

@@ -158,7 +158,7 @@ impl Service {
                     // A client that was gone before we came to it, or too many files: the next.
                     Err(error) if is_passing(&error) => {
                         self.log.say(&format!("warning: {error}"));
-                        tokio::task::yield_now().await;
+                        passing().await;
                     }
                     Err(error) => break Err(ServiceError::Listen(error)),
                 },
@@ -175,6 +175,12 @@ impl Service {
         connections.shutdown().await;
         outcome
     }
+}
+
+/// Before the next connection is asked for after one that failed: where files are scarce, it would fail again
+/// at once, and nothing tells when that is over.
+pub(crate) async fn passing() {
+    tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
 pub(crate) fn is_passing(error: &io::Error) -> bool {

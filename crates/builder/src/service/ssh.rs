@@ -90,7 +90,7 @@ async fn accept(door: Arc<Inner>, keys: Keys, listener: TcpListener) {
                 Ok((client, _)) => {
                     drop(connections.spawn(serve(Arc::clone(&door), keys.clone(), client)));
                 }
-                Err(error) if super::is_passing(&error) => tokio::task::yield_now().await,
+                Err(error) if super::is_passing(&error) => super::passing().await,
                 Err(error) => {
                     door.log.say(&format!("warning: SSH ends: {error}"));
                     return;
