@@ -332,8 +332,8 @@ fn clashes(host: &Host, conf: &NixConf) -> Option<Finding> {
         set.unwrap_or(usual)
     };
     let first = number("start-id", START_ID);
-    let ids = first..first + number("id-count", ID_COUNT);
-    let looked = format!("users from {} to {}", ids.start, ids.end - 1);
+    let ids = first..first.saturating_add(number("id-count", ID_COUNT));
+    let looked = format!("users from {} to {}", ids.start, ids.end.saturating_sub(1));
     let passwd = host.text("/etc/passwd").unwrap_or_default();
     let clash = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
