@@ -1,7 +1,8 @@
 //! What a machine leaves when the engine is killed, and how it goes.
 //!
 //! The kernel kills a machine's processes with the engine, and with them go mounts, namespaces and
-//! interfaces. Two things stay: the machine's directory, and the cgroup of a container.
+//! interfaces. Two things stay: the machine's directory, and the cgroup of a container. The first
+//! says where the second is; where somebody else removed it, [`sweep_cgroups`] finds the cgroup.
 
 use std::fs;
 use std::io;
@@ -31,9 +32,10 @@ pub fn remove(dir: &Path) -> Vec<PathBuf> {
     if let Ok(name) = fs::read(dir.join(cgroup::FILE)) {
         let group = PathBuf::from(std::ffi::OsString::from_vec(name));
         // The file is in a directory that only we write to, and yet: only our own names.
-        let ours = group
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"machinist-"));
+        let ours = group.file_name().is_some_and(|name| {
+            name.as_encoded_bytes()
+                .starts_with(cgroup::PREFIX.as_bytes())
+        });
         if ours && !cgroup::remove(&group, Duration::from_secs(5)) {
             left.push(group);
         }
@@ -45,6 +47,12 @@ pub fn remove(dir: &Path) -> Vec<PathBuf> {
         left.push(dir.to_owned());
     }
     left
+}
+
+/// Removes the cgroups of containers whose engines are dead, whatever became of their directories.
+/// Touches none of another user's, none that a live engine holds, and none with a process in it.
+pub fn sweep_cgroups() {
+    cgroup::sweep();
 }
 
 /// Removes `dir` with all that is in it. A container of NixOS leaves a directory there, `var/empty`,

@@ -17,6 +17,7 @@ pub struct Swept {
 }
 
 /// Removes everything of the sessions under `runtime` whose engine is dead, and touches no other.
+/// Cgroups go wherever their session was: not even its directory need be there any more.
 /// What cannot be listed at all is swept by the next start.
 #[must_use]
 pub fn sweep(runtime: &Path) -> Vec<Swept> {
@@ -34,5 +35,6 @@ pub fn sweep(runtime: &Path) -> Vec<Swept> {
         let left = leftovers::clean_up(&path);
         swept.push(Swept { path, left });
     }
+    machinist_machine::leftovers::sweep_cgroups();
     swept
 }

@@ -5,15 +5,20 @@
 //!
 //! cgroup2 need not be mounted anywhere (in a build sandbox it is not): then we mount it for
 //! ourselves, at no place at all, and reach it by the descriptor.
+//!
+//! Whoever has one holds a lock on its directory. The kernel lets that go when the engine ends,
+//! however it ends, so a later start knows which ones are deserted ([`sweep`]).
 
 use std::fs;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::path_error::{PathContext, PathError};
@@ -22,6 +27,12 @@ use crate::path_error::{PathContext, PathError};
 pub(crate) const FILE: &str = "cgroup";
 
 const SUPER_MAGIC: u64 = 0x6367_7270;
+
+/// What the names of all of ours begin with.
+pub(crate) const PREFIX: &str = "machinist-";
+
+/// How often one is made anew that somebody's sweep has taken for a deserted one.
+const TRIES: usize = 10;
 
 /// Whether a cgroup2 file system is mounted at `place`.
 #[must_use]
@@ -51,6 +62,14 @@ fn unmounted() -> rustix::io::Result<(PathBuf, OwnedFd)> {
     let mount = fsmount(&filesystem, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     let (process, number) = (std::process::id(), mount.as_raw_fd());
     Ok((format!("/proc/{process}/fd/{number}").into(), mount))
+}
+
+/// Where cgroup2 is, and what it is reached by where it is mounted nowhere.
+fn root() -> Option<(PathBuf, Option<OwnedFd>)> {
+    match mount_point() {
+        Some(place) => Some((place.to_owned(), None)),
+        None => unmounted().map(|(name, mount)| (name, Some(mount))).ok(),
+    }
 }
 
 /// The cgroup directory of process `pid`, or of ourselves.
@@ -160,6 +179,8 @@ pub fn thaw(dir: &Path) -> Result<(), PathError> {
 #[derive(Debug)]
 pub struct Cgroup {
     dir: PathBuf,
+    /// Locked: somebody lives here, or is about to move in.
+    _life: fs::File,
     /// What `dir` is reached by, where cgroup2 is mounted nowhere. Closed after the removal.
     _mount: Option<OwnedFd>,
 }
@@ -172,7 +193,7 @@ impl Cgroup {
     /// The directory cannot be written to.
     pub fn of_machine(dir: &Path, machine: &str) -> Result<Option<Self>, PathError> {
         // A machine's directory is its own, so this name is too.
-        let name = format!("machinist-{machine}-{:x}", crate::unique::of_path(dir));
+        let name = format!("{PREFIX}{machine}-{:x}", crate::unique::of_path(dir));
         let cgroup = Self::create(&name);
         if let Some(cgroup) = &cgroup {
             let file = dir.join(FILE);
@@ -184,21 +205,14 @@ impl Cgroup {
     /// Makes one called `name` below our own. `None` where the host does not let us.
     #[must_use]
     pub fn create(name: &str) -> Option<Self> {
-        let (root, mount) = match mount_point() {
-            Some(place) => (place.to_owned(), None),
-            None => unmounted().map(|(name, mount)| (name, Some(mount))).ok()?,
-        };
+        let (root, mount) = root()?;
         let dir = own(&root)?.join(name);
-        match fs::create_dir(&dir) {
-            // Left over from a run that was killed; nobody else uses our names.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                remove(&dir, Duration::from_secs(2));
-                fs::create_dir(&dir)
-            }
-            made => made,
-        }
-        .ok()?;
-        Some(Self { dir, _mount: mount })
+        let life = (0..TRIES).find_map(|_| make(&dir).transpose())?.ok()?;
+        Some(Self {
+            dir,
+            _life: life,
+            _mount: mount,
+        })
     }
 
     /// Its directory.
@@ -223,6 +237,70 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         remove(&self.dir, Duration::from_secs(5));
+    }
+}
+
+/// Makes the cgroup at `dir` and locks it. `None` if a sweep removed it between the two.
+fn make(dir: &Path) -> io::Result<Option<fs::File>> {
+    match fs::create_dir(dir) {
+        // Left over from a run that was killed; nobody else uses our names.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            remove(dir, Duration::from_secs(2));
+            fs::create_dir(dir)
+        }
+        made => made,
+    }?;
+    match lock(dir, FlockOperation::LockExclusive) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        locked => locked.map(Some),
+    }
+}
+
+/// Locks the cgroup at `dir`. One that was removed before it was locked is not found.
+fn lock(dir: &Path, operation: FlockOperation) -> io::Result<fs::File> {
+    let file = fs::File::open(dir)?;
+    rustix::fs::flock(&file, operation)?;
+    if fs::metadata(dir)?.ino() != file.metadata()?.ino() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    Ok(file)
+}
+
+/// Removes the deserted ones: those below our own that are named as ours, belong to our user, hold
+/// no process, and are locked by nobody.
+pub(crate) fn sweep() {
+    let Some((root, _mount)) = root() else {
+        return;
+    };
+    let user = rustix::process::geteuid().as_raw();
+    for entry in own(&root).iter().flat_map(fs::read_dir).flatten().flatten() {
+        let ours = entry.file_name().to_str().is_some_and(is_name)
+            && entry
+                .metadata()
+                .is_ok_and(|found| found.is_dir() && found.uid() == user);
+        if ours {
+            remove_deserted(&entry.path());
+        }
+    }
+}
+
+/// Whether a cgroup of this name is one that [`Cgroup::of_machine`] makes. Units of systemd begin
+/// like it, but end in what they are.
+fn is_name(name: &str) -> bool {
+    let number = name
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.rsplit_once('-'));
+    number.is_some_and(|(_, number)| u64::from_str_radix(number, 16).is_ok())
+}
+
+fn remove_deserted(dir: &Path) {
+    let Ok(_life) = lock(dir, FlockOperation::NonBlockingLockExclusive) else {
+        return;
+    };
+    // Where processes are, an engine without this lock may be with them: an older machinist's.
+    let events = fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default();
+    if events.lines().any(|line| line == "populated 0") {
+        remove_tree(dir);
     }
 }
 
@@ -273,5 +351,47 @@ mod tests {
         );
         assert_eq!(unified_path("0::/\n"), Some(PathBuf::new()));
         assert_eq!(unified_path("1:cpu:/\n"), None);
+    }
+
+    #[test]
+    fn units_are_not_taken_for_ours() {
+        assert!(is_name("machinist-web-2-9f0c6a51be33d7e8"));
+        for other in [
+            "machinist-1234.scope",
+            "machinist-builder-a.service",
+            "machinist-cafe",
+            "web-9f0c6a51be33d7e8",
+        ] {
+            assert!(!is_name(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_being_made_is_not_swept() {
+        let name = format!("machinist-made-{:x}", std::process::id());
+        let Some(first) = Cgroup::create(&name) else {
+            return; // The host does not let us: there is nothing to sweep either.
+        };
+        let dir = first.dir().to_owned();
+        drop(first);
+        let made = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            let sweeper = scope.spawn(|| {
+                while !made.load(std::sync::atomic::Ordering::Relaxed) {
+                    remove_deserted(&dir);
+                }
+            });
+            let all = (0..200).all(|_| {
+                let own = Cgroup::create(&name);
+                remove_deserted(&dir);
+                own.is_some_and(|own| own.dir().exists())
+            });
+            made.store(true, std::sync::atomic::Ordering::Relaxed);
+            sweeper.join().unwrap();
+            assert!(all);
+        });
+        fs::create_dir_all(dir.join("payload")).unwrap();
+        sweep();
+        assert!(!dir.exists());
     }
 }

@@ -80,6 +80,15 @@ impl Victim {
         self.processes().into_iter().find(is_guard).unwrap()
     }
 
+    /// The cgroups of its containers.
+    fn cgroups(&self) -> Vec<PathBuf> {
+        let machines = std::fs::read_dir(self.session.join("machines")).unwrap();
+        let names = machines.map(|machine| machine.unwrap().path().join("cgroup"));
+        names
+            .filter_map(|name| Some(std::fs::read_to_string(name).ok()?.into()))
+            .collect()
+    }
+
     fn is_gone(&self) -> bool {
         !self.session.exists() && self.processes().is_empty()
     }
@@ -147,8 +156,18 @@ pub fn engine_and_guard() -> Result<(), Failed> {
     assert!(living.session.join("session.sock").exists());
     assert!(living.processes().contains(&living.guard()));
     assert!(living.child.try_wait()?.is_none());
+
+    // Cgroups go also where somebody else has removed the directory that names them.
+    let cgroups = living.cgroups();
+    assert!(!cgroups.is_empty() && cgroups.iter().all(|cgroup| cgroup.exists()));
+    send("-KILL", living.guard());
     living.kill();
-    wait_for("something is left", || living.is_gone());
+    wait_for("a process is left", || living.processes().is_empty());
+    std::fs::remove_dir_all(&living.session)?;
+    wait_for("a cgroup is left", || {
+        assert_eq!(sweep(&place.settings.runtime), []);
+        !cgroups.iter().any(|cgroup| cgroup.exists())
+    });
     Ok(())
 }
 
