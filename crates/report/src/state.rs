@@ -66,8 +66,8 @@ const WORTH_A_LINE: f64 = 1.0;
 /// A test that runs, or, under the name "", what happens outside of tests.
 #[derive(Debug, Default)]
 pub(crate) struct Running {
-    /// By the session's clock.
-    pub(crate) started: f64,
+    /// By the session's clock; none where it has not begun, or has ended and something of it is heard of late.
+    pub(crate) started: Option<f64>,
     pub(crate) slow: bool,
     /// Its failure has been shown already, when it paused.
     pub(crate) reported: bool,

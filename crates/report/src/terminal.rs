@@ -118,7 +118,7 @@ impl<W: Write + Send + 'static> Terminal<W> {
         let running = self.running.entry(test.clone()).or_default();
         running.read(event);
         if matches!(event.what, What::TestStarted) {
-            running.started = event.elapsed;
+            running.started = Some(event.elapsed);
         }
         match &event.what {
             What::TestFinished {
@@ -239,7 +239,7 @@ impl<W: Write + Send + 'static> Terminal<W> {
     ) -> io::Result<()> {
         let since = self.running.get_mut(test).map_or(0.0, |running| {
             running.reported |= failure.is_some();
-            running.started
+            running.started.unwrap_or_default()
         });
         self.status(ODD, "PAUSED", "", &plain_line(test))?;
         let mut hints: Vec<Hint> = hints
@@ -294,7 +294,8 @@ impl<W: Write + Send + 'static> Terminal<W> {
         let Some(running) = self.running.get_mut(test) else {
             return Ok(());
         };
-        if test.is_empty() || running.slow || event.elapsed - running.started < SLOW {
+        let is_slow = |started: f64| event.elapsed - started >= SLOW;
+        if running.slow || !running.started.is_some_and(is_slow) {
             return Ok(());
         }
         running.slow = true;
@@ -312,7 +313,7 @@ impl<W: Write + Send + 'static> Terminal<W> {
             return Ok(());
         };
         let busy = running.busy();
-        if test.is_empty() && busy.is_none() {
+        if running.started.is_none() && busy.is_none() {
             bars.remove(test);
         } else if !matches!(event.what, What::SessionFinished) {
             bars.show(&plain_line(test), busy.as_deref().unwrap_or("running"));

@@ -1,4 +1,6 @@
-use super::{PLAIN, run, show};
+use machinist_events::{Outcome, What};
+
+use super::{PLAIN, at, run, show};
 use crate::{Options, Progress};
 
 #[test]
@@ -55,6 +57,24 @@ fn without_progress() {
         FAIL [   71.800s] failover
 ── failover after 1 min 11 s
 "#);
+}
+
+#[test]
+fn what_is_heard_of_a_test_that_has_ended_does_not_make_it_slow() {
+    let ended = What::TestFinished {
+        outcome: Outcome::Passed,
+        seconds: 1.0,
+        failure: None,
+    };
+    let events = [
+        at(70.0, What::TestStarted).of_test("quick"),
+        at(71.0, ended).of_test("quick"),
+        at(71.5, What::MachineStopped)
+            .of_test("quick")
+            .of_machine("web"),
+    ];
+    let text = show(PLAIN, &events);
+    assert!(text.contains("PASS") && !text.contains("SLOW"), "{text}");
 }
 
 #[test]
