@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use machinist_builder::{Asked, Client, Config, HostStoreStatus, MachineState, Said, State};
+use machinist_builder::{Asked, Client, Config, HostStoreStatus, MachineState, Said, State, System};
 use serde::Serialize;
 
 use super::{failed, find};
@@ -12,7 +12,7 @@ use crate::environment::{self, Environment};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::verbs::{Format, FormatArgs};
-use crate::{table, ui};
+use crate::{human, table, ui};
 
 /// Show builders: what they are, and what they do
 #[derive(Debug, Args)]
@@ -55,10 +55,37 @@ struct Shown {
     systems: Vec<String>,
     /// What its Nix offers; as far as its machine has been seen to have it.
     features: Vec<String>,
+    /// The NixOS system that its machine runs, where that is not ours.
+    system: Option<SystemShown>,
     /// The version of its Nix, if it has ever run.
     nix: Option<String>,
     directory: PathBuf,
     socket: PathBuf,
+}
+
+/// A NixOS system, for programs.
+#[derive(Serialize)]
+struct SystemShown {
+    toplevel: PathBuf,
+    /// As `nixos-version` says.
+    version: String,
+    /// A VM's kernel on the host, and as `uname -r` says.
+    kernel: Option<PathBuf>,
+    kernel_version: Option<String>,
+}
+
+impl From<System> for SystemShown {
+    fn from(system: System) -> Self {
+        let (kernel, kernel_version) = system
+            .kernel
+            .map_or((None, None), |it| (Some(it.image), Some(it.version)));
+        Self {
+            toplevel: system.toplevel,
+            version: system.version,
+            kernel,
+            kernel_version,
+        }
+    }
 }
 
 impl Status {
@@ -107,6 +134,7 @@ fn look(state: &State) -> Result<Shown, CliError> {
         idle_timeout: config.idle_timeout.to_string(),
         systems: config.systems(),
         features: features(state),
+        system: config.system.map(SystemShown::from),
         nix: proven.map(|proven| proven.nix),
         directory: state.path().to_owned(),
         socket: state.socket(),
@@ -116,8 +144,13 @@ fn look(state: &State) -> Result<Shown, CliError> {
 
 /// What its Nix offers, as far as its machine has been seen to have it.
 pub(super) fn features(state: &State) -> Vec<String> {
+    let own = state.config().is_ok_and(|config| config.system.is_none());
     state.proven().map_or_else(
         || {
+            // Of somebody's system nothing is known before it has run.
+            if !own {
+                return Vec::new();
+            }
             machinist_builder::FEATURES
                 .iter()
                 .map(|&name| name.to_owned())
@@ -170,7 +203,7 @@ fn text(all: &[Shown]) -> String {
 /// What it sees of the host's store, in few words.
 fn host_store(one: &Shown) -> String {
     match (&one.from_host, &one.host_store) {
-        (Some(seen), _) => format!("{} paths, {}M", seen.paths, seen.bytes.div_ceil(1 << 20)),
+        (Some(seen), _) => format!("{} paths, {}", seen.paths, human::size(seen.bytes)),
         (None, Some(_)) => "yes".to_owned(),
         (None, None) => "no".to_owned(),
     }
