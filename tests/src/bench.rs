@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::{Before, Command, wait_until};
 
 /// How long the kernel may take to end what has been killed, and the guard to clean up after it.
-const GRACE: Duration = Duration::from_secs(8);
+const GRACE: Duration = Duration::from_secs(30);
 
 /// A directory with a lab; sessions and temporary files have places of their own, so that what is
 /// left there is this test's. The image cache is the user's: images are built once for all.

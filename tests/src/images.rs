@@ -1,6 +1,6 @@
 //! Images of the image store, for tests that boot them by other means.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -37,6 +37,17 @@ pub fn system(image: &str, packages: &[&str]) -> Result<VmSystem> {
     })
 }
 
+/// The same kernel unpacked, where the image store has that beside it.
+#[must_use]
+pub fn unpacked(kernel: &Path) -> PathBuf {
+    let unpacked = kernel.with_file_name("vmlinux");
+    if unpacked.exists() {
+        unpacked
+    } else {
+        kernel.to_owned()
+    }
+}
+
 /// The directory of the kernel that VMs of this Debian boot: `vmlinuz`, `version`, and
 /// `modules/VERSION`. Built unless it is in the user's cache.
 ///
@@ -54,7 +65,7 @@ pub fn kernel(image: &str) -> Result<PathBuf> {
 pub fn cache() -> Result<PathBuf> {
     let list = machinist(&["image", "list", "--format", "json"])?.json()?;
     // CACHE/images/KIND/KEY
-    let path = list[0]["path"].as_str().map(std::path::Path::new);
+    let path = list[0]["path"].as_str().map(Path::new);
     let cache = path.and_then(|path| path.ancestors().nth(3));
     cache.map(PathBuf::from).context("nothing is in the cache")
 }

@@ -12,7 +12,7 @@ pub const CASES: &[Case] = &[Case {
 }];
 
 /// Nix as a client whose builds for this system go to our program, as an ordinary build's user; and
-/// the service that builds for it.
+/// the service that builds for it, by `$builder`.
 const EXTERNAL: &str = r#"
 kill %1
 wait %1 || true
@@ -21,28 +21,33 @@ for n in 1 2 3 4; do
     echo "nixbld$n:x:3000$n:30000::/var/empty:/bin/false" >> /etc/passwd
 done
 echo 'nixbld:x:30000:nixbld1,nixbld2,nixbld3,nixbld4' >> /etc/group
-cat > /etc/nix/nix.conf <<'END'
+cat > /etc/nix/nix.conf <<END
 build-users-group = nixbld
 experimental-features = nix-command external-builders
 substituters =
 max-jobs = 4
-external-builders = [{"systems":["x86_64-linux"],"program":"/machinist/machinist","args":["external-builder","run","--socket","/run/external","b"]}]
+external-builders = [{"systems":["x86_64-linux"],"program":"/machinist/machinist","args":["external-builder","run","--socket","/run/external","$builder"]}]
 END
 mkdir -p /nix/store
 chown root:nixbld /nix/store
 chmod 1775 /nix/store
 nix-daemon 2>> /rig/daemon.log &
-/machinist/machinist external-builder serve b --socket /run/external 2> /rig/external.log & service=$!
+/machinist/machinist external-builder serve $builder --socket /run/external 2> /rig/external.log & service=$!
 for n in $(seq 600); do
     [ -S /nix/var/nix/daemon-socket/socket ] && [ -S /run/external ] && break
     sleep 0.05
 done
 "#;
 
+/// What a client begins with whose builds go to a builder so.
+pub fn through(builder: &str) -> String {
+    format!("builder={builder}\n{EXTERNAL}")
+}
+
 /// What a native build would find it finds, what it makes comes back, and what it says is seen.
 #[expect(clippy::too_many_lines, reason = "one machine for all of it")]
 fn kinds(rig: &Rig) -> Result<()> {
-    rig.create_shared("b")?;
+    rig.create_shared("b", &[])?;
     rig.builder(&["start", "b"]).run()?.exits(0)?;
     let web = Web::open()?;
     let script = web.derivation("127.0.0.1")
@@ -161,7 +166,7 @@ echo "left: $(inside ls /nix/machinist/external)"
 kill $service
 wait $service
 "#;
-    let ran = rig.client(&format!("{EXTERNAL}{script}"))?;
+    let ran = rig.client(&format!("{}{script}", through("b")))?;
     ran.exits(0)?
         .says("from the client\ntwo")?
         .says("/build/.attr-")?

@@ -1,12 +1,15 @@
 //! A builder that sees the store of its host.
 
+use std::fs;
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use machinist_tests::Ran;
 use rustix::process::Signal;
 
 use crate::Case;
 use crate::rig::Rig;
-use crate::vm::{NAME, OPTIONS};
+use crate::vm::{NAME, OPTIONS, cut_power};
 
 pub const CASES: &[Case] = &[
     Case {
@@ -135,16 +138,37 @@ fn not_copied(rig: &Rig) -> Result<()> {
 }
 
 fn container(rig: &Rig) -> Result<()> {
-    life(rig, &["--kind", "container"])
+    let stop = |rig: &Rig| {
+        rig.builder(&["stop", NAME]).run()?.exits(0)?;
+        Ok(())
+    };
+    life(rig, &["--kind", "container"], stop)
 }
 
 fn vm(rig: &Rig) -> Result<()> {
-    life(rig, OPTIONS)
+    life(rig, OPTIONS, lose_power)
+}
+
+/// Whatever becomes of the machine, its service keeps no file of the host's store; that it keeps no root
+/// there, either, is seen by what the host's Nix removes next.
+fn lose_power(rig: &Rig) -> Result<()> {
+    cut_power(rig)?;
+    let state = rig.until(NAME, "off", Duration::from_secs(60))?;
+    let service = state["service"]
+        .as_str()
+        .context("its service is gone, too")?;
+    let store = rig.file("nix");
+    for open in fs::read_dir(format!("/proc/{service}/fd"))? {
+        // What is closed meanwhile is none.
+        let open = fs::read_link(open?.path()).unwrap_or_default();
+        ensure!(!open.starts_with(&store), "it keeps {open:?}");
+    }
+    Ok(())
 }
 
 /// A build whose closure has a gigabyte starts without that being copied; and all of the rest of what
 /// is safe about it, in one life of a builder.
-fn life(rig: &Rig, options: &[&str]) -> Result<()> {
+fn life(rig: &Rig, options: &[&str], off: impl Fn(&Rig) -> Result<()>) -> Result<()> {
     let own = format!("--host-store={}", rig.file("nix").display());
     rig.create(NAME, &[options, &[own.as_str()]].concat())?;
     let service = rig.serve(NAME)?;
@@ -180,7 +204,7 @@ fn life(rig: &Rig, options: &[&str]) -> Result<()> {
     ensure!(refused.stderr.contains("does not answer"), "{refused}");
     client(rig, "reads second")?.says("1-big /nix/store/")?;
     not_copied(rig)?;
-    rig.builder(&["stop", NAME]).run()?.exits(0)?;
+    off(rig)?;
 
     // What the host has removed while the machine was off is forgotten, with what refers to it.
     let script =

@@ -113,9 +113,9 @@ impl Rig {
     }
 
     /// The same, with the sessions of its machine where the client sees them, too.
-    pub fn create_shared(&self, name: &str) -> Result<()> {
+    pub fn create_shared(&self, name: &str, options: &[&str]) -> Result<()> {
         let runtime = self.host.rig().join("run");
-        let words = ["create", name, "--memory", "1G"];
+        let words = [&["create", name, "--memory", "1G"], options].concat();
         let created = self.builder(&words).env("MACHINIST_RUNTIME", &runtime);
         created.run()?.exits(0)?;
         Ok(())

@@ -8,9 +8,9 @@ use anyhow::{Context, Result, ensure};
 use machinist_tests::{processes, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::Case;
 use crate::rig::Rig;
 use crate::web::Web;
+use crate::{Case, external};
 
 pub const CASES: &[Case] = &[Case {
     name: "vm::builds_and_comes_back_from_a_power_cut",
@@ -25,7 +25,7 @@ pub const OPTIONS: &[&str] = &["--kind", "vm", "--cores", "1", "--disk", "2G"];
 const BOOT: Duration = Duration::from_secs(400);
 
 fn run(rig: &Rig) -> Result<()> {
-    rig.create(NAME, OPTIONS)?;
+    rig.create_shared(NAME, OPTIONS)?;
     smaller(&rig.builders().join(NAME).join("store.img"))?;
     let service = rig.serve(NAME)?;
     let web = Web::open()?;
@@ -52,20 +52,20 @@ cat $(build again.nix)
         said.contains("range> in the log") && said.contains("65536"),
         "{said}"
     );
-    let disk = rig.builders().join("v/store.img");
-    let disk = disk.display().to_string();
-    let qemu = processes()
-        .into_iter()
-        .find(|process| process.command.contains(&disk));
-    let qemu = qemu.context("no QEMU has its disk")?;
-    let pid = i32::try_from(qemu.pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .context("no pid")?;
-    kill_process(pid, Signal::KILL)?;
+    cut_power(rig)?;
     client.until("the power is cut", Duration::from_secs(60))?;
     let said = client.passes(BOOT)?;
     ensure!(said.contains("from the client again"), "{said}");
+    let script = external::through(NAME)
+        + r#"
+echo given by Nix > input
+derive given 'echo in the log; echo "$(<$input)" > $out' 'input = ./input;'
+cat $(build given.nix)
+kill $service
+wait $service
+"#;
+    let given = rig.client(&script)?.exits(0)?;
+    given.says("given by Nix")?.complains("given> in the log")?;
     let words = ["shell", "v", "--", "stat", "-f", "-c", "%b", "/nix"];
     let blocks = rig.builder(&words).run()?.exits(0)?.stdout;
     ensure!(
@@ -83,6 +83,21 @@ cat $(build again.nix)
         (rig.status("v").ok()?["service"].is_null()).then_some(())
     })
     .context("the service is still there")
+}
+
+/// Kills the QEMU of the builder [`NAME`].
+pub fn cut_power(rig: &Rig) -> Result<()> {
+    let disk = rig.builders().join(NAME).join("store.img");
+    let disk = disk.display().to_string();
+    let qemu = processes()
+        .into_iter()
+        .find(|process| process.command.contains(&disk));
+    let qemu = qemu.context("no QEMU has its disk")?;
+    let pid = i32::try_from(qemu.pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("no pid")?;
+    kill_process(pid, Signal::KILL).context("it cannot be killed")
 }
 
 /// Gives a disk a file system that is half as large, as one has that has grown since.

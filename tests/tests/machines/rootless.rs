@@ -16,34 +16,38 @@ pub const CASES: &[Case] = &[Case {
 
 const QUICKSTART: &str = include_str!("../../../examples/quickstart/lab.toml");
 
-/// The quickstart's image, so that no other has to be built.
+/// The quickstart's machines, so that no other image is built and the VM's snapshot is found again;
+/// but here the client may be either.
 const EITHER: &str = r#"
 [image.small]
 source = "debian:bookworm"
 packages = ["nginx-light", "curl"]
-[machine.fixed]
+[machine.web]
 kind = "container"
 image = "small"
+vlans = [1]
 checkpoint = "restart"
-[machine.free]
+[machine.client]
 image = "small"
+vlans = [1]
 memory = "512M"
+[vlan.1]
 [[test]]
-name = "fixed"
-machines = ["fixed"]
-steps = [{ machine = "fixed", run = "true" }]
+name = "web"
+machines = ["web"]
+steps = [{ machine = "web", run = "true" }]
 [[test]]
-name = "fixed-back"
-machines = ["fixed"]
+name = "web-back"
+machines = ["web"]
 script = "back.py"
 [[test]]
-name = "free-back"
-machines = ["free"]
+name = "client-back"
+machines = ["client"]
 script = "back.py"
 [[test]]
-name = "free"
-machines = ["free"]
-steps = [{ machine = "free", run = "systemd-detect-virt", status = 0, stdout = { matches = "qemu|kvm" } }]
+name = "client"
+machines = ["client"]
+steps = [{ machine = "client", run = "systemd-detect-virt", status = 0, stdout = { matches = "qemu|kvm" } }]
 "#;
 
 /// An ordinary user's machine goes back in time: who reads a QEMU's memory is not root, and what a
@@ -122,7 +126,7 @@ fn inside(user: &OrdinaryUser) -> Result<()> {
 fn killed(user: &OrdinaryUser) -> Result<()> {
     user.write_lab(EITHER)?;
     user.write("back.py", BACK)?;
-    user.machinist(&["test", "fixed-back"]).run()?.exits(0)?;
+    user.machinist(&["test", "web-back"]).run()?.exits(0)?;
     for _ in 0..3 {
         let up = user.machinist(&["up", "--foreground"]).start()?;
         let sessions = || {
@@ -146,7 +150,7 @@ fn killed(user: &OrdinaryUser) -> Result<()> {
 /// What the user lacks is said before anything boots; a machine that may be a VM is one.
 fn without(user: &OrdinaryUser) -> Result<()> {
     user.write_lab(EITHER)?;
-    user.machinist_without_cgroup(&["test", "fixed"])
+    user.machinist_without_cgroup(&["test", "web"])
         .run()?
         .exits(96)?
         .complains("cgroup2")?
@@ -158,18 +162,19 @@ fn without(user: &OrdinaryUser) -> Result<()> {
         .exits(96)?
         .complains("add the line machinist-tester:100000:65536 to /etc/subuid")?
         .complains("add the line machinist-tester:100000:65536 to /etc/subgid")?;
-    user.machinist(&["show", "free"])
+    user.machinist(&["show", "client"])
         .run()?
         .exits(0)?
         .says("vm ")?
         .says("in /etc/subuid")?;
-    user.machinist(&["test", "free"])
+    user.machinist(&["test", "client"])
         .run()?
         .exits(0)?
-        .complains("free: it is a VM: containers need root, or a user namespace")?;
+        .complains("client: it is a VM: containers need root, or a user namespace")?
+        .complains("client: restored from its snapshot")?;
     // Not even root of a namespace.
-    user.machinist(&["test", "free-back"]).run()?.exits(0)?;
-    user.machinist(&["test", "fixed"])
+    user.machinist(&["test", "client-back"]).run()?.exits(0)?;
+    user.machinist(&["test", "web"])
         .run()?
         .exits(96)?
         .complains("to /etc/subuid")?;

@@ -6,9 +6,22 @@ use std::process::ExitCode;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     passed: usize,
-    failed: Vec<String>,
+    failed: Vec<Failure>,
     skipped: Vec<String>,
 }
+
+/// A test that failed.
+#[derive(Debug, PartialEq, Eq)]
+struct Failure {
+    /// As a person would look for it.
+    what: String,
+    /// What it said of it, if that is known.
+    said: String,
+}
+
+/// The most lines of what a failed test said that are told again at the end. All of it stands where
+/// the test ran.
+const LINES: usize = 30;
 
 impl Tally {
     /// One more passed.
@@ -18,7 +31,10 @@ impl Tally {
 
     /// One more failed: `what`, as a person would look for it.
     pub fn fail(&mut self, what: impl Into<String>) {
-        self.failed.push(what.into());
+        self.failed.push(Failure {
+            what: what.into(),
+            said: String::new(),
+        });
     }
 
     /// One more was not run: `what`, and why.
@@ -61,8 +77,11 @@ impl Tally {
         for what in &self.skipped {
             println!("skipped: {what}");
         }
-        for what in &self.failed {
-            println!("FAILED:  {what}");
+        for failure in &self.failed {
+            println!("FAILED:  {}", failure.what);
+            for line in failure.said.lines() {
+                println!("         {line}");
+            }
         }
         println!("{}", self.counts());
         if self.is_ok() {
@@ -88,7 +107,10 @@ impl Tally {
                 failed += counts.failed;
             } else if let Some((name, result)) = single(line) {
                 if result.starts_with("FAILED") {
-                    named.push(format!("{program}: {name}"));
+                    named.push(Failure {
+                        what: format!("{program}: {name}"),
+                        said: said(output, name),
+                    });
                 } else if let Some(reason) = result.strip_prefix("ignored") {
                     let reason = reason.trim_start_matches([',', ' ']);
                     self.skip(format!("{program}: {name}: {}", or_no_reason(reason)));
@@ -98,8 +120,9 @@ impl Tally {
         if failed == named.len() {
             self.failed.extend(named);
         } else {
-            self.failed
-                .extend((0..failed).map(|_| format!("{program}: a test")));
+            for _ in 0..failed {
+                self.fail(format!("{program}: a test"));
+            }
         }
         if summaries == 0 {
             self.fail(format!("{program}: ended without a summary"));
@@ -121,6 +144,19 @@ fn or_no_reason(reason: &str) -> &str {
 fn single(line: &str) -> Option<(&str, &str)> {
     let (name, result) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
     Some((name.trim_end(), result.trim()))
+}
+
+/// What a test said that failed, from the part of the output that begins with `---- NAME ----`, or
+/// `---- NAME stdout ----`.
+fn said(output: &str, name: &str) -> String {
+    let is_heading = |line: &str| line.starts_with("---- ") && line.ends_with(" ----");
+    let is_its = |line: &str| is_heading(line) && line.split(' ').nth(1) == Some(name);
+    let from = output.lines().skip_while(|line| !is_its(line)).skip(1);
+    let lines: Vec<&str> = from
+        .take_while(|line| !is_heading(line) && *line != "failures:")
+        .collect();
+    let text = lines[..lines.len().min(LINES)].join("\n");
+    text.trim().to_owned()
 }
 
 struct Counts {
@@ -163,12 +199,16 @@ mod tests {
     fn counts_names_and_reasons() {
         let tally = tally(
             "running 4 tests\ntest a ... ok\ntest b::c ... FAILED\ntest d ... ignored, no KVM here\n\
-             test src/lib.rs - x (line 3) ... ok\n\n\
-             test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s\n",
+             test src/lib.rs - x (line 3) ... ok\n\nfailures:\n\n---- b::c ----\none thing\n  or two\n\n\n\
+             failures:\n    b::c\n\ntest result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s\n",
             false,
         );
         assert_eq!(tally.counts(), "2 passed, 1 failed, 1 skipped");
-        assert_eq!(tally.failed, ["p: b::c"]);
+        let [failure] = tally.failed.as_slice() else {
+            panic!("{tally:?}");
+        };
+        assert_eq!(failure.what, "p: b::c");
+        assert_eq!(failure.said, "one thing\n  or two");
         assert_eq!(tally.skipped, ["p: d: no KVM here"]);
     }
 

@@ -1,0 +1,147 @@
+#!/bin/sh
+# Makes a NixOS system, as far as a builder sees one, of a Debian with Nix: in the store of BOX, where Nix knows
+# it. As in NixOS, programs are in no usual place, /etc and /usr are what its init makes them, and its Nix daemon
+# is a unit of its own. Prints the toplevel.
+#   system.sh BOX DEBIAN KERNEL INITRD CONTAINER
+set -eu
+box=$1
+debian=$2
+kernel=$3
+initrd=$4
+kind=$5
+store=$box/nix/store
+mkdir -p "$store"
+
+number() { echo "/nix/store/0000000000000000000000000000000$1"; }
+shell=$(number 1)-shell
+programs=$(number 2)-programs
+linux=$(number 3)-linux
+modules=$(number 4)-kernel-modules
+system=$(number 5)-nixos-system-test-$kind
+
+# Its shell needs nothing else, as a script's interpreter has to.
+mkdir -p "$box$shell/bin"
+cp "$(command -v busybox)" "$box$shell/bin/sh"
+
+# Programs with the libraries that they need.
+own=$box$programs
+mkdir -p "$own/usr/lib" "$own/usr/bin" "$own/bin"
+names="bash cat chmod cp dbus-daemon dbus-send env id kmod ln ls mkdir mknod mount mv nix rm sh sleep stat sync
+    systemctl systemd-detect-virt systemd-tmpfiles touch umount"
+for name in $names; do
+    cp -L "$debian/usr/bin/$name" "$own/usr/bin/"
+done
+mkdir -p "$own/usr/lib/x86_64-linux-gnu" "$own/usr/lib64"
+cp -a "$debian/usr/lib/systemd" "$own/usr/lib/"
+cp -a "$debian/usr/lib/x86_64-linux-gnu/systemd" "$own/usr/lib/x86_64-linux-gnu/"
+find "$own/usr/bin" "$own/usr/lib/systemd" "$own/usr/lib/x86_64-linux-gnu/systemd" -type f | while read -r file; do
+    chroot "$debian" ldd "${file#"$own"}" 2> /dev/null || true
+done | sed -n 's/.*\(\/[^ ]*\) (0x.*/\1/p' | sort -u | while read -r library; do
+    cp -L "$debian$library" "$own/usr/lib/x86_64-linux-gnu/"
+done
+# What is loaded by its name.
+cp -L "$debian"/usr/lib/x86_64-linux-gnu/lib*seccomp.so.2 "$debian"/usr/lib/x86_64-linux-gnu/libkmod.so.2 \
+    "$debian"/usr/lib/x86_64-linux-gnu/libmount.so.1 "$own/usr/lib/x86_64-linux-gnu/"
+ln -s ../lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$own/usr/lib64/ld-linux-x86-64.so.2"
+for name in nix-store nix-daemon; do
+    ln -s nix "$own/usr/bin/$name"
+done
+for name in modprobe; do
+    ln -s kmod "$own/usr/bin/$name"
+done
+# As in NixOS: whoever runs them need not know where their libraries are.
+for path in "$own"/usr/bin/*; do
+    name=${path##*/}
+    cat > "$own/bin/$name" <<END
+#!$shell/bin/sh
+libraries=$programs/usr/lib/x86_64-linux-gnu
+exec \$libraries/ld-linux-x86-64.so.2 --argv0 $name --library-path \$libraries:\$libraries/systemd $programs/usr/bin/$name "\$@"
+END
+    chmod 0755 "$own/bin/$name"
+done
+
+toplevel=$box$system
+mkdir -p "$toplevel/sw" "$toplevel/etc/systemd/system/sockets.target.wants" "$toplevel/etc/nix" "$toplevel/etc/dbus-1"
+ln -s "$programs/bin" "$toplevel/sw/bin"
+printf x86_64-linux > "$toplevel/system"
+printf "26.05.test" > "$toplevel/nixos-version"
+printf "root:x:0:0::/root:/bin/sh\nmessagebus:x:100:100::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n" > "$toplevel/etc/passwd"
+printf "root:x:0:\nmessagebus:x:100:\nnogroup:x:65534:\n" > "$toplevel/etc/group"
+cp -r "$debian/usr/share/dbus-1/system.conf" "$toplevel/etc/dbus-1/"
+units=$toplevel/etc/systemd/system
+cat > "$units/nix-daemon.socket" <<'END'
+[Socket]
+ListenStream=/nix/var/nix/daemon-socket/socket
+END
+cat > "$units/nix-daemon.service" <<'END'
+[Service]
+ExecStart=/usr/bin/nix-daemon
+Delegate=yes
+KillMode=process
+END
+ln -s ../nix-daemon.socket "$units/sockets.target.wants/"
+cat > "$toplevel/etc/nix/nix.conf" <<END
+build-users-group =
+sandbox = true
+sandbox-fallback = false
+sandbox-paths = /bin/sh=$shell/bin/sh
+auto-allocate-uids = true
+experimental-features = auto-allocate-uids cgroups
+system-features = kvm marked uid-range
+substituters =
+END
+cat > "$toplevel/init" <<END
+#! $shell/bin/sh
+systemConfig=$system
+programs=$programs
+END
+cat >> "$toplevel/init" <<'END'
+export PATH=$programs/bin
+# Its store is read-only, but for its Nix.
+mount --bind /nix/store /nix/store
+mount -o remount,ro,bind /nix/store
+ln -sfn $systemConfig /run/current-system
+mkdir -p /usr
+mount --bind $programs/usr /usr
+for name in lib lib64; do
+    [ -e /$name ] || ln -s usr/$name /$name
+done
+cp -a $systemConfig/etc/* /etc/
+ln -s $programs/bin/sh /bin/sh
+[ -e /etc/resolv.conf ] || ln -s /nowhere /etc/resolv.conf
+echo "starting systemd..."
+exec /usr/lib/systemd/systemd "$@"
+END
+chmod 0755 "$toplevel/init"
+references="$shell $programs"
+if [ "$kind" = vm ]; then
+    version=$(cat "$kernel/version")
+    mkdir -p "$box$linux" "$box$modules/lib/modules/$version"
+    cp "$kernel/vmlinuz" "$box$linux/bzImage"
+    cp "$initrd" "$box$linux/initrd"
+    cd "$kernel/modules/$version"
+    cp modules.* "$box$modules/lib/modules/$version/"
+    find kernel/lib kernel/crypto kernel/arch/x86/crypto kernel/fs/9p kernel/fs/erofs kernel/fs/ext4 \
+        kernel/fs/jbd2 kernel/fs/overlayfs kernel/fs/netfs kernel/fs/fscache kernel/fs/mbcache* kernel/net/9p \
+        kernel/net/core kernel/drivers/virtio kernel/drivers/block/virtio_blk* kernel/drivers/char/virtio_console* \
+        kernel/drivers/char/hw_random kernel/drivers/net/virtio_net* kernel/drivers/net/net_failover* \
+        kernel/fs/fuse kernel/fs/autofs -name '*.ko*' 2> /dev/null |
+        cpio -p -d --quiet "$box$modules/lib/modules/$version"
+    ln -s "$linux/bzImage" "$toplevel/kernel"
+    ln -s "$linux/initrd" "$toplevel/initrd"
+    ln -s "$modules" "$toplevel/kernel-modules"
+    references="$references $linux $modules"
+fi
+
+# Nix knows them, as if it had built them.
+paths() {
+    for path in $shell $linux $modules; do
+        [ ! -e "$box$path" ] || printf '%s\n\n0\n' "$path"
+    done
+    printf '%s\n\n1\n%s\n' "$programs" "$shell"
+    printf '%s\n\n%s\n' "$system" "$(echo $references | wc -w)"
+    printf '%s\n' $references
+}
+paths | unshare --mount sh -ec 'mkdir -p "$1/nix"; mount --bind "$0/nix" "$1/nix"; exec chroot "$1" /usr/bin/nix-store \
+    --option build-users-group "" --register-validity' "$box" "$debian"
+echo "$system"
