@@ -300,7 +300,7 @@ impl Cache {
     fn explain(&self, plan: &Plan<'_>, error: ImageError) -> ImageError {
         let full = match &error {
             ImageError::Path(error) => matches!(
-                error.source.kind(),
+                error.io().kind(),
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
             ),
             ImageError::Tool(error) => error.says_disk_full(),
@@ -367,7 +367,7 @@ impl Temporary {
             match FileLock::try_directory(&path) {
                 Ok(Some(lock)) if path.exists() => return Ok(Self { path, _lock: lock }),
                 Ok(_) => {}
-                Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.io().kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }

@@ -1,41 +1,15 @@
 //! What can go wrong on the way to an image.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+pub(crate) use machinist_sys::path_error::At;
+pub use machinist_sys::path_error::PathError;
 
 use crate::initrd::InitrdError;
 use crate::kernel::KernelError;
 use crate::space::NoSpace;
 use crate::spec::SpecError;
 use crate::tool::ToolError;
-
-/// An I/O error, and the path it happened to.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} {}", path.display())]
-pub struct PathError {
-    /// What was tried, as a verb: `read`, `create`.
-    pub doing: &'static str,
-    /// To what.
-    pub path: PathBuf,
-    /// What the system said.
-    pub source: io::Error,
-}
-
-/// Gives an I/O error its path.
-pub(crate) trait At<T> {
-    /// `doing` is a verb, such as `read`.
-    fn at(self, doing: &'static str, path: &Path) -> Result<T, PathError>;
-}
-
-impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
-    fn at(self, doing: &'static str, path: &Path) -> Result<T, PathError> {
-        self.map_err(|source| PathError {
-            doing,
-            path: path.to_owned(),
-            source: source.into(),
-        })
-    }
-}
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]

@@ -32,7 +32,6 @@ mod leftovers;
 mod log;
 mod machines;
 mod network;
-mod path_error;
 mod pause;
 mod plan;
 pub mod protocol;
@@ -62,7 +61,8 @@ pub use engine::{Accel, Engine, EngineError, EventSink, IMAGES, Settings, Snapsh
 pub use guard::GuardError;
 pub use log::Follower;
 pub use machinist_machine::UPLINK_MAC;
-pub use path_error::PathError;
+use machinist_sys::path_error;
+pub use machinist_sys::path_error::PathError;
 pub use plan::asked as devices_asked;
 pub use session::{Brief, Session, SessionError};
 pub use sharing::{TooMuch, memory_needed};

@@ -1,5 +1,7 @@
 //! What needs unsafe or the kernel's own interfaces: processes, namespaces, netlink, packet sockets.
+//! Also the error of the file system that names its path, since all but leaves have it.
 
+mod call;
 pub mod descriptors;
 pub mod device;
 pub mod ethtool;
@@ -9,6 +11,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod outgoing;
 pub mod packet;
+pub mod path_error;
 pub mod power;
 pub mod process;
 pub mod random;

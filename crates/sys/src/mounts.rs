@@ -10,6 +10,8 @@ use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
+use crate::call::check;
+
 /// What is at `path` (a last link is followed), as a mount of its own that is nowhere yet: read-only,
 /// without set-user-id programs and devices, and without what is mounted below. It goes with the
 /// descriptor, unless it is [attached](attach) before.
@@ -27,7 +29,7 @@ pub fn read_only(path: &Path) -> io::Result<OwnedFd> {
     };
     // SAFETY: the path is a string with its end, and the attributes are as large as is said; the kernel
     // reads both, and keeps neither.
-    let set = unsafe {
+    check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
@@ -36,10 +38,7 @@ pub fn read_only(path: &Path) -> io::Result<OwnedFd> {
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )
-    };
-    if set != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    })?;
     Ok(tree)
 }
 

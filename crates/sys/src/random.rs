@@ -6,6 +6,8 @@ use std::os::fd::AsRawFd;
 
 use rustix::ioctl::{Opcode, opcode};
 
+use crate::call::check;
+
 // Requests of the kernel's, which libc does not know.
 const ADD: Opcode = opcode::write::<[libc::c_int; 2]>(b'R', 3);
 const RESEED: Opcode = opcode::none(b'R', 7);
@@ -43,13 +45,6 @@ pub fn renew(bytes: &[u8]) -> io::Result<()> {
     check(unsafe { libc::ioctl(device.as_raw_fd(), ADD as _, &raw const pool) })?;
     // SAFETY: the call takes no argument.
     check(unsafe { libc::ioctl(device.as_raw_fd(), RESEED as _) })
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    match result {
-        0.. => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 #[cfg(test)]

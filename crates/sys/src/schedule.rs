@@ -4,6 +4,8 @@ use std::io;
 
 use rustix::process::Pid;
 
+use crate::call::check;
+
 /// When a process gets its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
@@ -48,18 +50,14 @@ fn set(pid: libc::pid_t, turn: Turn) -> io::Result<()> {
     };
     // SAFETY: `priority` is what this call reads, and lives through it. It is the kernel's own call:
     // musl does not make it.
-    let result = unsafe {
+    check(unsafe {
         libc::syscall(
             libc::SYS_sched_setscheduler,
             pid,
             policy,
             &raw const priority,
         )
-    };
-    match result {
-        0.. => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    })
 }
 
 #[cfg(test)]

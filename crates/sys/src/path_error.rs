@@ -24,7 +24,11 @@ impl PathError {
 }
 
 /// Adds what was tried, and to which path.
-pub(crate) trait At<T> {
+pub trait At<T> {
+    /// `what` is a verb, such as `read`.
+    ///
+    /// # Errors
+    /// The same, with its path.
     fn at(self, what: &'static str, path: &Path) -> Result<T, PathError>;
 }
 
