@@ -5,97 +5,44 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::state::State;
-use crate::unit::{UnitFile, specifier, xml};
+use crate::unit::{Launchd, Systemd, UnitFile, specifier};
 
 /// systemd's socket and service; `exe` is our program, and `group` that of builds' users.
 #[must_use]
 pub fn systemd(state: &State, exe: &Path, socket: &Path, group: &str) -> [UnitFile; 2] {
     let name = state.name();
-    let unit = |kind: &str, text: String| UnitFile {
-        path: format!("/etc/systemd/system/machinist-external-{name}.{kind}").into(),
-        text,
-    };
-    let listening = format!(
-        "[Unit]
-Description=External builds of Nix's for builder {name}
-
-[Socket]
-ListenStream={}
-SocketMode=0660
-SocketGroup={group}
-
-[Install]
-WantedBy=sockets.target
-",
-        specifier(socket)
-    );
-    let service = format!(
-        "[Unit]
-Description=External builds of Nix's for builder {name}
-
-[Service]
-ExecStart={} external-builder serve {}
-StandardInput=socket
-StandardOutput=journal
-StandardError=journal
-# The builder's own service outlives this one, where this one has started it.
-KillMode=process
-",
-        specifier(exe),
-        specifier(state.path()),
-    );
-    [unit("socket", listening), unit("service", service)]
+    Systemd {
+        name: format!("machinist-external-{name}"),
+        description: format!("External builds of Nix's for builder {name}"),
+        socket,
+        rights: format!("SocketMode=0660\nSocketGroup={group}"),
+        command: format!(
+            "{} external-builder serve {}",
+            specifier(exe),
+            specifier(state.path())
+        ),
+        service: "# The builder's own service outlives this one, where this one has started it.
+KillMode=process"
+            .into(),
+    }
+    .files()
 }
 
 /// launchd's job; `group` is the number of the group of builds' users.
 #[must_use]
 pub fn launchd(state: &State, exe: &Path, socket: &Path, group: u32) -> UnitFile {
-    let label = format!("machinist.external.{}", state.name());
-    let (exe, directory) = (xml(exe), xml(state.path()));
-    let (socket, log) = (xml(socket), xml(&state.path().join("external.log")));
-    let text = format!(
-        r#"<?xml version="1.0" encoding="UTF-8"?>
-<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
-<plist version="1.0">
-<dict>
-	<key>Label</key>
-	<string>{label}</string>
-	<key>ProgramArguments</key>
-	<array>
-		<string>{exe}</string>
-		<string>external-builder</string>
-		<string>serve</string>
-		<string>{directory}</string>
-	</array>
-	<key>Sockets</key>
-	<dict>
-		<key>builds</key>
-		<dict>
-			<key>SockPathName</key>
-			<string>{socket}</string>
-			<key>SockPathMode</key>
-			<integer>432</integer>
-			<key>SockPathGroup</key>
-			<integer>{group}</integer>
-		</dict>
-	</dict>
-	<key>inetdCompatibility</key>
-	<dict>
-		<key>Wait</key>
-		<true/>
-	</dict>
-	<key>AbandonProcessGroup</key>
-	<true/>
-	<key>StandardErrorPath</key>
-	<string>{log}</string>
-</dict>
-</plist>
-"#
-    );
-    UnitFile {
-        path: format!("/Library/LaunchDaemons/{label}.plist").into(),
-        text,
+    let verb = ["external-builder", "serve"].map(Path::new);
+    Launchd {
+        label: format!("machinist.external.{}", state.name()),
+        words: [exe, verb[0], verb[1], state.path()],
+        sockets: "builds",
+        socket,
+        mode: 0o660,
+        group: Some(group),
+        more: "<key>AbandonProcessGroup</key>\n\t<true/>".into(),
+        log: &state.path().join("external.log"),
     }
+    .file()
 }
 
 /// The lines for `nix.conf`: builds for `systems` go to the builder `name`.
