@@ -9,7 +9,9 @@ use machinist_lab::MachineName;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::definition;
 use crate::idle::IdleTimeout;
+use crate::system::{self, System};
 
 /// The format of [`Config`] that this machinist writes. It reads no other.
 pub const FORMAT: u32 = 1;
@@ -128,6 +130,9 @@ pub struct Config {
     /// The directory of the host's Nix, whose store the machine is to see.
     #[serde(default)]
     pub host_store: Option<PathBuf>,
+    /// The NixOS system that its machine runs; else our Debian.
+    #[serde(default)]
+    pub system: Option<System>,
     /// Where it finds what it needs.
     pub places: Places,
 }
@@ -155,6 +160,8 @@ pub struct Options {
     pub host_store: Option<PathBuf>,
     /// Whether a VM boots at each start.
     pub cold: bool,
+    /// The NixOS system that its machine runs, which has been looked at.
+    pub system: Option<System>,
 }
 
 /// What of the host decides what a builder can be.
@@ -236,7 +243,8 @@ impl Options {
         if let Err(error) = check_name(name) {
             wrong.push(error);
         }
-        let kind = match (self.kind, &host.no_containers) {
+        let of_system = self.system.as_ref().map(System::kind);
+        let kind = match (of_system.or(self.kind), &host.no_containers) {
             (Some(Kind::Container), Some(why)) => {
                 wrong.push(OptionError::NoContainer(why.clone()));
                 Kind::Container
@@ -248,6 +256,13 @@ impl Options {
         if let Some(path) = &self.host_store
             && let Some(why) = no_host_store(path, kind)
         {
+            let path = path.clone();
+            wrong.push(OptionError::HostStore { path, why });
+        }
+        if self.system.is_some()
+            && let Some(path) = &self.host_store
+        {
+            let why = "the machine of a --system is told of nothing in the host's store";
             let path = path.clone();
             wrong.push(OptionError::HostStore { path, why });
         }
@@ -278,8 +293,10 @@ impl Options {
             idle_timeout: self.idle_timeout.unwrap_or_default(),
             accel: self.accel,
             network: !self.no_network,
-            cold: self.cold,
+            // Nobody knows what of its system could be saved without its store.
+            cold: self.cold || self.system.is_some(),
             host_store: self.host_store.clone(),
+            system: self.system.clone(),
             places,
         })
     }
@@ -322,6 +339,14 @@ impl Config {
     #[must_use]
     pub fn systems(&self) -> Vec<String> {
         vec![format!("{}-linux", std::env::consts::ARCH)]
+    }
+
+    /// Where Nix's daemon listens in the machine.
+    pub(crate) fn daemon(&self) -> &'static str {
+        match self.system {
+            Some(_) => system::DAEMON,
+            None => definition::DAEMON,
+        }
     }
 
     /// Its idle timeout as a duration; `None`: it never stops of itself.

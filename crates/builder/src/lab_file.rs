@@ -33,8 +33,16 @@ pub(crate) fn text(config: &Config, state: &State) -> String {
             }
             machine["volumes"] = json!(volumes);
         }
-        Kind::Vm => {
-            machine["disks"] = json!([{ "path": state.disk() }]);
+        Kind::Vm => machine["disks"] = json!([{ "path": state.disk() }]),
+    }
+    match (&config.system, config.kind) {
+        (Some(system), Kind::Vm) => {
+            // From there it copies its system into its own store, which then covers it.
+            let store = system.store();
+            machine["volumes"] = json!([format!("{}:{STORE}/store:ro", store.display())]);
+        }
+        (Some(_), Kind::Container) | (None, Kind::Container) => {}
+        (None, Kind::Vm) => {
             // It is saved when it lacks nothing but its store.
             let words = definition::arguments(config).map(|word| format!("'{word}'"));
             let words = words.join(" ");
@@ -43,8 +51,12 @@ pub(crate) fn text(config: &Config, state: &State) -> String {
             ));
         }
     }
+    let image = match config.system {
+        Some(_) => json!({ "source": format!("dir:{}", state.system_root().display()) }),
+        None => definition::image(),
+    };
     let lab = json!({
-        "image": { "builder": definition::image() },
+        "image": { "builder": image },
         "machine": { config.name.clone(): machine },
     });
     pretty(&lab)

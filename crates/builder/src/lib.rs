@@ -27,6 +27,7 @@ pub mod registration;
 mod service;
 mod ssh;
 mod state;
+mod system;
 mod unit;
 
 pub use change::ChangeError;
@@ -40,6 +41,7 @@ pub use protocol::{Asked, HostStoreStatus, MachineState, Said, Status};
 pub use service::{Listener, Service, ServiceError, is_listening};
 pub use ssh::{Keys, KeysError};
 pub use state::{Lock, Proven, State, StateError};
+pub use system::{Kernel, LayError, NixError, System, SystemError, SystemOptions};
 pub use unit::{UnitFile, launchd, systemd};
 
 /// The features that a builder's Nix has wherever it runs. What a machine of one has been seen to

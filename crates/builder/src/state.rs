@@ -13,6 +13,7 @@
 //!     store/             a container's /nix
 //!     host-store         the paths of the host's store that its Nix has been told of
 //!     store.img          a VM's disk, sparse, with its /nix
+//!     system/            what the machine of a NixOS system boots
 //!     ssh/               keys and configuration, once somebody wants SSH
 //! ```
 
@@ -340,6 +341,16 @@ impl State {
     /// The paths of the host's store that its machine's Nix has been told of.
     pub(crate) fn host_store(&self) -> PathBuf {
         self.path.join("host-store")
+    }
+
+    /// What the machine of a NixOS system boots, and what keeps that on the host.
+    pub(crate) fn system(&self) -> PathBuf {
+        self.path.join("system")
+    }
+
+    /// The root of such a machine, before its system has made it one of its own.
+    pub(crate) fn system_root(&self) -> PathBuf {
+        self.system().join("root")
     }
 
     /// A VM's disk.

@@ -36,7 +36,7 @@ cp -a "$debian/usr/lib/systemd" "$own/usr/lib/"
 cp -a "$debian/usr/lib/x86_64-linux-gnu/systemd" "$own/usr/lib/x86_64-linux-gnu/"
 find "$own/usr/bin" "$own/usr/lib/systemd" "$own/usr/lib/x86_64-linux-gnu/systemd" -type f | while read -r file; do
     chroot "$debian" ldd "${file#"$own"}" 2> /dev/null || true
-done | sed -n 's/.*\(\/[^ ]*\) (0x.*/\1/p' | sort -u | while read -r library; do
+done | tr '[:blank:]' '\n' | grep '^/.*[.]so' | sort -u | while read -r library; do
     cp -L "$debian$library" "$own/usr/lib/x86_64-linux-gnu/"
 done
 # What is loaded by its name.
@@ -115,6 +115,7 @@ END
 chmod 0755 "$toplevel/init"
 references="$shell $programs"
 if [ "$kind" = vm ]; then
+    here=$PWD
     version=$(cat "$kernel/version")
     mkdir -p "$box$linux" "$box$modules/lib/modules/$version"
     cp "$kernel/vmlinuz" "$box$linux/bzImage"
@@ -126,7 +127,8 @@ if [ "$kind" = vm ]; then
         kernel/net/core kernel/drivers/virtio kernel/drivers/block/virtio_blk* kernel/drivers/char/virtio_console* \
         kernel/drivers/char/hw_random kernel/drivers/net/virtio_net* kernel/drivers/net/net_failover* \
         kernel/fs/fuse kernel/fs/autofs -name '*.ko*' 2> /dev/null |
-        cpio -p -d --quiet "$box$modules/lib/modules/$version"
+        tar -c -T - | tar -x -C "$box$modules/lib/modules/$version"
+    cd "$here"
     ln -s "$linux/bzImage" "$toplevel/kernel"
     ln -s "$linux/initrd" "$toplevel/initrd"
     ln -s "$modules" "$toplevel/kernel-modules"
@@ -142,6 +144,5 @@ paths() {
     printf '%s\n\n%s\n' "$system" "$(echo $references | wc -w)"
     printf '%s\n' $references
 }
-paths | unshare --mount sh -ec 'mkdir -p "$1/nix"; mount --bind "$0/nix" "$1/nix"; exec chroot "$1" /usr/bin/nix-store \
-    --option build-users-group "" --register-validity' "$box" "$debian"
+paths | sh "$(dirname "$0")/nix.sh" "$box" "$debian" --option build-users-group "" --register-validity
 echo "$system"

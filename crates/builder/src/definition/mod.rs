@@ -74,6 +74,12 @@ const FILES: [(&str, &str, u32); 16] = [
     ),
 ];
 
+/// Where its Nix daemon listens.
+pub(crate) const DAEMON: &str = "/run/nix-daemon";
+
+/// Where a machine's programs are, whatever its system.
+pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin";
+
 /// The features that it has wherever it runs.
 pub const FEATURES: [&str; 4] = ["benchmark", "big-parallel", "nixos-test", "uid-range"];
 

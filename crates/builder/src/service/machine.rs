@@ -18,11 +18,9 @@ use super::log::Log;
 use super::{predecessor, settle};
 use crate::config::{Accel, Config, Kind};
 use crate::host_store::{Beginning, HostStore};
-use crate::lab_file;
 use crate::state::{State, private_file};
+use crate::{definition, lab_file};
 
-/// Where Nix's daemon listens in the machine.
-pub(super) const DAEMON: &str = "/run/nix-daemon";
 /// How long a start may take, the build of an image included.
 const START: Duration = Duration::from_secs(30 * 60);
 /// How long Nix's daemon may take once the agent answers. Emulated machines are slow.
@@ -75,6 +73,7 @@ impl Starter {
         let sink = self.sink().map_err(chain)?;
         let engine = Engine::open(self.settings(), sink).await.map_err(chain)?;
         self.after_the_last().await?;
+        self.system_ready().await?;
         let brief = Brief {
             lab: Arc::new(lab),
             file: path,
@@ -83,7 +82,7 @@ impl Starter {
             agent_only: false,
             throwaway: false,
             uplink: self.config.network,
-            late_disks: true,
+            late_disks: self.config.system.is_none(),
             timeout_factor: 1.0,
         };
         let session = Session::open(&engine, brief).await.map_err(chain)?;
@@ -108,6 +107,19 @@ impl Starter {
         }
     }
 
+    /// Makes a system of the user's ready to boot.
+    async fn system_ready(&self) -> Result<(), String> {
+        let Some(system) = self.config.system.clone() else {
+            return Ok(());
+        };
+        self.note.send_replace("preparing its system".into());
+        let (state, config) = (self.state.clone(), Arc::clone(&self.config));
+        let new = self.state.proven().is_none();
+        let ready = tokio::task::spawn_blocking(move || system.ready(&state, &config, new));
+        let ready = ready.await.map_err(chain)?;
+        ready.map_err(|error| format!("its system: {}", chain(error)))
+    }
+
     /// Waits until nothing is left of a former machine, whose service may have been killed a moment
     /// ago: two would have one store.
     async fn after_the_last(&self) -> Result<(), String> {
@@ -130,16 +142,26 @@ impl Starter {
         };
         let agent = agent.map_err(chain)?;
         self.note.send_replace("waiting for its Nix daemon".into());
-        let failed = |error: GuestError| format!("its Nix daemon did not start: {}", chain(error));
+        if self.config.system.is_some() {
+            // Its settings are there when its daemon is.
+            self.daemon_there(&agent).await?;
+        }
         let settled = settle::settle(&agent, &self.config, self.state.proven().is_none()).await;
         let proven = settled.map_err(|error| format!("its settings: {}", chain(error)))?;
         self.state.set_proven(&proven).map_err(chain)?;
-        // No trial of it: that would be a client of the daemon's, which opens the store for each.
-        let deadline = Instant::now() + SETTLE;
-        let waited = agent.wait_file(Path::new(DAEMON), deadline).await;
-        waited.map_err(failed)?;
+        self.daemon_there(&agent).await?;
         let host_store = self.host_store(session, &agent).await?;
         Ok((agent, host_store))
+    }
+
+    /// Waits until Nix's daemon listens. No trial of it: that would be a client of the daemon's, which
+    /// opens the store for each.
+    async fn daemon_there(&self, agent: &Agent) -> Result<(), String> {
+        let deadline = Instant::now() + SETTLE;
+        let daemon = Path::new(self.config.daemon());
+        let waited = agent.wait_file(daemon, deadline).await;
+        let failed = |error: GuestError| format!("its Nix daemon did not start: {}", chain(error));
+        waited.map_err(failed)
     }
 
     /// What the machine may see of the host's store, or knows from a time when it might.
@@ -180,7 +202,7 @@ impl Starter {
             },
             cdi: Vec::new(),
             containers: ContainerLimits::default(),
-            warm: !self.config.cold,
+            warm: !self.config.cold && self.config.system.is_none(),
             snapshots: Snapshots {
                 directory: snapshots.directory,
                 sources: Vec::new(),
@@ -248,7 +270,7 @@ impl Running {
         }
         // systemd forgets an order to power off that comes before it knows what it is to start.
         let begun = Command::argv(["systemctl", "is-system-running", "--wait"]).clear_env();
-        let path = ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        let path = ("PATH", definition::PATH);
         drop(
             self.agent
                 .output(&begun.env(path.0, path.1).timeout(BEGUN))

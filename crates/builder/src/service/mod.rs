@@ -14,6 +14,7 @@ mod log;
 mod machine;
 mod occupancy;
 mod predecessor;
+mod seen;
 mod settle;
 mod ssh;
 
@@ -40,8 +41,8 @@ use crate::protocol::{self, Asked, Said};
 use crate::state::{Lock, State, StateError};
 use keeper::{Keeper, Seat};
 pub(crate) use log::Log;
+use machine::Starter;
 pub(crate) use machine::chain;
-use machine::{DAEMON, Starter};
 use ssh::Door;
 
 /// Between two signs of life to somebody who waits.
@@ -292,7 +293,7 @@ impl Connection {
             if let Some(host_store) = &seat.host_store {
                 host_store.check().await;
             }
-            match daemon(&seat).await {
+            match daemon(&seat, self.config.daemon()).await {
                 Ok(guest) => return Some((seat, guest)),
                 Err(error) => failure = chain(error),
             }
@@ -373,16 +374,16 @@ impl Connection {
 }
 
 /// A connection to Nix's daemon.
-async fn daemon(seat: &Seat) -> Result<Stream, GuestError> {
-    let opened = seat.agent.open_unix(DAEMON).await;
+async fn daemon(seat: &Seat, socket: &str) -> Result<Stream, GuestError> {
+    let opened = seat.agent.open_unix(socket).await;
     if opened.is_ok() || seat.agent.reason().is_some() {
         return opened;
     }
     // Its socket is made before somebody listens at it.
     let deadline = tokio::time::Instant::now() + LISTENS;
-    let waited = seat.agent.wait_socket(Path::new(DAEMON), false, deadline);
+    let waited = seat.agent.wait_socket(Path::new(socket), false, deadline);
     waited.await?;
-    seat.agent.open_unix(DAEMON).await
+    seat.agent.open_unix(socket).await
 }
 
 async fn read(client: &mut BufReader<UnixStream>) -> io::Result<Asked> {

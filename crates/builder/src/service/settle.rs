@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use machinist_guest::{Agent, Command, GuestError};
 
+use super::seen;
 use crate::config::{Config, Kind};
 use crate::definition;
 use crate::path_error::PathError;
@@ -14,7 +15,7 @@ use crate::state::Proven;
 /// How long one step may take. Emulated machines are slow.
 const STEP: Duration = Duration::from_secs(300);
 /// Where the host's resolver is described.
-const RESOLVER: &str = "/etc/resolv.conf";
+pub(super) const RESOLVER: &str = "/etc/resolv.conf";
 
 /// In a store that has been used: how large its disk is.
 const MARK: &str = "/nix/var/nix/machinist";
@@ -50,6 +51,9 @@ pub(super) async fn settle(
     config: &Config,
     new: bool,
 ) -> Result<Proven, SettleError> {
+    if config.system.is_some() {
+        return seen::see(agent, config).await;
+    }
     // A container has the host's network, so it asks whom the host asks.
     let resolver = match config.kind {
         Kind::Container if config.network => std::fs::read(RESOLVER).unwrap_or_default(),
@@ -104,7 +108,7 @@ async fn put(agent: &Agent, path: &str, mode: &str, contents: &[u8]) -> Result<(
     Ok(())
 }
 
-async fn run(
+pub(super) async fn run(
     agent: &Agent,
     what: &str,
     words: &[&str],
@@ -113,7 +117,7 @@ async fn run(
     // The environment of a login would be made by running its profile first.
     let command = Command::argv(words.iter().copied())
         .clear_env()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("PATH", definition::PATH)
         .stdin()
         .timeout(STEP);
     let output = agent.output_with(&command, input).await?;

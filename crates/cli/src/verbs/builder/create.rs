@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use machinist_builder::{
-    Accel, ChangeError, Host, IdleTimeout, Kind, Options, Places, Snapshots, State,
+    Accel, ChangeError, Config, Host, IdleTimeout, Kind, Options, Places, Snapshots, State, System,
+    SystemOptions,
 };
 use machinist_lab::Bytes;
 
@@ -53,6 +54,15 @@ pub struct Create {
     /// Boot a VM at each start, instead of restoring its snapshot
     #[arg(long)]
     cold: bool,
+    /// Run this NixOS system, in the place of machinist's own: its toplevel, or a link to it
+    #[arg(long, value_name = "TOPLEVEL")]
+    system: Option<PathBuf>,
+    /// The kernel of a VM with --system, where it is not the system's own
+    #[arg(long, value_name = "FILE", requires = "system")]
+    kernel: Option<PathBuf>,
+    /// The initrd that belongs to it: it is looked at, and machinist's own runs in its place
+    #[arg(long, value_name = "FILE", requires = "system")]
+    initrd: Option<PathBuf>,
     /// Where there is one of this name already, give it these options; what it has built stays
     #[arg(long)]
     keep: bool,
@@ -80,13 +90,31 @@ enum AccelArg {
 }
 
 impl Create {
+    /// The system that is asked for, once it has been looked at.
+    fn system(&self, kind: Option<Kind>, places: &Places) -> Result<Option<System>, CliError> {
+        let Some(toplevel) = &self.system else {
+            return Ok(None);
+        };
+        let asked = SystemOptions {
+            toplevel: toplevel.clone(),
+            kernel: self.kernel.clone(),
+            initrd: self.initrd.clone(),
+            kind,
+        };
+        let looked = asked.look(&places.search);
+        looked.map(Some).map_err(|wrong| all(&wrong))
+    }
+
     /// Creates it.
     pub fn run(self, environment: &Environment) -> Outcome {
+        let places = places(environment);
+        let kind = self.kind.map(|kind| match kind {
+            KindArg::Container => Kind::Container,
+            KindArg::Vm => Kind::Vm,
+        });
         let options = Options {
-            kind: self.kind.map(|kind| match kind {
-                KindArg::Container => Kind::Container,
-                KindArg::Vm => Kind::Vm,
-            }),
+            kind,
+            system: self.system(kind, &places)?,
             cores: self.cores,
             memory: self.memory.map(|bytes| bytes.0),
             disk: self.disk.map(|bytes| bytes.0),
@@ -101,28 +129,24 @@ impl Create {
             host_store: self.host_store,
             cold: self.cold,
         };
-        let places = Places {
-            images: environment.images.clone(),
-            runtime: environment.runtime.clone(),
-            search: environment.search.clone().into(),
-            snapshots: Some(Snapshots {
-                directory: environment.starts.snapshots.directory.clone(),
-                limit: environment.starts.snapshots.limit,
-            }),
-        };
-        let config = options
-            .check(&self.name, &Host::this(), places)
-            .map_err(|wrong| {
-                let lines: Vec<String> = wrong.iter().map(ToString::to_string).collect();
-                CliError::usage(lines.join("\n"))
-            })?;
+        let checked = options.check(&self.name, &Host::this(), places);
+        let config = checked.map_err(|wrong| all(&wrong))?;
         let builders = environment::builders()?;
         let state = match State::find(&builders, &self.name) {
             Ok(state) if self.keep => {
                 state.change(&config).map_err(unchanged)?;
+                lay(&state, &config)?;
                 state
             }
-            _ => State::create(&builders, &config).map_err(failed)?,
+            _ => {
+                let state = State::create(&builders, &config).map_err(failed)?;
+                if let Err(error) = lay(&state, &config) {
+                    // The first error is the one to tell.
+                    drop(state.destroy());
+                    return Err(error);
+                }
+                state
+            }
         };
         ui::data(state.path().display());
         ui::status(format_args!(
@@ -134,6 +158,33 @@ impl Create {
             format_args!("{} at once", ui::count(config.max_jobs as usize, "build")),
         ));
         Ok(Exit::Passed)
+    }
+}
+
+/// Makes what a system boots.
+fn lay(state: &State, config: &Config) -> Result<(), CliError> {
+    let Some(system) = &config.system else {
+        return Ok(());
+    };
+    ui::status(format_args!("its system: NixOS {}", system.version));
+    system.lay(state, config).map_err(CliError::machinery)
+}
+
+/// All that is wrong, one line each.
+fn all(wrong: &[impl ToString]) -> CliError {
+    let lines: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+    CliError::usage(lines.join("\n"))
+}
+
+fn places(environment: &Environment) -> Places {
+    Places {
+        images: environment.images.clone(),
+        runtime: environment.runtime.clone(),
+        search: environment.search.clone().into(),
+        snapshots: Some(Snapshots {
+            directory: environment.starts.snapshots.directory.clone(),
+            limit: environment.starts.snapshots.limit,
+        }),
     }
 }
 

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use machinist_builder::{Asked, Client, Config, HostStoreStatus, MachineState, Said, State, System};
+use machinist_builder::{
+    Asked, Client, Config, HostStoreStatus, MachineState, Said, State, System,
+};
 use serde::Serialize;
 
 use super::{failed, find};

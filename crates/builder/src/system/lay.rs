@@ -1,0 +1,209 @@
+//! What the machine of a system boots, and its store.
+//!
+//! ```text
+//! STATE/system/
+//!   root/              the machine's root before its system has made it one of its own
+//!     sbin/init        `init.sh`
+//!     boot/, usr/lib/modules/    a VM's kernel, and its modules: where images have their own
+//!     usr/lib/machinist/closure, registration
+//!   toplevel           by this link the host's Nix keeps the system
+//!   laid               the system that all of this is of: last to be made
+//! ```
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use thiserror::Error;
+
+use super::closure::Nix;
+use super::place::{STORE, resolve};
+use super::{DiskError, NixError, System, disk, init_name, interpreter, program};
+use crate::config::{Config, Kind};
+use crate::path_error::{At, PathError};
+use crate::state::State;
+
+/// As the root of an image, so that systemd-nspawn takes it for one.
+const RELEASE: &str = "ID=nixos\nNAME=NixOS\n";
+const DIRECTORIES: [&str; 13] = [
+    "bin",
+    "boot",
+    "dev",
+    "etc",
+    "nix/store",
+    "proc",
+    "root",
+    "run",
+    "sbin",
+    "sys",
+    "usr/lib/machinist",
+    "usr/lib/modules",
+    "var",
+];
+
+/// A system cannot be made ready for its machine.
+#[derive(Debug, Error)]
+pub enum LayError {
+    /// The host's Nix.
+    #[error(transparent)]
+    Nix(#[from] NixError),
+    /// The file system.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A VM's disk, or a program.
+    #[error("{0}")]
+    Disk(String),
+    /// A path of the system cannot be copied.
+    #[error("cannot copy {} into the builder's store: {said}", path.display())]
+    Copy {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        said: String,
+    },
+}
+
+impl From<DiskError> for LayError {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(crate::service::chain(error))
+    }
+}
+
+impl System {
+    /// Makes what its machine boots, unless it is there. Blocks.
+    ///
+    /// # Errors
+    /// Nix does not know it any more, or the file system refuses.
+    pub fn lay(&self, state: &State, config: &Config) -> Result<(), LayError> {
+        let directory = state.system();
+        let marked = directory.join("laid");
+        let mark = serde_json::to_vec(self).map_err(std::io::Error::from);
+        let mark = mark.at("write", &marked)?;
+        if fs::read(&marked).is_ok_and(|found| found == mark) {
+            return Ok(());
+        }
+        if config.kind == Kind::Vm {
+            disk::tools(&config.places.search)?;
+        }
+        let nix = Nix::find(&config.places.search)?;
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed.at("remove", &directory)?,
+        }
+        make(&directory)?;
+        nix.keep(&self.root, &self.toplevel, &directory.join("toplevel"))?;
+        let closure = nix.closure(&self.root, &self.toplevel)?;
+        let registration = nix.registration(&self.root, &self.toplevel, &closure)?;
+        let root = state.system_root();
+        self.skeleton(&root)?;
+        let own = root.join("usr/lib/machinist");
+        let names = closure.iter().filter_map(|path| path.rsplit('/').next());
+        let names: String = names.map(|name| format!("{name}\n")).collect();
+        put(&own.join("closure"), names.as_bytes(), 0o644)?;
+        put(&own.join("registration"), &registration, 0o644)?;
+        Ok(put(&marked, &mark, 0o600)?)
+    }
+
+    /// The machine's root before its system has made it one of its own.
+    fn skeleton(&self, root: &Path) -> Result<(), PathError> {
+        for name in DIRECTORIES {
+            make(&root.join(name))?;
+        }
+        let open = root.join("tmp");
+        make(&open)?;
+        fs::set_permissions(&open, Permissions::from_mode(0o1777)).at("change", &open)?;
+        put(&root.join("etc/os-release"), RELEASE.as_bytes(), 0o644)?;
+        let init = self.toplevel.join(init_name(&self.root, &self.toplevel));
+        let found = resolve(&self.root, &init).at("find", &init)?;
+        let interpreter = interpreter(&found).at("read", &found)?.unwrap_or_default();
+        let mut script = b"#!".to_vec();
+        script.extend(interpreter.as_os_str().as_bytes());
+        for (name, value) in [("toplevel", &self.toplevel), ("init", &init)] {
+            script.extend(format!("\n{name}=").as_bytes());
+            // Nix has no blanks and no quotes in its names.
+            script.extend(value.as_os_str().as_bytes());
+        }
+        script.push(b'\n');
+        script.extend(include_bytes!("init.sh"));
+        put(&root.join("sbin/init"), &script, 0o755)?;
+        let Some(kernel) = &self.kernel else {
+            return Ok(());
+        };
+        let image = root.join(format!("boot/vmlinuz-{}", kernel.version));
+        fs::copy(&kernel.image, &image).at("copy", &kernel.image)?;
+        let modules = root.join("usr/lib/modules").join(&kernel.version);
+        symlink(&kernel.modules, &modules).at("make the link", &modules)
+    }
+
+    /// Makes all ready for a start; `new`: the store was never used. Blocks.
+    pub(crate) fn ready(&self, state: &State, config: &Config, new: bool) -> Result<(), LayError> {
+        self.lay(state, config)?;
+        match config.kind {
+            Kind::Vm => Ok(disk::ready(&config.places.search, &state.disk(), new)?),
+            Kind::Container => self.copy(state, &config.places.search),
+        }
+    }
+
+    /// Where the store is on the host.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.root.join(STORE)
+    }
+
+    /// Copies what of the system a container's store does not have.
+    fn copy(&self, state: &State, search: &Path) -> Result<(), LayError> {
+        let list = state.system_root().join("usr/lib/machinist/closure");
+        let names = fs::read_to_string(&list).at("read", &list)?;
+        let store = state.store().join("store");
+        make(&store)?;
+        let half = |name: &str| store.join(format!(".machinist-{name}"));
+        let is_there = |name: &&str| fs::symlink_metadata(store.join(name)).is_ok();
+        let missing: Vec<&str> = names.lines().filter(|name| !is_there(name)).collect();
+        let Some(cp) = program(search, "cp") else {
+            return Err(LayError::Disk("there is no program cp".to_owned()));
+        };
+        for name in &missing {
+            let (from, half) = (self.store().join(name), half(name));
+            match fs::remove_dir_all(&half) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.at("remove", &half)?,
+            }
+            let copied = Command::new(&cp)
+                .args(["-a", "--reflink=auto"])
+                .args([&from, &half])
+                .stdin(Stdio::null())
+                .output();
+            let said = match copied {
+                Ok(output) if output.status.success() => None,
+                Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(said) = said {
+                return Err(LayError::Copy { path: from, said });
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        // A path is there as a whole, or not at all.
+        let whole = File::open(&store).at("open", &store)?;
+        rustix::fs::syncfs(&whole).at("sync", &store)?;
+        for name in missing {
+            let to = store.join(name);
+            fs::rename(half(name), &to).at("make", &to)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a directory that everybody in the machine may enter.
+fn make(path: &Path) -> Result<(), PathError> {
+    fs::create_dir_all(path).at("make the directory", path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o755)).at("change", path)
+}
+
+fn put(path: &Path, contents: &[u8], mode: u32) -> Result<(), PathError> {
+    fs::write(path, contents).at("write", path)?;
+    fs::set_permissions(path, Permissions::from_mode(mode)).at("change", path)
+}
