@@ -7,119 +7,16 @@ use std::time::Duration;
 
 use machinist_events::Level;
 
-use super::argparse::{self, Given, Parsed, Spec, Takes};
+use super::argparse::{self, Given, Parsed};
+use super::options::{
+    CONFIG, CONTAINER_NAMES, CONTAINER_SCRIPTS, DEBUG_HOOK, HELP, INTERACTIVE, JUNIT, KEEP,
+    LOG_LEVEL, OPTIONS, OUT_DIR, TEST_SCRIPT, TIMEOUT, VLANS, VM_NAMES, VM_SCRIPTS, VSOCKS, WARM,
+    name,
+};
 
 /// What the program is called.
 pub const PROGRAM: &str = "nixos-test-driver";
 const POSITIONAL: &str = "testscript";
-
-/// An option of the table below.
-const fn option(flags: &'static [&'static str], takes: Takes, help: Option<&'static str>) -> Spec {
-    Spec { flags, takes, help }
-}
-
-const CONFIG: usize = 0;
-const TEST_SCRIPT: usize = 1;
-const KEEP: usize = 2;
-const INTERACTIVE: usize = 3;
-const DEBUG_HOOK: usize = 4;
-const VM_NAMES: usize = 5;
-const VM_SCRIPTS: usize = 6;
-const CONTAINER_NAMES: usize = 7;
-const CONTAINER_SCRIPTS: usize = 8;
-const VLANS: usize = 9;
-const TIMEOUT: usize = 10;
-const OUT_DIR: usize = 11;
-const JUNIT: usize = 12;
-const VSOCKS: usize = 13;
-const LOG_LEVEL: usize = 14;
-const WARM: usize = 15;
-const HELP: usize = 16;
-
-/// All options. Their order is that of the constants above.
-const OPTIONS: &[Spec] = &[
-    option(
-        &["-c", "--config"],
-        Takes::One("FILE"),
-        Some("the machines, VLANs and the test script, as JSON; instead of the lists below"),
-    ),
-    option(
-        &["--test-script"],
-        Takes::One("FILE"),
-        Some("the test script, before the one that --config names"),
-    ),
-    option(
-        &["-K", "--keep-machine-state", "--keep-vm-state"],
-        Takes::Nothing,
-        Some("re-use a machine state coming from a previous run"),
-    ),
-    option(
-        &["-I", "--interactive", "--no-interactive"],
-        Takes::Nothing,
-        Some("a Python prompt with the names of a test script, instead of running one"),
-    ),
-    option(
-        &["--debug-hook-attach"],
-        Takes::One("COMMAND"),
-        Some("stand still at a failure and at debug.breakpoint(), and say how to attach"),
-    ),
-    option(
-        &["--vm-names"],
-        Takes::Any("NAME"),
-        Some("names of virtual machines; else run-NAME-vm says them (environment: vmNames)"),
-    ),
-    option(
-        &["--vm-start-scripts", "--start-scripts"],
-        Takes::Any("SCRIPT"),
-        Some("start scripts of virtual machines (environment: vmStartScripts, startScripts)"),
-    ),
-    option(
-        &["--container-names"],
-        Takes::Any("NAME"),
-        Some("names of containers; else run-NAME-nspawn says them (environment: containerNames)"),
-    ),
-    option(
-        &["--container-start-scripts"],
-        Takes::Any("SCRIPT"),
-        Some("start scripts of containers (environment: containerStartScripts)"),
-    ),
-    option(
-        &["--vlans"],
-        Takes::Any("VLAN"),
-        Some("numbers of the VLANs (environment: vlans)"),
-    ),
-    option(
-        &["--global-timeout"],
-        Takes::One("SECONDS"),
-        Some("after which the whole test has failed (environment: globalTimeout)"),
-    ),
-    option(
-        &["-o", "--output_directory"],
-        Takes::One("DIR"),
-        Some("where files of the machines and screenshots go; it must be there"),
-    ),
-    option(
-        &["--junit-xml"],
-        Takes::One("FILE"),
-        Some("write a JUnit report, relative to the output directory"),
-    ),
-    option(
-        &["--dump-vsocks"],
-        Takes::One("OFFSET"),
-        Some("say for each machine how to log in by SSH"),
-    ),
-    option(
-        &["--log-level"],
-        Takes::One("LEVEL"),
-        Some("debug, info, warning, or error (environment: logLevel)"),
-    ),
-    option(
-        &["--warm"],
-        Takes::Nothing,
-        Some("restore virtual machines from snapshots (environment: MACHINIST_WARM)"),
-    ),
-    option(&["-h", "--help"], Takes::Nothing, None),
-];
 
 /// Machines of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -403,10 +300,6 @@ impl<F: Fn(&str) -> Option<OsString>> Values<F> {
 /// The environment's names for the names and for the scripts of machines.
 const VM_VARS: (&str, &[&str]) = ("vmNames", &["vmStartScripts", "startScripts"]);
 const CONTAINER_VARS: (&str, &[&str]) = ("containerNames", &["containerStartScripts"]);
-
-fn name(option: usize) -> String {
-    OPTIONS[option].name()
-}
 
 fn lossy(text: &OsStr) -> String {
     text.to_string_lossy().into_owned()

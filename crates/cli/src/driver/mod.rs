@@ -7,6 +7,7 @@ mod call;
 mod config;
 mod job;
 mod machines;
+mod options;
 mod shown;
 mod symbols;
 
