@@ -21,7 +21,6 @@ mod idle;
 mod lab_file;
 pub mod machines_file;
 pub mod nix_conf;
-mod path_error;
 mod protocol;
 pub mod registration;
 mod service;
@@ -36,7 +35,8 @@ pub use config::{
 };
 pub use connect::{Client, ConnectError, Launch};
 pub use idle::{IdleTimeout, NoIdleTimeout};
-pub use path_error::PathError;
+use machinist_sys::path_error;
+pub use machinist_sys::path_error::PathError;
 pub use protocol::{Asked, HostStoreStatus, MachineState, Said, Status};
 pub use service::{Listener, Service, ServiceError, is_listening};
 pub use ssh::{Keys, KeysError};
