@@ -43,6 +43,9 @@ const DIRECTORIES: [&str; 13] = [
     "var",
 ];
 
+/// How what is being copied into a store is called there, before its own name.
+const HALF: &str = ".machinist-";
+
 /// A system cannot be made ready for its machine.
 #[derive(Debug, Error)]
 pub enum LayError {
@@ -157,18 +160,15 @@ impl System {
         let names = fs::read_to_string(&list).at("read", &list)?;
         let store = state.store().join("store");
         make(&store)?;
-        let half = |name: &str| store.join(format!(".machinist-{name}"));
+        let half = |name: &str| store.join(format!("{HALF}{name}"));
         let is_there = |name: &&str| fs::symlink_metadata(store.join(name)).is_ok();
         let missing: Vec<&str> = names.lines().filter(|name| !is_there(name)).collect();
         let Some(cp) = program(search, "cp") else {
             return Err(LayError::Disk("there is no program cp".to_owned()));
         };
+        remove_halves(&store)?;
         for name in &missing {
             let (from, half) = (self.store().join(name), half(name));
-            match fs::remove_dir_all(&half) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                removed => removed.at("remove", &half)?,
-            }
             let copied = Command::new(&cp)
                 .args(["-a", "--reflink=auto"])
                 .args([&from, &half])
@@ -197,6 +197,24 @@ impl System {
     }
 }
 
+/// Removes what a start that was killed has copied: directories, files and links.
+fn remove_halves(store: &Path) -> Result<(), PathError> {
+    for entry in fs::read_dir(store).at("list", store)? {
+        let entry = entry.at("list", store)?;
+        if !entry.file_name().as_bytes().starts_with(HALF.as_bytes()) {
+            continue;
+        }
+        let path = entry.path();
+        let is_directory = entry.file_type().is_ok_and(|it| it.is_dir());
+        let removed = match is_directory {
+            true => fs::remove_dir_all(&path),
+            false => fs::remove_file(&path),
+        };
+        removed.at("remove", &path)?;
+    }
+    Ok(())
+}
+
 /// Makes a directory that everybody in the machine may enter.
 fn make(path: &Path) -> Result<(), PathError> {
     fs::create_dir_all(path).at("make the directory", path)?;
@@ -206,4 +224,42 @@ fn make(path: &Path) -> Result<(), PathError> {
 fn put(path: &Path, contents: &[u8], mode: u32) -> Result<(), PathError> {
     fs::write(path, contents).at("write", path)?;
     fs::set_permissions(path, Permissions::from_mode(mode)).at("change", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Options};
+
+    #[test]
+    fn what_a_killed_copy_has_left_is_in_nobodys_way() {
+        let place = tempfile::tempdir().unwrap();
+        let options = Options {
+            kind: Some(Kind::Container),
+            ..Options::default()
+        };
+        let config = config::tests::config("linux", &options);
+        let state = State::create(&place.path().join("builders"), &config).unwrap();
+        let system = System {
+            root: place.path().to_owned(),
+            toplevel: "/nix/store/a-nixos".into(),
+            version: String::new(),
+            kernel: None,
+        };
+        fs::create_dir_all(system.store().join("a-nixos")).unwrap();
+        fs::write(system.store().join("b-file"), "whole").unwrap();
+        symlink("b-file", system.store().join("c-link")).unwrap();
+        let own = state.system_root().join("usr/lib/machinist");
+        fs::create_dir_all(&own).unwrap();
+        fs::write(own.join("closure"), "a-nixos\nb-file\nc-link\n").unwrap();
+        let store = state.store().join("store");
+        fs::create_dir_all(store.join(".machinist-a-nixos/half")).unwrap();
+        fs::write(store.join(".machinist-b-file"), "ha").unwrap();
+        symlink("x", store.join(".machinist-c-link")).unwrap();
+        fs::write(store.join(".machinist-of-a-former-system"), "").unwrap();
+        system.copy(&state, Path::new("")).unwrap();
+        assert_eq!(fs::read(store.join("c-link")).unwrap(), b"whole");
+        assert_eq!(fs::read_dir(store.join("a-nixos")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(&store).unwrap().count(), 3);
+    }
 }
