@@ -1,5 +1,7 @@
 //! Snapshots: what is done before a machine is saved, and after it was restored.
 
+use std::fs::File;
+use std::io::Read;
 use std::time::{Duration, SystemTime};
 
 use machinist_wire::message::{Reply, Request};
@@ -77,11 +79,7 @@ impl Renewal {
 /// The host gives none.
 pub fn entropy() -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; 64];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        filled +=
-            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
-    }
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -104,6 +102,8 @@ impl Agent {
                     why: error.to_string(),
                 }),
             }
+            // systemd would hear of it after every restore, and look at who is left.
+            manager.hang_up().await;
         }
         let handle = self.link.open(&Request::Settle {
             mark: mark.to_owned(),

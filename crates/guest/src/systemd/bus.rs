@@ -140,6 +140,18 @@ pub(super) fn text(value: &OwnedVariant) -> Option<String> {
     value.downcast_ref::<&str>().ok().map(str::to_owned)
 }
 
+impl Bus {
+    /// Ends the conversation. The agent hears of that before it hears of anything that is asked of it
+    /// from now on.
+    pub(super) async fn hang_up(mut self) {
+        for task in &mut self.tasks {
+            task.abort();
+            // That it was told to end is nothing to tell.
+            drop(task.await);
+        }
+    }
+}
+
 impl Drop for Bus {
     fn drop(&mut self) {
         for task in &self.tasks {

@@ -84,6 +84,13 @@ impl Manager {
         *self.bus.lock().await = None;
     }
 
+    /// Ends the conversation, before anything else is asked of the agent.
+    pub(crate) async fn hang_up(self) {
+        if let Some(bus) = self.bus.into_inner().and_then(Arc::into_inner) {
+            bus.hang_up().await;
+        }
+    }
+
     async fn reconnect(&self, deadline: Instant) -> Result<Arc<Bus>, SystemdError> {
         loop {
             let result = match self.agent.open_unix(&self.socket).await {
