@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cache::{Artefact, Cache, Held, Plan};
 use crate::catalogue::ArtefactKind;
@@ -20,6 +21,10 @@ const RECIPE: u32 = 2;
 
 /// A Debian root with our base set, in bytes, less than it has ever been.
 const DEBIAN_NEEDS: u64 = 250_000_000;
+
+/// How old a plain Debian may be that packages are added to. What the archive's packages have become
+/// since then, the image has only where an added one asks for it.
+const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Makes images and keeps them.
 #[derive(Debug, Clone)]
@@ -166,6 +171,7 @@ impl Store {
         let mut recipe = Recipe::new("root", RECIPE);
         let needs = match &spec.source {
             Source::Debian { suite, packages } => {
+                recipe.field("policy", &[root::POLICY]);
                 recipe.field("suite", suite.as_bytes());
                 for package in packages {
                     recipe.field("package", package.as_bytes());
@@ -195,8 +201,10 @@ impl Store {
     fn build_root(&self, spec: &ImageSpec, target: &Path, job: &Job<'_>) -> Result<(), ImageError> {
         match &spec.source {
             Source::Debian { suite, packages } => {
+                let plain = self.plain(suite, packages)?;
+                let plain = plain.as_ref().map(|it| it.path.join("root"));
                 let mirror = self.mirror.as_deref();
-                root::debian(suite, packages, mirror, target, job)?;
+                root::debian(suite, packages, mirror, plain.as_deref(), target, job)?;
             }
             Source::Tar(path) => root::tar(path, target, job)?,
             Source::Dir(path) => root::copy(path, target, job)?,
@@ -208,6 +216,16 @@ impl Store {
             root::stamp(target)?;
         }
         Ok(())
+    }
+
+    /// The image of the same suite without packages, if it is in the cache and fresh.
+    fn plain(&self, suite: &str, packages: &[String]) -> Result<Option<Artefact>, ImageError> {
+        if packages.is_empty() {
+            return Ok(None);
+        }
+        let (key, _) = self.root_key(&ImageSpec::debian(suite, &[]))?;
+        let found = self.cache.find(ArtefactKind::Image, &key)?;
+        Ok(found.filter(|it| it.age().is_some_and(|age| age < FRESH)))
     }
 
     /// What a VM needs beyond the root.

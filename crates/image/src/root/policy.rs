@@ -22,6 +22,12 @@ const DISABLED: &[&str] = &[
     "systemd-pstore.service",
 ];
 
+/// The same, but wanted by what their packages themselves bring in `/usr`: by which target.
+///
+/// The first also makes machines that are restored side by side slow and large: when the clock of one
+/// is set, systemd looks at each timer that waits and tells the bus of it, which tells logind.
+const UNWANTED: &[(&str, &str)] = &[("timers.target", "systemd-tmpfiles-clean.timer")];
+
 /// Part of every boot, and a process or more each, which is 0.1 to 0.3 s where the processor is
 /// emulated.
 const MASKED: &[&str] = &[
@@ -61,6 +67,9 @@ const MASKED_GENERATORS: &[&str] = &[
 /// Messages of a loud test must not be lost, and nothing survives the machine anyway.
 const JOURNAL: &str = "[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\n";
 
+/// Changes when all of this would make something else of the same root.
+pub(crate) const VERSION: u8 = 1;
+
 /// Makes a freshly built root into a machine's.
 pub(crate) fn settle(root: &Root) -> Result<(), PathError> {
     // Who the machine is, it learns at each start. An empty id means that it has none yet, and
@@ -86,6 +95,10 @@ pub(crate) fn settle(root: &Root) -> Result<(), PathError> {
     let journal = Path::new("/etc/systemd/journald.conf.d/machinist.conf");
     root.write(journal, 0o644, JOURNAL.as_bytes())?;
     disable(root)?;
+    for (target, unit) in UNWANTED {
+        let wants = Path::new("/etc/systemd/system").join(format!("{target}.wants"));
+        root.link(&wants.join(unit), "/dev/null")?;
+    }
     for unit in MASKED {
         root.link(&Path::new("/etc/systemd/system").join(unit), "/dev/null")?;
     }

@@ -1,8 +1,10 @@
 //! A Debian image, from nothing to a VM's.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
@@ -54,9 +56,32 @@ pub(crate) fn built_once_by_two() -> Result<(), Failed> {
         // The superblock, at 1024.
         assert_eq!(fs::read(disk)?[1024..][..4], 0xe0f5_e1e2_u32.to_le_bytes());
     }
+    added_to(&store, &image.root)?;
     let initrd = fs::read(&boot.initrd)?;
     let list = b"/lib/modules/libcrc32c.ko\n/lib/modules/erofs.ko\n";
     assert!(initrd.windows(list.len()).any(|part| part == list));
+    Ok(())
+}
+
+/// A package comes to a copy of the plain root, which stays as it is.
+fn added_to(store: &Store, plain: &Path) -> Result<(), Failed> {
+    let steps = Mutex::new(String::new());
+    let spec = ImageSpec::debian("bookworm", &["bc"]);
+    let image = store.ensure(&spec, Want::Container, &|step| {
+        writeln!(steps.lock().unwrap(), "{step}").unwrap();
+    })?;
+    let steps = steps.into_inner().unwrap();
+    assert!(
+        steps.contains("debian:bookworm with bc: copying the same without"),
+        "{steps}"
+    );
+    assert!(image.root.join("usr/bin/bc").exists() && !plain.join("usr/bin/bc").exists());
+    let status = |root: &Path| fs::read_to_string(root.join("var/lib/dpkg/status"));
+    let installed = |text: &str| text.matches("Status: install ok installed").count();
+    let (all, before) = (status(&image.root)?, status(plain)?);
+    assert_eq!(all.matches("\nStatus: ").count(), installed(&all), "{all}");
+    assert!(installed(&all) > installed(&before) && installed(&before) > 100);
+    settled(&image.root);
     Ok(())
 }
 
@@ -69,8 +94,13 @@ fn settled(root: &Path) {
     assert!(absent(
         "etc/systemd/system/timers.target.wants/apt-daily.timer"
     ));
-    let masked = root.join("etc/systemd/system/getty.target");
-    assert_eq!(fs::read_link(masked).unwrap(), Path::new("/dev/null"));
+    for nothing in [
+        "getty.target",
+        "timers.target.wants/systemd-tmpfiles-clean.timer",
+    ] {
+        let nothing = root.join("etc/systemd/system").join(nothing);
+        assert_eq!(fs::read_link(nothing).unwrap(), Path::new("/dev/null"));
+    }
     let shadow = fs::read_to_string(root.join("etc/shadow")).unwrap();
     assert!(
         shadow
