@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,15 @@ impl Held {
 pub(crate) struct Artefact {
     pub(crate) path: PathBuf,
     pub(crate) held: Held,
+}
+
+impl Artefact {
+    /// How long ago it was built. `None` where its record cannot be read, or tells of a time to come.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        let text = fs::read(self.path.join(RECORD)).ok()?;
+        let record: Record = serde_json::from_slice(&text).ok()?;
+        record.created.elapsed().ok()
+    }
 }
 
 /// What an artefact says of itself.
@@ -184,7 +193,11 @@ impl Cache {
     }
 
     /// The artefact, if it is there. Marks it used.
-    fn find(&self, kind: ArtefactKind, key: &ImageId) -> Result<Option<Artefact>, PathError> {
+    pub(crate) fn find(
+        &self,
+        kind: ArtefactKind,
+        key: &ImageId,
+    ) -> Result<Option<Artefact>, PathError> {
         let lock = FileLock::shared(&self.lock_path(kind, key, "use"))?;
         let path = self.path(kind, key);
         match File::open(&path) {

@@ -1,6 +1,7 @@
 //! mmdebstrap(1), which makes Debian roots: with apt of the host, in a quarter of debootstrap's time.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use super::Tool;
@@ -11,9 +12,11 @@ const NO_VALID_UNTIL: &[&str] = &["forky", "testing", "sid", "unstable"];
 
 /// How much of Debian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Variant {
+pub(crate) enum Variant<'a> {
     /// A root that boots: essential packages, apt, and what is included.
     MinBase,
+    /// A copy of such a root, to which only what is included is added.
+    CopyOf(&'a Path),
     /// The included packages and what they depend on, unpacked and never configured.
     Extract,
 }
@@ -21,7 +24,7 @@ pub(crate) enum Variant {
 /// What to make.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
-    pub(crate) variant: Variant,
+    pub(crate) variant: Variant<'a>,
     pub(crate) suite: &'a str,
     pub(crate) packages: &'a [String],
     /// Where from; mmdebstrap's own choice for the suite where `None`.
@@ -46,6 +49,7 @@ pub(crate) fn tool(request: &Request<'_>) -> Tool {
 fn args(request: &Request<'_>) -> Vec<OsString> {
     let variant = match request.variant {
         Variant::MinBase => "minbase",
+        Variant::CopyOf(_) => "custom",
         Variant::Extract => "extract",
     };
     let mut args: Vec<OsString> = vec![
@@ -55,6 +59,9 @@ fn args(request: &Request<'_>) -> Vec<OsString> {
         format!("--variant={variant}").into(),
         format!("--include={}", request.packages.join(",")).into(),
     ];
+    if let Variant::CopyOf(root) = request.variant {
+        args.push(copying(root));
+    }
     if NO_VALID_UNTIL.contains(&request.suite) {
         args.push("--aptopt=Acquire::Check-Valid-Until \"false\"".into());
     }
@@ -66,10 +73,27 @@ fn args(request: &Request<'_>) -> Vec<OsString> {
     args
 }
 
+/// The option that has a shell copy `root` before any package comes: by a hook, since a target with
+/// device files in it is refused.
+fn copying(root: &Path) -> OsString {
+    let mut hook = b"--setup-hook=cp --archive --reflink=auto '".to_vec();
+    for &byte in root.as_os_str().as_bytes() {
+        match byte {
+            b'\'' => hook.extend(br"'\''"),
+            _ => hook.push(byte),
+        }
+    }
+    hook.extend(br#"'/. "$1""#);
+    OsString::from_vec(hook)
+}
+
 /// What mmdebstrap does, from a line of its output: `I: ` and a sentence. Its remarks about what it
 /// chose are none of the user's concern.
 pub(crate) fn step(line: &str) -> Option<&str> {
     let step = line.strip_prefix("I: ")?.trim_end_matches('.');
+    if step.starts_with("running --setup-hook ") {
+        return Some("copying the same without packages");
+    }
     let doing = [
         "running ",
         "downloading ",
@@ -138,6 +162,26 @@ mod tests {
     }
 
     #[test]
+    fn packages_for_a_root_that_is_there() {
+        insta::assert_snapshot!(line(&Request {
+            variant: Variant::CopyOf(Path::new("/it's/root")),
+            suite: "bookworm",
+            packages: &["nginx".to_owned()],
+            mirror: None,
+            target: Path::new("/cache/tmp/1/root"),
+        }), @r#"
+        --mode=root
+        --format=directory
+        --variant=custom
+        --include=nginx
+        --setup-hook=cp --archive --reflink=auto '/it'\''s/root'/. "$1"
+        --aptopt=Acquire::Retries "2"
+        bookworm
+        /cache/tmp/1/root
+        "#);
+    }
+
+    #[test]
     fn a_kernel_of_a_testing_suite_from_a_mirror() {
         insta::assert_snapshot!(line(&Request {
             variant: Variant::Extract,
@@ -163,6 +207,10 @@ mod tests {
         assert_eq!(
             step("I: downloading packages with apt..."),
             Some("downloading packages with apt")
+        );
+        assert_eq!(
+            step("I: running --setup-hook in shell: sh -c 'cp --archive /x \"$1\"' exec /y"),
+            Some("copying the same without packages")
         );
         assert_eq!(step("I: automatically chosen mode: root"), None);
         assert_eq!(step("E: mmdebstrap failed to run"), None);
