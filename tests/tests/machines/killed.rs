@@ -46,7 +46,7 @@ fn at_random_moments(bench: &Bench) -> Result<()> {
     for n in 0..20 {
         // From before the session's directory is there to well into the boot of the VM. The
         // first moments are the busiest ones: half of the kills are within 600 ms.
-        let most = if n % 2 == 0 { 600 } else { 5000 };
+        let most = if n % 2 == 0 { 600 } else { 3500 };
         let moment = Duration::from_millis(random.below(most));
         let running = bench.machinist(&["test"]).start()?;
         std::thread::sleep(moment);

@@ -105,7 +105,7 @@ fn raises(bench: &Bench) -> Result<()> {
 }
 
 fn times_out(bench: &Bench) -> Result<()> {
-    let lab = scripted("container") + "timeout = \"4s\"\n";
+    let lab = scripted("container") + "timeout = \"2s\"\n";
     bench.write("lab.toml", &lab)?;
     bench.write("t.py", "m.succeed('sleep 1000')\n")?;
     let ran = bench.machinist(&["test"]).run()?.exits(100)?;
@@ -120,7 +120,7 @@ fn times_out(bench: &Bench) -> Result<()> {
     // The time limit of a whole run has a code of its own.
     bench.write("lab.toml", &scripted("container"))?;
     bench
-        .machinist(&["test", "--global-timeout", "4s"])
+        .machinist(&["test", "--global-timeout", "2s"])
         .run()?
         .exits(124)?;
     Ok(())
