@@ -180,11 +180,10 @@ impl Host {
     #[must_use]
     pub fn this() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let info = rustix::system::sysinfo();
         let root = rustix::process::geteuid().is_root();
         Self {
             cores: u16::try_from(cores).unwrap_or(u16::MAX),
-            memory: info.totalram.saturating_mul(u64::from(info.mem_unit)),
+            memory: machinist_sys::memory::total(),
             no_containers: if root {
                 None
             } else {

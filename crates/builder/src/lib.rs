@@ -10,19 +10,29 @@
 //! See `docs/builders.md`.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(target_os = "linux"),
+    expect(
+        dead_code,
+        reason = "the service, which runs machines, is Linux's alone"
+    )
+)]
 
 mod change;
 mod config;
 pub mod connect;
 mod definition;
 pub mod external;
+#[cfg(target_os = "linux")]
 mod host_store;
 mod idle;
+#[cfg(target_os = "linux")]
 mod lab_file;
 pub mod machines_file;
 pub mod nix_conf;
 mod protocol;
 pub mod registration;
+#[cfg(target_os = "linux")]
 mod service;
 mod ssh;
 mod state;
@@ -38,10 +48,13 @@ pub use idle::{IdleTimeout, NoIdleTimeout};
 use machinist_sys::path_error;
 pub use machinist_sys::path_error::PathError;
 pub use protocol::{Asked, HostStoreStatus, MachineState, Said, Status};
+#[cfg(target_os = "linux")]
 pub use service::{Listener, Service, ServiceError, is_listening};
 pub use ssh::{Keys, KeysError};
 pub use state::{Lock, Proven, State, StateError};
-pub use system::{Kernel, LayError, NixError, System, SystemError, SystemOptions};
+#[cfg(target_os = "linux")]
+pub use system::LayError;
+pub use system::{Kernel, NixError, System, SystemError, SystemOptions};
 pub use unit::{UnitFile, launchd, systemd};
 
 /// The features that a builder's Nix has wherever it runs. What a machine of one has been seen to

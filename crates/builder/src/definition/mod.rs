@@ -1,8 +1,10 @@
 //! The image that our builders boot: a Debian with Nix, and what makes it one.
 
+#[cfg(target_os = "linux")]
 use machinist_session::UPLINK_MAC;
 use serde_json::{Value, json};
 
+#[cfg(target_os = "linux")]
 use crate::config::Config;
 
 /// The first Debian whose Nix gives a build a range of user ids, in its version 2.34.
@@ -84,6 +86,7 @@ pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system
 pub const FEATURES: [&str; 4] = ["benchmark", "big-parallel", "nixos-test", "uid-range"];
 
 /// The arguments of `prepare` in the machine, which tell it what it is to be.
+#[cfg(target_os = "linux")]
 pub(crate) fn arguments(config: &Config) -> [String; 4] {
     [
         config.max_jobs.to_string(),

@@ -13,17 +13,21 @@
 //! What a build does there, no other build sees.
 
 mod asked;
+#[cfg(target_os = "linux")]
 mod broker;
 mod client;
 mod fixed;
 mod frame;
+#[cfg(target_os = "linux")]
 mod job;
 mod log_lines;
+#[cfg(target_os = "linux")]
 mod machine;
 mod recipe;
 mod unit;
 
 pub use asked::{Asked, Build, Refusal};
+#[cfg(target_os = "linux")]
 pub use broker::{Access, Broker, BrokerError, socket};
 pub use client::{Carried, RunError, run};
 pub use fixed::Fixed;

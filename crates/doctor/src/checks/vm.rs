@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+#[cfg(target_os = "linux")]
+use machinist_sys::device::try_kvm;
+
 use crate::finding::Finding;
 use crate::host::{Host, SOON};
 
@@ -57,7 +60,7 @@ fn kvm(host: &Host) -> Finding {
             .why(SLOW)
             .mend("a host with KVM, or one that lets its guests have it");
     }
-    match machinist_sys::device::try_kvm(Path::new(DEVICE)) {
+    match try_kvm(Path::new(DEVICE)) {
         Ok(()) => Finding::fine(ID, DEVICE, "it made a VM"),
         Err(error) => {
             let finding = Finding::warning(ID, DEVICE, error.to_string()).why(SLOW);
@@ -72,6 +75,11 @@ fn kvm(host: &Host) -> Finding {
             }
         }
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn try_kvm(_device: &Path) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 fn memory(host: &Host) -> Finding {
