@@ -21,6 +21,7 @@ pub use trial::{Trial, TrialError, Way, find_nix};
 
 use crate::machines_file::{HostFiles, Machine, Place};
 use crate::nix_conf::{self, Daemon, NixConf, Process};
+use crate::path_error::At as _;
 
 /// Where the daemon of Nix listens.
 const DAEMON: &str = "/nix/var/nix/daemon-socket/socket";
@@ -235,8 +236,8 @@ pub fn registered(host: &NixHost, file: Option<&Path>) -> Result<Vec<String>, Re
     let usual = host.machines();
     let file = file.unwrap_or(&usual);
     let text = match std::fs::read(host.files.find(file)) {
-        Ok(text) => text,
-        Err(_) => return Ok(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text.at("read", file)?,
     };
     block::names(&text).map_err(|error| RegisterError::Block {
         file: file.to_owned(),
