@@ -17,8 +17,9 @@ use crate::systemd::{Manager, Timer, job_message, state_message};
 /// How long systemd may take to say which timers there are, and to stop them.
 const TIMERS: Duration = Duration::from_secs(60);
 
-/// A guest's clock is this near to the host's, or it is set once more.
-const CLOCK: Duration = Duration::from_millis(20);
+/// A guest's clock is this near to the host's, or it is set once more: which systemd takes note of,
+/// and whoever waits for a time of the calendar.
+const CLOCK: Duration = Duration::from_millis(40);
 
 /// Timers that are due so soon after a restore count as those that were due before.
 const SOON: Duration = Duration::from_secs(5);

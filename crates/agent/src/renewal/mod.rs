@@ -24,6 +24,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::time::Instant;
 
 use machinist_wire::Blob;
 use machinist_wire::message::Failure;
@@ -89,6 +90,7 @@ pub(crate) fn renew(
     renewal: &Renewal,
     context: &mut Context,
 ) -> Result<(Renewed, Option<Reloading>), Failure> {
+    let begun = Instant::now();
     let mut lacks = Lacks::default();
     let mut lead = None;
     if !renewal.entropy.0.is_empty() {
@@ -102,7 +104,7 @@ pub(crate) fn renew(
         // Else systemd takes it that they were due while nobody was there.
         lacks.note("timers", manager::stop(due));
     }
-    clock::set(renewal.clock)?;
+    clock::set(renewal.clock, begun)?;
     if let Some(change) = &renewal.change {
         let Change { from, to } = change;
         if from.hostname != to.hostname {
