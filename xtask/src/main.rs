@@ -1,4 +1,4 @@
-//! Everything that a developer or CI runs: `cargo xtask setup|demo|test|nix-sandbox|bench|generate`.
+//! Everything that a developer or CI runs: `cargo xtask setup|demo|test|macos|nix-sandbox|bench|generate`.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -11,6 +11,7 @@ mod bench;
 mod command;
 mod demo;
 mod generate;
+mod macos;
 mod nix_sandbox;
 mod setup;
 mod test;
@@ -39,6 +40,9 @@ enum Task {
         #[arg(value_enum)]
         stages: Vec<test::Stage>,
     },
+    /// Check the types of what runs on a Mac. Not a part of `test`: it needs that target's standard
+    /// library (`rustup target add aarch64-apple-darwin`).
+    Macos,
     /// Run a command in the sandbox of a real Nix, as root of 65536 ids, to see what tests see.
     NixSandbox {
         /// The command; `/guest/root.tar` is a Debian, `/machinist` has our program. One word is a
@@ -77,6 +81,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Setup { bench } => setup::run(bench).map(|()| ExitCode::SUCCESS),
         Task::Demo => demo::run(),
         Task::Test { stages } => test::run(&stages),
+        Task::Macos => macos::check().map(|()| ExitCode::SUCCESS),
         Task::Bench {
             filters,
             runs,
