@@ -348,11 +348,6 @@ impl State {
         self.path.join("system")
     }
 
-    /// The root of such a machine, before its system has made it one of its own.
-    pub(crate) fn system_root(&self) -> PathBuf {
-        self.system().join("root")
-    }
-
     /// A VM's disk.
     #[must_use]
     pub fn disk(&self) -> PathBuf {
@@ -389,15 +384,20 @@ impl State {
         if fs::read(path).is_ok_and(|found| found == text) {
             return Ok(());
         }
-        let new = path.with_extension("new");
-        let file = private_file().create(true).truncate(true).open(&new);
-        file.and_then(|mut file| {
-            file.write_all(text)?;
-            file.sync_all()
-        })
-        .at("write", &new)?;
-        fs::rename(&new, path).at("write", path)
+        replace(path, text)
     }
+}
+
+/// Puts a file with this text in the place of one, at once, when it is on the disk.
+pub(crate) fn replace(path: &Path, text: &[u8]) -> Result<(), PathError> {
+    let new = path.with_extension("new");
+    let file = private_file().create(true).truncate(true).open(&new);
+    file.and_then(|mut file| {
+        file.write_all(text)?;
+        file.sync_all()
+    })
+    .at("write", &new)?;
+    fs::rename(&new, path).at("write", path)
 }
 
 /// The lock of a builder's service. It goes with the process, however that ends.

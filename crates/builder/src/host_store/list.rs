@@ -2,12 +2,12 @@
 //! the machine, whose database says that they are there.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use crate::path_error::{At, PathError};
-use crate::state::private_file;
+use crate::state::replace;
 
 /// The list.
 #[derive(Debug)]
@@ -29,14 +29,8 @@ impl List {
         &self,
         names: impl Iterator<Item = &'a String>,
     ) -> Result<(), PathError> {
-        let Self(path) = self;
-        let new = path.with_extension("new");
         let text: String = names.map(|name| format!("{name}\n")).collect();
-        let file = private_file().create(true).truncate(true).open(&new);
-        let mut file: File = file.at("open", &new)?;
-        let written = file.write_all(text.as_bytes());
-        written.and_then(|()| file.sync_all()).at("write", &new)?;
-        fs::rename(&new, path).at("rename", &new)
+        replace(&self.0, text.as_bytes())
     }
 }
 
