@@ -170,7 +170,8 @@ fn warm(
         lab::Ready::Command(command) => machine::ReadyPoint::Command(command.clone()),
     };
     let first = first_of_several(lab, machine).unwrap_or(machine);
-    let golden = Some(golden(lab, first)?);
+    let group = lab.machines.iter().filter(|it| it.group == machine.group);
+    let golden = Some(golden(lab, first, group.count())?);
     Ok(machine::Warm::At { ready, golden })
 }
 
@@ -185,13 +186,18 @@ fn first_of_several<'a>(lab: &'a Lab, machine: &lab::Machine) -> Option<&'a lab:
 
 /// Who a machine is in its snapshot, which it may share with a group: the first of them. Its machine
 /// id is the same in every session, as that of a machine is not.
-fn golden(lab: &Lab, first: &lab::Machine) -> Result<machine::Golden, MachineNumberError> {
+fn golden(
+    lab: &Lab,
+    first: &lab::Machine,
+    shared_by: usize,
+) -> Result<machine::Golden, MachineNumberError> {
     let name = first.name.as_str().to_owned();
     Ok(machine::Golden {
         machine_id: machine_id("", &name),
         nics: nics(first)?,
         hosts: hosts(lab, first)?,
         name,
+        shared_by,
     })
 }
 

@@ -31,6 +31,7 @@ pub struct Spawn {
     pass: Vec<OwnedFd>,
     cgroup: Option<OwnedFd>,
     first: bool,
+    small_pages: bool,
 }
 
 impl Spawn {
@@ -52,6 +53,7 @@ impl Spawn {
             pass: Vec::new(),
             cgroup: None,
             first: false,
+            small_pages: false,
         }
     }
 
@@ -78,6 +80,12 @@ impl Spawn {
     /// `/proc` that shows that namespace.
     pub fn first_process(&mut self) {
         self.first = true;
+    }
+
+    /// Gives the child no large pages for its memory, also where it asks for them: it takes up what it
+    /// touches, and no more.
+    pub fn small_pages(&mut self) {
+        self.small_pages = true;
     }
 
     /// Starts it from the calling thread, which must outlive it. For a process with one thread that
@@ -147,6 +155,7 @@ fn fork(spawn: Spawn) -> io::Result<Child> {
         pass,
         cgroup,
         first,
+        small_pages,
     } = spawn;
     command.process_group(0);
     let parent = rustix::process::getpid();
@@ -157,6 +166,10 @@ fn fork(spawn: Spawn) -> io::Result<Child> {
         // belong to somebody else. (None is a parent outside of our process-id namespace.)
         if rustix::process::getppid().is_some_and(|now| now != parent) {
             return Err(io::Error::from(rustix::io::Errno::CHILD));
+        }
+        if small_pages {
+            // A kernel that has no large pages gives none.
+            let _ = rustix::thread::disable_transparent_huge_pages(true);
         }
         if let Some(procs) = &cgroup {
             rustix::io::write(procs, b"0")?;

@@ -40,7 +40,7 @@ use crate::environment::{Attached, Environment};
 use crate::error::LaunchError;
 use crate::path_error::PathContext;
 use crate::reach::{ConsoleInput, Reach};
-use crate::snapshot::Saved;
+use crate::snapshot::{Saved, Warm};
 use crate::spec::{Kind, MachineSpec};
 use crate::supervised::Supervised;
 use crate::tunables;
@@ -55,6 +55,9 @@ use uplink::Uplink;
 
 /// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
+
+/// So many machines of one snapshot are many.
+const MANY: usize = 8;
 
 /// The tag of the volume with this number.
 pub(crate) fn volume_tag(number: usize) -> String {
@@ -174,7 +177,9 @@ impl Qemu {
         };
         plan.qmp = spawn.pass(theirs.into());
         plan.agent = spawn.pass(listener.into());
-        if accelerator == Accelerator::Tcg {
+        if self.is_small(beginning) {
+            spawn.small_pages();
+        } else if accelerator == Accelerator::Tcg {
             spawn.command().env(tunables::NAME, tunables::value(None));
         }
         spawn
@@ -193,6 +198,16 @@ impl Qemu {
             restored: matches!(beginning, Beginning::Frozen(_)),
             memory,
         })
+    }
+
+    /// Whether it is one of so many that begin alike that what each takes up, and the time in which the
+    /// host clears large pages for all of them, count more than how fast each is later.
+    fn is_small(&self, beginning: &Beginning) -> bool {
+        let golden = match &self.spec.warm {
+            Warm::At { golden, .. } => golden.as_ref(),
+            Warm::Cold { .. } => None,
+        };
+        matches!(beginning, Beginning::Frozen(_)) && golden.is_some_and(|it| it.shared_by >= MANY)
     }
 
     fn supervise(&self, spawned: Spawned) -> std::io::Result<Run> {

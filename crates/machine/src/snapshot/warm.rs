@@ -65,4 +65,6 @@ pub struct Golden {
     pub nics: Vec<NicSpec>,
     /// The addresses and names that it knows beside its own loopback.
     pub hosts: Vec<HostLine>,
+    /// How many machines of the lab begin with it. Where they are many, each is kept small.
+    pub shared_by: usize,
 }

@@ -136,6 +136,7 @@ fn one_of_many(id: &str) -> Result<MachineSpec, Failed> {
             machine_id: std::mem::replace(&mut spec.machine_id, id.to_owned()),
             nics: Vec::new(),
             hosts: Vec::new(),
+            shared_by: RESTORES,
         }),
     };
     Ok(spec)
