@@ -171,7 +171,12 @@ fn warm(
     };
     let first = first_of_several(lab, machine).unwrap_or(machine);
     let group = lab.machines.iter().filter(|it| it.group == machine.group);
-    let golden = Some(golden(lab, first, group.count())?);
+    let mut golden = golden(lab, first, group.count())?;
+    if circumstances.late_disks {
+        // What it is, is on its disks: those that are alike share a snapshot, whatever they are called.
+        rename(&mut golden, "machine");
+    }
+    let golden = Some(golden);
     Ok(machine::Warm::At { ready, golden })
 }
 
@@ -199,6 +204,15 @@ fn golden(
         name,
         shared_by,
     })
+}
+
+fn rename(golden: &mut machine::Golden, name: &str) {
+    let names = golden.hosts.iter_mut().flat_map(|line| &mut line.names);
+    for own in names.filter(|own| **own == golden.name) {
+        name.clone_into(own);
+    }
+    name.clone_into(&mut golden.name);
+    golden.machine_id = machine_id("", name);
 }
 
 /// What of the host's devices a machine asks for.
@@ -546,6 +560,30 @@ vlans = []
         assert_eq!(ready, machine::ReadyPoint::Agent);
         let cold = planned(&["b"], false, false).remove(0).warm;
         assert_eq!(cold, machine::Warm::default());
+    }
+
+    #[test]
+    fn machines_whose_disks_come_late_share_a_snapshot() {
+        let warm = |name: &str| {
+            let text = format!("[machine.{name}]\nkind = 'vm'\nimage = 'dir:x'\n");
+            let lab = Lab::parse_toml(&text, "lab.toml").unwrap();
+            let circumstances = Circumstances {
+                session: "abcdefgh",
+                base: Path::new("/lab"),
+                timeout_factor: 1.0,
+                containers: &ContainerLimits::default(),
+                warm: true,
+                agent_only: false,
+                uplink: true,
+                late_disks: true,
+            };
+            plan(&lab, &[], circumstances).unwrap().remove(0).warm
+        };
+        let machine::Warm::At { golden, .. } = warm("a") else {
+            panic!("cold")
+        };
+        assert_eq!(golden.unwrap().hosts[0].names, ["machine"]);
+        assert_eq!(warm("a"), warm("b"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub const CASES: &[Case] = &[Case {
     run,
 }];
 
-/// With the same name and options there is one snapshot for all tests, and a VM boots once.
+/// With the same options there is one snapshot for all tests, and a VM boots once.
 pub const NAME: &str = "v";
 pub const OPTIONS: &[&str] = &["--kind", "vm", "--cores", "1", "--disk", "2G"];
 
