@@ -74,6 +74,24 @@ let
       default = false;
       description = "Whether its builds read what the host's Nix has in its store, or the store of the Nix in that directory, in place of copying it.";
     };
+    system = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      description = ''
+        The NixOS system that its machine runs, in place of machinist's own: a toplevel, such as
+        `nixosConfigurations.builder.config.system.build.toplevel`. `supportedFeatures` has to say what that offers.
+      '';
+    };
+    kernel = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      description = "The kernel of a VM with `system`, where it is not the system's own.";
+    };
+    initrd = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      description = "The initrd that belongs to it. It is looked at, and machinist's own runs in its place.";
+    };
 
     register = flag true "Whether Nix knows it by a machine line.";
     systems = words [ ] "The systems that it gets builds for: the host's processor, with Linux.";
@@ -157,6 +175,9 @@ rec {
       ++ argument "--memory" it.memory
       ++ argument "--disk" it.diskSize
       ++ argument "--max-jobs" it.maxJobs
+      ++ argument "--system" it.system
+      ++ argument "--kernel" it.kernel
+      ++ argument "--initrd" it.initrd
       ++ lib.optional (!it.network) "--no-network"
       ++ lib.optional it.cold "--cold"
       ++ lib.optional (it.hostStore != false) (

@@ -51,8 +51,11 @@ pub(crate) fn text(config: &Config, state: &State) -> String {
             ));
         }
     }
-    let image = match config.system {
-        Some(_) => json!({ "source": format!("dir:{}", state.system_root().display()) }),
+    let image = match &config.system {
+        Some(system) => {
+            let root = system.machine_root(state);
+            json!({ "source": format!("dir:{}", root.display()) })
+        }
         None => definition::image(),
     };
     let lab = json!({

@@ -10,6 +10,7 @@ mod modules;
 mod nixos;
 mod random;
 mod rig;
+mod system;
 mod vm;
 mod ways;
 mod web;
@@ -51,6 +52,7 @@ fn main() -> Result<ExitCode> {
         modules::CASES,
         host_store::CASES,
         ways::CASES,
+        system::CASES,
         killed::CASES,
         random::CASES,
         nixos::CASES,

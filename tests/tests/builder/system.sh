@@ -2,13 +2,12 @@
 # Makes a NixOS system, as far as a builder sees one, of a Debian with Nix: in the store of BOX, where Nix knows
 # it. As in NixOS, programs are in no usual place, /etc and /usr are what its init makes them, and its Nix daemon
 # is a unit of its own. Prints the toplevel.
-#   system.sh BOX DEBIAN KERNEL INITRD CONTAINER
+#   system.sh BOX DEBIAN NAME [KERNEL MODULES]
 set -eu
 box=$1
 debian=$2
-kernel=$3
-initrd=$4
-kind=$5
+name=$3
+kernel=${4-}
 store=$box/nix/store
 mkdir -p "$store"
 
@@ -17,7 +16,7 @@ shell=$(number 1)-shell
 programs=$(number 2)-programs
 linux=$(number 3)-linux
 modules=$(number 4)-kernel-modules
-system=$(number 5)-nixos-system-test-$kind
+system=$(number 5)-nixos-system-test-$name
 
 # Its shell needs nothing else, as a script's interpreter has to.
 mkdir -p "$box$shell/bin"
@@ -26,13 +25,18 @@ cp "$(command -v busybox)" "$box$shell/bin/sh"
 # Programs with the libraries that they need.
 own=$box$programs
 mkdir -p "$own/usr/lib" "$own/usr/bin" "$own/bin"
-names="bash cat chmod cp dbus-daemon dbus-send env id kmod ln ls mkdir mknod mount mv nix rm sh sleep stat sync
-    systemctl systemd-detect-virt systemd-tmpfiles touch umount"
-for name in $names; do
-    cp -L "$debian/usr/bin/$name" "$own/usr/bin/"
+names="bash cat chmod cp env grep id kmod ln ls mkdir mknod mount mv nix rm sh sleep stat sync
+    systemctl systemd-detect-virt umount"
+for program in $names; do
+    cp -L "$debian/usr/bin/$program" "$own/usr/bin/"
 done
 mkdir -p "$own/usr/lib/x86_64-linux-gnu" "$own/usr/lib64"
 cp -a "$debian/usr/lib/systemd" "$own/usr/lib/"
+# Nothing starts but what its Nix needs, and what tells of that.
+find "$own/usr/lib/systemd/system-generators" -type f ! -name systemd-fstab-generator -delete
+rm -rf "$own/usr/lib/systemd/system"/*.wants
+mkdir -p "$own/usr/lib/systemd/system/sockets.target.wants"
+ln -s ../systemd-journald.socket "$own/usr/lib/systemd/system/sockets.target.wants/"
 cp -a "$debian/usr/lib/x86_64-linux-gnu/systemd" "$own/usr/lib/x86_64-linux-gnu/"
 find "$own/usr/bin" "$own/usr/lib/systemd" "$own/usr/lib/x86_64-linux-gnu/systemd" -type f | while read -r file; do
     chroot "$debian" ldd "${file#"$own"}" 2> /dev/null || true
@@ -43,31 +47,27 @@ done
 cp -L "$debian"/usr/lib/x86_64-linux-gnu/lib*seccomp.so.2 "$debian"/usr/lib/x86_64-linux-gnu/libkmod.so.2 \
     "$debian"/usr/lib/x86_64-linux-gnu/libmount.so.1 "$own/usr/lib/x86_64-linux-gnu/"
 ln -s ../lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$own/usr/lib64/ld-linux-x86-64.so.2"
-for name in nix-store nix-daemon; do
-    ln -s nix "$own/usr/bin/$name"
-done
-for name in modprobe; do
-    ln -s kmod "$own/usr/bin/$name"
-done
+ln -s nix "$own/usr/bin/nix-store"
+ln -s nix "$own/usr/bin/nix-daemon"
+ln -s kmod "$own/usr/bin/modprobe"
 # As in NixOS: whoever runs them need not know where their libraries are.
 for path in "$own"/usr/bin/*; do
-    name=${path##*/}
-    cat > "$own/bin/$name" <<END
+    program=${path##*/}
+    cat > "$own/bin/$program" <<END
 #!$shell/bin/sh
 libraries=$programs/usr/lib/x86_64-linux-gnu
-exec \$libraries/ld-linux-x86-64.so.2 --argv0 $name --library-path \$libraries:\$libraries/systemd $programs/usr/bin/$name "\$@"
+exec \$libraries/ld-linux-x86-64.so.2 --argv0 $program --library-path \$libraries:\$libraries/systemd $programs/usr/bin/$program "\$@"
 END
-    chmod 0755 "$own/bin/$name"
+    chmod 0755 "$own/bin/$program"
 done
 
 toplevel=$box$system
-mkdir -p "$toplevel/sw" "$toplevel/etc/systemd/system/sockets.target.wants" "$toplevel/etc/nix" "$toplevel/etc/dbus-1"
+mkdir -p "$toplevel/sw" "$toplevel/etc/systemd/system/sockets.target.wants" "$toplevel/etc/nix"
 ln -s "$programs/bin" "$toplevel/sw/bin"
 printf x86_64-linux > "$toplevel/system"
 printf "26.05.test" > "$toplevel/nixos-version"
-printf "root:x:0:0::/root:/bin/sh\nmessagebus:x:100:100::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n" > "$toplevel/etc/passwd"
-printf "root:x:0:\nmessagebus:x:100:\nnogroup:x:65534:\n" > "$toplevel/etc/group"
-cp -r "$debian/usr/share/dbus-1/system.conf" "$toplevel/etc/dbus-1/"
+printf "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n" > "$toplevel/etc/passwd"
+printf "root:x:0:\nnogroup:x:65534:\n" > "$toplevel/etc/group"
 units=$toplevel/etc/systemd/system
 cat > "$units/nix-daemon.socket" <<'END'
 [Socket]
@@ -80,6 +80,8 @@ Delegate=yes
 KillMode=process
 END
 ln -s ../nix-daemon.socket "$units/sockets.target.wants/"
+# What is nowhere, and would stop its boot.
+echo "/dev/disk/by-label/boot /boot vfat defaults 0 2" > "$toplevel/etc/fstab"
 cat > "$toplevel/etc/nix/nix.conf" <<END
 build-users-group =
 sandbox = true
@@ -114,13 +116,14 @@ exec /usr/lib/systemd/systemd "$@"
 END
 chmod 0755 "$toplevel/init"
 references="$shell $programs"
-if [ "$kind" = vm ]; then
+if [ -n "$kernel" ]; then
     here=$PWD
-    version=$(cat "$kernel/version")
+    version=${5##*/}
     mkdir -p "$box$linux" "$box$modules/lib/modules/$version"
-    cp "$kernel/vmlinuz" "$box$linux/bzImage"
-    cp "$initrd" "$box$linux/initrd"
-    cd "$kernel/modules/$version"
+    cp "$kernel" "$box$linux/bzImage"
+    # Nobody runs it.
+    echo nothing | gzip > "$box$linux/initrd"
+    cd "$5"
     cp modules.* "$box$modules/lib/modules/$version/"
     find kernel/lib kernel/crypto kernel/arch/x86/crypto kernel/fs/9p kernel/fs/erofs kernel/fs/ext4 \
         kernel/fs/jbd2 kernel/fs/overlayfs kernel/fs/netfs kernel/fs/fscache kernel/fs/mbcache* kernel/net/9p \

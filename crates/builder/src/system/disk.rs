@@ -153,10 +153,10 @@ mod tests {
             Err(DiskError::Gone(_))
         ));
         ready(search, &disk, true).unwrap();
-        let size = |disk: &Path| super::size(&File::open(disk).unwrap()).unwrap();
-        assert_eq!(size(&disk), Some(64 << 20));
+        let bytes = |disk: &Path| size(&File::open(disk).unwrap()).unwrap();
+        assert_eq!(bytes(&disk), Some(64 << 20));
         file.set_len(128 << 20).unwrap();
         ready(search, &disk, false).unwrap();
-        assert_eq!(size(&disk), Some(128 << 20));
+        assert_eq!(bytes(&disk), Some(128 << 20));
     }
 }

@@ -6,6 +6,7 @@ PATH=$toplevel/sw/bin:$toplevel/sw/sbin
 export PATH
 own=/usr/lib/machinist
 settings=/run/systemd/system/nix-daemon.service.d
+sectors=
 if [ ! -e /run/host/container-manager ]; then
     mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs /run
     new=/run/machinist-nix
@@ -39,6 +40,7 @@ if [ ! -e /run/host/container-manager ]; then
         sync
     fi
     mount --move $new /nix
+    read -r sectors < "/sys/block/${disk##*/}/size"
     # When it is killed, a path must not be known that is not on its disk.
     printf '[Service]\nEnvironment="NIX_CONFIG=fsync-store-paths = true"\n' > $settings/machinist.conf
 elif [ -e /run/machinist-network ]; then
@@ -54,10 +56,15 @@ if [ "$said" != "$toplevel" ]; then
     HOME=/root nix-store --option build-users-group "" --load-db < $own/registration
     # The collector leaves it alone, also before its system has said so.
     ln -sfn "$toplevel" /nix/var/nix/gcroots/machinist-system
+    # For machinist's own system, should it come after this one: there is a database.
+    echo "$sectors" > /nix/var/nix/machinist
     sync
     echo "$toplevel" > $known
 fi
 # Who waits for its daemon waits for the one of this start.
 rm -f /nix/var/nix/daemon-socket/socket
+# The file systems that it would mount are those of another machine.
+mkdir -p /run/systemd/system-generators
+ln -sfn /dev/null /run/systemd/system-generators/systemd-fstab-generator
 cd /
 exec "$init" "$@"

@@ -1,7 +1,7 @@
 //! What the machine of a system boots, and its store.
 //!
 //! ```text
-//! STATE/system/
+//! STATE/system/HASH-NAME/
 //!   root/              the machine's root before its system has made it one of its own
 //!     sbin/init        `init.sh`
 //!     boot/, usr/lib/modules/    a VM's kernel, and its modules: where images have their own
@@ -80,7 +80,7 @@ impl System {
     /// # Errors
     /// Nix does not know it any more, or the file system refuses.
     pub fn lay(&self, state: &State, config: &Config) -> Result<(), LayError> {
-        let directory = state.system();
+        let directory = self.directory(state);
         let marked = directory.join("laid");
         let mark = serde_json::to_vec(self).map_err(std::io::Error::from);
         let mark = mark.at("write", &marked)?;
@@ -95,11 +95,12 @@ impl System {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             removed => removed.at("remove", &directory)?,
         }
+        make(&state.system())?;
         make(&directory)?;
         nix.keep(&self.root, &self.toplevel, &directory.join("toplevel"))?;
         let closure = nix.closure(&self.root, &self.toplevel)?;
         let registration = nix.registration(&self.root, &self.toplevel, &closure)?;
-        let root = state.system_root();
+        let root = self.machine_root(state);
         self.skeleton(&root)?;
         let own = root.join("usr/lib/machinist");
         let names = closure.iter().filter_map(|path| path.rsplit('/').next());
@@ -143,10 +144,35 @@ impl System {
     /// Makes all ready for a start; `new`: the store was never used. Blocks.
     pub(crate) fn ready(&self, state: &State, config: &Config, new: bool) -> Result<(), LayError> {
         self.lay(state, config)?;
+        self.remove_others(state)?;
         match config.kind {
             Kind::Vm => Ok(disk::ready(&config.places.search, &state.disk(), new)?),
             Kind::Container => self.copy(state, &config.places.search),
         }
+    }
+
+    /// What was laid for it. A machine that runs may still need that of another.
+    fn directory(&self, state: &State) -> PathBuf {
+        state
+            .system()
+            .join(self.toplevel.file_name().unwrap_or_default())
+    }
+
+    /// The machine's root, before its system has made it one of its own.
+    pub(crate) fn machine_root(&self, state: &State) -> PathBuf {
+        self.directory(state).join("root")
+    }
+
+    /// Removes what was laid for others. To be called while the machine is off.
+    fn remove_others(&self, state: &State) -> Result<(), PathError> {
+        let (all, own) = (state.system(), self.directory(state));
+        for entry in fs::read_dir(&all).at("list", &all)? {
+            let path = entry.at("list", &all)?.path();
+            if path != own {
+                fs::remove_dir_all(&path).at("remove", &path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where the store is on the host.
@@ -156,7 +182,13 @@ impl System {
 
     /// Copies what of the system a container's store does not have.
     fn copy(&self, state: &State, search: &Path) -> Result<(), LayError> {
-        let list = state.system_root().join("usr/lib/machinist/closure");
+        // Who waits for its daemon waits for the one of this start.
+        let socket = state.store().join("var/nix/daemon-socket/socket");
+        match fs::remove_file(&socket) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed.at("remove", &socket)?,
+        }
+        let list = self.machine_root(state).join("usr/lib/machinist/closure");
         let names = fs::read_to_string(&list).at("read", &list)?;
         let store = state.store().join("store");
         make(&store)?;
@@ -249,7 +281,7 @@ mod tests {
         fs::create_dir_all(system.store().join("a-nixos")).unwrap();
         fs::write(system.store().join("b-file"), "whole").unwrap();
         symlink("b-file", system.store().join("c-link")).unwrap();
-        let own = state.system_root().join("usr/lib/machinist");
+        let own = system.machine_root(&state).join("usr/lib/machinist");
         fs::create_dir_all(&own).unwrap();
         fs::write(own.join("closure"), "a-nixos\nb-file\nc-link\n").unwrap();
         let store = state.store().join("store");

@@ -112,7 +112,7 @@ fn banner(file: &mut File) -> io::Result<Option<String>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// The first bytes of a bzImage of this version.

@@ -15,6 +15,7 @@
 
 mod closure;
 mod disk;
+#[cfg(target_os = "linux")]
 mod lay;
 mod look;
 mod magic;
@@ -30,7 +31,9 @@ use thiserror::Error;
 use crate::config::Kind;
 
 pub use closure::NixError;
+#[cfg(target_os = "linux")]
 pub(crate) use disk::DiskError;
+#[cfg(target_os = "linux")]
 pub use lay::LayError;
 pub use look::SystemOptions;
 
@@ -140,3 +143,6 @@ fn program(search: &Path, name: &str) -> Option<PathBuf> {
         .map(|directory| directory.join(name))
         .find(|path| path.is_file())
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ pub use serve::inherited;
 pub use unit::Init;
 
 use clap::Subcommand;
-use machinist_builder::{Client, ConnectError, Launch, State, StateError};
+use machinist_builder::{Client, Config, ConnectError, Launch, State, StateError};
 
 use crate::Outcome;
 use crate::environment::{self, Environment};
@@ -84,6 +84,20 @@ fn failed(error: StateError) -> CliError {
         }
         error => CliError::machinery(error),
     }
+}
+
+/// What the builder is, for what needs machinist's own system in its machine.
+pub fn ours(state: &State, what: &str) -> Result<Config, CliError> {
+    let config = state.config().map_err(failed)?;
+    if config.system.is_none() {
+        return Ok(config);
+    }
+    let name = &config.name;
+    let text =
+        format!("{what} needs machinist's own system in the machine, and {name} has another");
+    Err(CliError::usage(text).hint(format!(
+        "a machine line works (`machinist builder register {name}`), or a builder without --system"
+    )))
 }
 
 fn refused(error: ConnectError) -> CliError {

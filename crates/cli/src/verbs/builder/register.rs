@@ -156,13 +156,20 @@ impl Register {
                 let state = find(&self.name)?;
                 let config = state.config().map_err(failed)?;
                 let proven = state.proven().map(|proven| proven.features);
-                let usual = || {
-                    let usual = machinist_builder::FEATURES.iter();
-                    usual.map(|&feature| feature.to_owned()).collect()
-                };
+                if proven.is_none() && config.system.is_some() {
+                    // What it offers is its system's business.
+                    return Err(CliError::usage(format!(
+                        "nobody knows yet what the system of {} offers",
+                        self.name
+                    ))
+                    .hint(format!(
+                        "start it once: `machinist builder start {}`",
+                        self.name
+                    )));
+                }
                 let uri = self.own_uri(environment, host, &state)?;
                 self.can_have(proven.as_deref())?;
-                let features = proven.unwrap_or_else(usual);
+                let features = super::status::features(&state);
                 (uri, config.systems(), features, config.max_jobs)
             }
         };

@@ -3,7 +3,7 @@
 use clap::Args;
 use machinist_builder::{Asked, Keys, KeysError};
 
-use super::{failed, find, refused, service};
+use super::{find, ours, refused, service};
 use crate::Outcome;
 use crate::environment::Environment;
 use crate::error::CliError;
@@ -29,7 +29,7 @@ impl Ssh {
     /// Shows it.
     pub fn run(self, environment: &Environment) -> Outcome {
         let state = find(&self.name)?;
-        let config = state.config().map_err(failed)?;
+        let config = ours(&state, "SSH")?;
         let keys = Keys::make(&state, self.port).map_err(|error| match error {
             KeysError::Port { .. } => CliError::usage(error),
             error => CliError::machinery(error),

@@ -34,6 +34,7 @@ impl Serve {
     /// Runs it until SIGTERM.
     pub fn run(self, environment: &Environment) -> Outcome {
         let state = builder::find(&self.name)?;
+        builder::ours(&state, "an external builder")?;
         let socket = self
             .socket
             .clone()

@@ -27,7 +27,7 @@ impl Unit {
     /// Shows it.
     pub fn run(self, environment: &Environment) -> Outcome {
         let state = builder::find(&self.name)?;
-        let config = state.config().map_err(crate::error::CliError::machinery)?;
+        let config = builder::ours(&state, "an external builder")?;
         let socket = external::socket(&state.name());
         let exe = &environment.exe;
         let files = match self.init {
