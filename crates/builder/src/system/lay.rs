@@ -11,6 +11,7 @@
 //! ```
 
 use std::fs::{self, File, Permissions};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -82,7 +83,7 @@ impl System {
     pub fn lay(&self, state: &State, config: &Config) -> Result<(), LayError> {
         let directory = self.directory(state);
         let marked = directory.join("laid");
-        let mark = serde_json::to_vec(self).map_err(std::io::Error::from);
+        let mark = serde_json::to_vec(self).map_err(io::Error::from);
         let mark = mark.at("write", &marked)?;
         if fs::read(&marked).is_ok_and(|found| found == mark) {
             return Ok(());
@@ -92,7 +93,7 @@ impl System {
         }
         let nix = Nix::find(&config.places.search)?;
         match fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed.at("remove", &directory)?,
         }
         make(&state.system())?;
@@ -183,14 +184,14 @@ impl System {
     /// Copies what of the system a container's store does not have.
     fn copy(&self, state: &State, search: &Path) -> Result<(), LayError> {
         // Who waits for its daemon waits for the one of this start.
-        let socket = state.store().join("var/nix/daemon-socket/socket");
+        let socket = within(&state.store(), "var/nix/daemon-socket")?.join("socket");
         match fs::remove_file(&socket) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed.at("remove", &socket)?,
         }
         let list = self.machine_root(state).join("usr/lib/machinist/closure");
         let names = fs::read_to_string(&list).at("read", &list)?;
-        let store = state.store().join("store");
+        let store = within(&state.store(), "store")?;
         make(&store)?;
         let half = |name: &str| store.join(format!("{HALF}{name}"));
         let is_there = |name: &&str| fs::symlink_metadata(store.join(name)).is_ok();
@@ -229,6 +230,19 @@ impl System {
     }
 }
 
+/// A directory in a container's `/nix`, while its machine is off. A link on the way there the machine has
+/// made, and for us it would lead to somewhere else on this host.
+fn within(nix: &Path, inside: &str) -> Result<PathBuf, PathError> {
+    let mut path = nix.to_owned();
+    for part in Path::new(inside) {
+        path.push(part);
+        if path.is_symlink() {
+            return Err(io::Error::other("it is a link")).at("use", &path);
+        }
+    }
+    Ok(path)
+}
+
 /// Removes what a start that was killed has copied: directories, files and links.
 fn remove_halves(store: &Path) -> Result<(), PathError> {
     for entry in fs::read_dir(store).at("list", store)? {
@@ -262,6 +276,21 @@ fn put(path: &Path, contents: &[u8], mode: u32) -> Result<(), PathError> {
 mod tests {
     use super::*;
     use crate::config::{self, Options};
+
+    #[test]
+    fn links_of_a_machine_lead_nowhere_on_the_host() {
+        let place = tempfile::tempdir().unwrap();
+        let (nix, host) = (place.path().join("nix"), place.path().join("host"));
+        fs::create_dir_all(nix.join("var/nix")).unwrap();
+        fs::create_dir(&host).unwrap();
+        let socket = "var/nix/daemon-socket";
+        // What is not there yet is made later.
+        assert_eq!(within(&nix, socket).unwrap(), nix.join(socket));
+        symlink(&host, nix.join(socket)).unwrap();
+        symlink("/etc", nix.join("store")).unwrap();
+        within(&nix, socket).unwrap_err();
+        within(&nix, "store").unwrap_err();
+    }
 
     #[test]
     fn what_a_killed_copy_has_left_is_in_nobodys_way() {
