@@ -135,6 +135,7 @@ fn container(rig: &Rig) -> Result<()> {
     // Another system: the store stays, also what was built under the first.
     let next = Made::new(rig, "second", None)?;
     next.create(rig, &["--keep"])?.exits(0)?;
+    rig.serve("s")?;
     let script = format!("{BUILD}made two\n");
     rig.client(&script)?.exits(0)?.says("in two")?;
     is_of(&rig.status("s")?, &next, "container")?;
