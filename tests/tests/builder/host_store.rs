@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::Case;
 use crate::rig::Rig;
-use crate::vm::{NAME, OPTIONS, cut_power};
+use crate::vm::{OPTIONS, cut_power};
 
 pub const CASES: &[Case] = &[
     Case {
@@ -21,6 +21,8 @@ pub const CASES: &[Case] = &[
         run: vm,
     },
 ];
+
+const NAME: &str = "h";
 
 /// Before a client's daemon is started: its store is a directory that the host sees, too.
 const BEFORE: &str = r#"
@@ -67,7 +69,7 @@ const ASK: &str = r#"
 cat > /tmp/ask.py <<'END'
 import struct, subprocess, sys
 nix = subprocess.Popen(
-    ["/machinist/machinist", "connect", "v"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ["/machinist/machinist", "connect", "h"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
 )
 number = lambda value: struct.pack("<Q", value)
 def text(value):
@@ -93,7 +95,7 @@ python3 /tmp/ask.py $half $half.lock $tool.lock $link
 
 /// A build that needs the closure, and says what it saw of the store.
 const BUILD: &str = r#"
-machines v
+machines h
 reads() {
     derive $1 'read -r big < $link; [ -s $big ]; echo $big /nix/store/* > $out' \
         "link = builtins.storePath \"$link\";"
@@ -152,7 +154,7 @@ fn vm(rig: &Rig) -> Result<()> {
 /// Whatever becomes of the machine, its service keeps no file of the host's store; that it keeps no root
 /// there, either, is seen by what the host's Nix removes next.
 fn lose_power(rig: &Rig) -> Result<()> {
-    cut_power(rig)?;
+    cut_power(rig, NAME)?;
     let state = rig.until(NAME, "off", Duration::from_secs(60))?;
     let service = state["service"]
         .as_str()

@@ -17,8 +17,8 @@ pub const CASES: &[Case] = &[Case {
     run,
 }];
 
-/// With the same options there is one snapshot for all tests, and a VM boots once.
 pub const NAME: &str = "v";
+/// With the same options there is one snapshot for all tests, and a VM boots once.
 pub const OPTIONS: &[&str] = &["--kind", "vm", "--cores", "1", "--disk", "2G"];
 
 /// An emulated machine on a busy host. Nothing but a machine that hangs takes so long.
@@ -52,7 +52,7 @@ cat $(build again.nix)
         said.contains("range> in the log") && said.contains("65536"),
         "{said}"
     );
-    cut_power(rig)?;
+    cut_power(rig, NAME)?;
     client.until("the power is cut", Duration::from_secs(60))?;
     let said = client.passes(BOOT)?;
     ensure!(said.contains("from the client again"), "{said}");
@@ -68,6 +68,8 @@ wait $service
     given.says("given by Nix")?.complains("given> in the log")?;
     let words = ["shell", "v", "--", "stat", "-f", "-c", "%b", "/nix"];
     let blocks = rig.builder(&words).run()?.exits(0)?.stdout;
+    let named = rig.builder(&["shell", NAME, "--", "uname", "-n"]).run()?;
+    named.exits(0)?.says(NAME)?;
     ensure!(
         blocks.trim().parse::<u64>()? > 1_500_000_000 / 4096,
         "{blocks}"
@@ -77,6 +79,8 @@ wait $service
     rig.builder(&["stop", "v"]).run()?.exits(0)?;
     let console = rig.builder(&["logs", "v", "--console"]).run()?.exits(0)?;
     console.says("Power")?;
+    let log = rig.builder(&["logs", NAME]).run()?.exits(0)?.stdout;
+    ensure!(log.contains("restored from its snapshot"), "{log}");
     service.signal(Signal::TERM);
     ensure!(service.wait()?.code() == Some(0));
     wait_until(Duration::from_secs(5), || {
@@ -85,9 +89,9 @@ wait $service
     .context("the service is still there")
 }
 
-/// Kills the QEMU of the builder [`NAME`].
-pub fn cut_power(rig: &Rig) -> Result<()> {
-    let disk = rig.builders().join(NAME).join("store.img");
+/// Kills the QEMU of a builder.
+pub fn cut_power(rig: &Rig, name: &str) -> Result<()> {
+    let disk = rig.builders().join(name).join("store.img");
     let disk = disk.display().to_string();
     let qemu = processes()
         .into_iter()
