@@ -15,7 +15,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
-/// Larger than any request of one that only reads.
+/// Larger than any request of one that only reads. What the kernel forgets comes in pieces that fit; the host
+/// takes as much (`LONGEST` there).
 const LARGEST: usize = 256 << 10;
 
 pub(crate) fn run() -> ExitCode {

@@ -16,6 +16,7 @@ use super::pieces::{self, Put};
 use super::registration::{STORE, lines, path};
 use super::share::{Share, Shown};
 use super::vm;
+use crate::service::Log;
 
 /// How long Nix in the machine may take. Emulated machines are slow.
 const STEP: Duration = Duration::from_secs(300);
@@ -72,10 +73,10 @@ impl Ground {
     }
 
     /// Of a VM.
-    pub(super) async fn vm(store: PathBuf, agent: Agent) -> io::Result<Self> {
+    pub(super) async fn vm(store: PathBuf, agent: Agent, log: Log) -> io::Result<Self> {
         let shown = Shown::default();
         let share = Share::new(store.clone(), shown.clone());
-        let serving = vm::attach(&agent, share).await?;
+        let serving = vm::attach(&agent, share, log).await?;
         Ok(Self {
             store,
             agent,

@@ -125,7 +125,7 @@ impl HostStore {
         let from = nix.unwrap_or_else(|| Path::new(""));
         let ground = match kind {
             Kind::Container => Ground::container(launcher, from.join("store"), agent),
-            Kind::Vm => Ground::vm(from.join("store"), agent).await,
+            Kind::Vm => Ground::vm(from.join("store"), agent, log.clone()).await,
         };
         let (list, former) = List::open(list)?;
         let ground = match ground {

@@ -19,8 +19,8 @@ use super::fuse::{Answer, Asked, LARGEST, failed, operation};
 
 /// The number of the top directory.
 const TOP: u64 = 1;
-/// More than any question of one that only reads.
-const LONGEST: u32 = 64 << 10;
+/// As much as the agent reads at once. A kernel that makes room forgets as many files in one message as fit.
+const LONGEST: u32 = 256 << 10;
 
 /// The names that are shown. Clones are the same ones.
 #[derive(Debug, Clone, Default)]
@@ -407,6 +407,31 @@ mod tests {
         share.forget(file, 2);
         let gone = ask(&mut share, operation::READ, file, &part(0, 1));
         assert_eq!(gone, Err(Errno::STALE));
+    }
+
+    /// A kernel that makes room has ten thousand files to forget at once.
+    #[tokio::test]
+    async fn what_is_forgotten_at_once_may_be_much() {
+        let (_place, share) = share();
+        let (mut kernel, asked) = tokio::io::duplex(1 << 20);
+        let (answers, mut answered) = tokio::io::duplex(1 << 10);
+        let served = tokio::spawn(share.serve(asked, answers));
+        let header = |operation| Answer::default().word(operation).long(7).long(TOP);
+        let files = (0..10_000).fold(Answer::default(), |files, node| {
+            files.long(node + 9).long(1)
+        });
+        let forget = header(operation::BATCH_FORGET).bytes(&[0; 16]);
+        let forget = forget.word(10_000).word(0).bytes(&files.0).0;
+        let lookup = header(operation::LOOKUP).bytes(&[0; 16]).bytes(b"a\0").0;
+        for message in [forget, lookup] {
+            let length = u32::try_from(message.len() + 4).unwrap();
+            kernel.write_u32_le(length).await.unwrap();
+            kernel.write_all(&message).await.unwrap();
+        }
+        assert_eq!(answered.read_u32_le().await.unwrap(), 16 + 128);
+        drop(kernel);
+        let end = served.await.unwrap().unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     proptest! {

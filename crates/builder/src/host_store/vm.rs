@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use super::ground::run;
 use super::pieces::Put;
 use super::share::Share;
+use crate::service::Log;
 
 /// How long the machine's kernel may take to mount it. Emulated machines are slow.
 const MOUNT: Duration = Duration::from_secs(120);
@@ -22,7 +23,7 @@ const PUT: &str = include_str!("put.sh");
 const TAKE: &str = include_str!("take.sh");
 
 /// Mounts `share` in the machine.
-pub(super) async fn attach(agent: &Agent, share: Share) -> io::Result<AbortHandle> {
+pub(super) async fn attach(agent: &Agent, share: Share, log: Log) -> io::Result<AbortHandle> {
     // Where it is built into the kernel, there is no module.
     drop(run(agent, &["modprobe", "fuse"], "").await);
     // The agent's own program, which carries what the kernel asks as long as it is mounted.
@@ -31,8 +32,12 @@ pub(super) async fn attach(agent: &Agent, share: Share) -> io::Result<AbortHandl
     let process = agent.spawn(&command).await.map_err(io::Error::other)?;
     let (answers, asked, errors, running) = process.split();
     let serving = tokio::spawn(async move {
-        // It ends with the machine, or when nobody holds it any more.
-        drop(share.serve(asked, answers).await);
+        // It ends with the machine, or when nobody holds it any more. Else builds find nothing of it.
+        if let Err(error) = share.serve(asked, answers).await
+            && error.kind() == io::ErrorKind::InvalidData
+        {
+            log.say("warning: the machine's kernel has asked for what nobody understands; it sees no more of the host's store");
+        }
         drop(running);
     });
     let serving = serving.abort_handle();
