@@ -7,6 +7,7 @@
   machinist-unwrapped,
 
   coreutils,
+  e2fsprogs,
   erofs-utils,
   gnutar,
   imagemagick,
@@ -36,6 +37,7 @@ let
 
   programs = [
     coreutils
+    e2fsprogs
     erofs-utils
     gnutar
     kmod

@@ -63,6 +63,10 @@ let
       hostStore = true;
       cold = true;
     };
+    own = {
+      system = "/nix/store/system";
+      kernel = "/nix/store/kernel";
+    };
     off.enable = false;
   };
   # One that can be made anywhere.
@@ -132,9 +136,14 @@ in
       && tuned.systemd.services ? machinist-builder-hidden
     ))
     (check "one that is switched off is not there, and others lie where they are told to" (
-      attrNames moved.systemd.sockets == [ "machinist-builder-linux" ]
+      attrNames moved.systemd.sockets == [
+        "machinist-builder-linux"
+        "machinist-builder-own"
+      ]
       && moved.systemd.sockets.machinist-builder-linux.listenStreams == [ "/big/linux/socket" ]
       && builtins.match ".*MACHINIST_BUILDERS=/big.*--cold.*--host-store.*" moved.systemd.services.machinist-builder-linux-create.script
+      != null
+      && builtins.match ".*--system.*/nix/store/system.*--kernel.*/nix/store/kernel.*" moved.systemd.services.machinist-builder-own-create.script
       != null
       && (builtins.head moved.nix.buildMachines).hostName
       == "localhost?remote-program=/machinist/bin/machinist%20connect%20/big/linux"

@@ -121,6 +121,7 @@ let
   }
   // lib.genAttrs [
     "coreutils"
+    "e2fsprogs"
     "erofs-utils"
     "gnutar"
     "imagemagick"

@@ -20,6 +20,7 @@ rec {
     raw = "raw";
     bool = "bool";
     str = "string";
+    path = "path";
     ints = genAttrs [ "positive" "unsigned" ] (name: "${name} integer");
     enum = values: "one of ${builtins.toJSON values}";
     nullOr = type: "${type} or null";

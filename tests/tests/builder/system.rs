@@ -53,7 +53,7 @@ END
 }
 "#;
 
-/// A system in a store of its own, and a `nix-store` that knows it.
+/// A system in a store that is not the host's, and a `nix-store` that knows it.
 struct Made {
     root: PathBuf,
     toplevel: PathBuf,
@@ -61,12 +61,12 @@ struct Made {
 }
 
 impl Made {
-    /// Of a kind, with a kernel and its modules where it is to have one.
-    fn new(rig: &Rig, kind: &str, kernel: Option<(&Path, &Path)>) -> Result<Self> {
-        let root = rig.file(&format!("system-{kind}"));
+    /// One of this name, with a kernel and its modules where it is to have one.
+    fn new(rig: &Rig, name: &str, kernel: Option<(&Path, &Path)>) -> Result<Self> {
+        let root = rig.file("system");
         let debian = rig.host().root();
         let mut make = Command::new("sh");
-        make.args([Path::new(MAKE), &root, debian]).arg(kind);
+        make.args([Path::new(MAKE), &root, debian]).arg(name);
         if let Some((image, modules)) = kernel {
             make.args([image, modules]);
         }
@@ -74,7 +74,7 @@ impl Made {
         let said = String::from_utf8_lossy(&made.stderr);
         ensure!(made.status.success(), "{MAKE}: {said}");
         let toplevel = String::from_utf8(made.stdout)?;
-        let programs = rig.file(&format!("programs-{kind}"));
+        let programs = rig.file("programs");
         fs::create_dir_all(&programs)?;
         let nix = programs.join("nix-store");
         let words = [root.display(), debian.display()].map(|path| format!("'{path}'"));
