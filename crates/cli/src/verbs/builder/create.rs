@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use machinist_builder::{
-    Accel, ChangeError, Config, Host, IdleTimeout, Kind, Options, Places, Snapshots, State, System,
-    SystemOptions,
+    Accel, ChangeError, Config, Host, IdleTimeout, Kind, Options, Places, Snapshots, State,
+    StateError, System, SystemOptions,
 };
 use machinist_lab::Bytes;
 
@@ -139,7 +139,7 @@ impl Create {
                 state
             }
             _ => {
-                let state = State::create(&builders, &config).map_err(failed)?;
+                let state = State::create(&builders, &config).map_err(not_created)?;
                 if let Err(error) = lay(&state, &config) {
                     // The first error is the one to tell.
                     drop(state.destroy());
@@ -158,6 +158,20 @@ impl Create {
             format_args!("{} at once", ui::count(config.max_jobs as usize, "build")),
         ));
         Ok(Exit::Passed)
+    }
+}
+
+fn not_created(error: StateError) -> CliError {
+    let hint = match &error {
+        StateError::Exists { name } => Some(format!(
+            "--keep gives it these options; `machinist builder destroy {name}` removes it"
+        )),
+        _ => None,
+    };
+    let error = failed(error);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
     }
 }
 
