@@ -207,6 +207,9 @@ impl Launch {
         }
         let ready = !said.is_empty();
         if ready {
+            // What it says from now on is in its log. Whoever of us lives longer reaps it.
+            drop(child.stderr.take());
+            thread::spawn(move || drop(child.wait()));
             return Ok(());
         }
         let mut words = String::new();
