@@ -56,16 +56,7 @@ cat $(build again.nix)
     client.until("the power is cut", Duration::from_secs(60))?;
     let said = client.passes(BOOT)?;
     ensure!(said.contains("from the client again"), "{said}");
-    let script = external::through(NAME)
-        + r#"
-echo given by Nix > input
-derive given 'echo in the log; echo "$(<$input)" > $out' 'input = ./input;'
-cat $(build given.nix)
-kill $service
-wait $service
-"#;
-    let given = rig.client(&script)?.exits(0)?;
-    given.says("given by Nix")?.complains("given> in the log")?;
+    through_nix(rig)?;
     let words = ["shell", "v", "--", "stat", "-f", "-c", "%b", "/nix"];
     let blocks = rig.builder(&words).run()?.exits(0)?.stdout;
     let named = rig.builder(&["shell", NAME, "--", "uname", "-n"]).run()?;
@@ -87,6 +78,21 @@ wait $service
         (rig.status("v").ok()?["service"].is_null()).then_some(())
     })
     .context("the service is still there")
+}
+
+/// A build that Nix gives to it by the external builder.
+fn through_nix(rig: &Rig) -> Result<()> {
+    let script = external::through(NAME)
+        + r#"
+echo given by Nix > input
+derive given 'echo in the log; echo "$(<$input)" > $out' 'input = ./input;'
+cat $(build given.nix)
+kill $service
+wait $service
+"#;
+    let given = rig.client(&script)?.exits(0)?;
+    given.says("given by Nix")?.complains("given> in the log")?;
+    Ok(())
 }
 
 /// Kills the QEMU of a builder.
