@@ -59,6 +59,8 @@ programs=$programs
 END
 cat >> "$toplevel/init" <<'END'
 export PATH=$programs/bin
+# As NixOS' own, whose log goes by way of a process: that needs these.
+[ -e /dev/fd/1 ] || exit 1
 # Its store is read-only, but for its Nix.
 mount --bind /nix/store /nix/store
 mount -o remount,ro,bind /nix/store

@@ -9,6 +9,11 @@ settings=/run/systemd/system/nix-daemon.service.d
 sectors=
 if [ ! -e /run/host/container-manager ]; then
     mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs /run
+    # Its shell writes to processes by these, before anything else makes them.
+    ln -sfn /proc/self/fd /dev/fd
+    ln -sfn /proc/self/fd/0 /dev/stdin
+    ln -sfn /proc/self/fd/1 /dev/stdout
+    ln -sfn /proc/self/fd/2 /dev/stderr
     new=/run/machinist-nix
     mkdir -p $new $settings
     # It knows its disk by the serial number.
