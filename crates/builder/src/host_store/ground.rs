@@ -95,14 +95,19 @@ impl Ground {
                 })
                 .await
             }
-            Way::Vm(vm) if vm.shown.add(&names) => {
-                let put = vm::put(&self.agent, &self.store, &names, again).await;
-                if put.is_err() {
-                    vm.shown.remove(&names);
-                }
-                put
+            Way::Vm(vm) => {
+                let new = vm.shown.add(&names);
+                let is_former = |name: &String| vm.shown.is_former(name);
+                let others = names.iter().filter(|name| !is_former(name));
+                let others: Vec<String> = others.cloned().collect();
+                let put = vm::put(&self.agent, &self.store, &others, again).await;
+                let mut put = put.inspect_err(|_| vm.shown.remove(&new))?.into_iter();
+                let each = |name| match is_former(name) {
+                    true => Some(Put::Former),
+                    false => put.next(),
+                };
+                Ok(names.iter().filter_map(each).collect())
             }
-            Way::Vm(_) => Err(io::Error::other("its kernel remembers former ones")),
         }
     }
 

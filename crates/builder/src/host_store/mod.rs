@@ -288,6 +288,8 @@ impl HostStore {
                 Put::There => {}
                 // It has a copy of its own, or one is on its way.
                 Put::Taken => drop(infos.remove(&name)),
+                // It is copied, with what needs it.
+                Put::Former => drop(lost.insert(name)),
                 Put::Lost(why) => {
                     let path = path(&name);
                     self.say(&format!(

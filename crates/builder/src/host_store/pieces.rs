@@ -21,6 +21,8 @@ pub(super) enum Put {
     There,
     /// Something of the machine's own is in its place.
     Taken,
+    /// The machine's kernel remembers one of this name, which was taken out of it.
+    Former,
     /// Nix says that it is valid, but the host does not have it.
     Lost(String),
 }

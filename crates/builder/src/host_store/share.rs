@@ -35,14 +35,22 @@ struct Names {
 }
 
 impl Shown {
-    /// Shows more. Not where one of them has been shown before.
-    pub(super) fn add(&self, names: &[String]) -> bool {
+    /// Shows more, but for those that have been shown before: which are new, in their order.
+    pub(super) fn add(&self, names: &[String]) -> Vec<String> {
         let mut shown = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if names.iter().any(|name| shown.before.contains(name)) {
-            return false;
+        let mut new = Vec::new();
+        for name in names {
+            if !shown.before.contains(name) && shown.now.insert(name.clone()) {
+                new.push(name.clone());
+            }
         }
-        shown.now.extend(names.iter().cloned());
-        true
+        new
+    }
+
+    /// Whether it was shown once, and never is again.
+    pub(super) fn is_former(&self, name: &str) -> bool {
+        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        shown.before.contains(name)
     }
 
     pub(super) fn remove(&self, names: &[String]) {
@@ -371,8 +379,15 @@ mod tests {
         // What is not shown any more is not found any more.
         share.shown.remove(&["link".into()]);
         assert_eq!(lookup(&mut share, TOP, "link"), Err(Errno::NOENT));
-        assert!(!share.shown.add(&["b".into(), "link".into()]));
-        assert_eq!(lookup(&mut share, TOP, "b"), Err(Errno::NOENT));
+        assert_eq!(
+            share
+                .shown
+                .add(&["a".into(), "hidden".into(), "link".into()]),
+            ["hidden"]
+        );
+        assert_eq!(lookup(&mut share, TOP, "link"), Err(Errno::NOENT));
+        assert!(share.shown.is_former("link") && !share.shown.is_former("hidden"));
+        lookup(&mut share, TOP, "hidden").unwrap();
     }
 
     #[test]
