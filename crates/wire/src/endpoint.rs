@@ -95,6 +95,8 @@ pub struct Endpoint {
     output: Vec<u8>,
     /// Bytes of `output` that were written already.
     written: usize,
+    /// What nobody waits for: it goes along with the next frame.
+    later: Vec<u8>,
 }
 
 impl Endpoint {
@@ -115,6 +117,7 @@ impl Endpoint {
             events: VecDeque::new(),
             output: Vec::new(),
             written: 0,
+            later: Vec::new(),
         }
     }
 
@@ -136,6 +139,7 @@ impl Endpoint {
 
     fn forget(&mut self) {
         self.streams.clear();
+        self.later.clear();
         self.last = 0;
         self.established = false;
         self.link.synchronised(false);
@@ -292,18 +296,16 @@ impl Endpoint {
             return;
         };
         if !stream.closed {
-            self.frame(id, Kind::Close, 0, &[]);
+            // An answer that only ends the other's book-keeping: for itself it would wake it.
+            let answer = header(id, Kind::Close, 0, 0).encode();
+            self.later.extend_from_slice(&answer);
             self.events.push_back(Event::Closed { stream: id });
         }
     }
 
     fn frame(&mut self, stream: StreamId, kind: Kind, lane: u8, payload: &[u8]) {
-        let header = Header {
-            length: payload.len() as u32,
-            stream,
-            kind,
-            lane,
-        };
+        self.output.append(&mut self.later);
+        let header = header(stream, kind, lane, payload.len());
         self.output.extend_from_slice(&header.encode());
         self.output.extend_from_slice(payload);
     }
@@ -420,5 +422,14 @@ impl Endpoint {
     #[must_use]
     pub fn open_streams(&self) -> usize {
         self.streams.len()
+    }
+}
+
+fn header(stream: StreamId, kind: Kind, lane: u8, length: usize) -> Header {
+    Header {
+        length: length as u32,
+        stream,
+        kind,
+        lane,
     }
 }

@@ -223,8 +223,13 @@ proptest! {
                 prop_assert!(closed(id) || received == *sent, "{received} of {sent}");
             }
         }
-        // Closed streams are forgotten by both.
+        // Closed streams are forgotten by both, once there is something else to say.
         let alive = open.iter().filter(|id| !closed(id)).count();
+        ends[0].0.ping(1);
+        for host in [true, false] {
+            let (limit, piece) = (usize::MAX, 70_000);
+            perform(Act::Carry { host, limit, piece }, &mut ends, &mut open);
+        }
         prop_assert_eq!(ends[0].0.open_streams(), alive);
         prop_assert_eq!(ends[1].0.open_streams(), alive);
     }
