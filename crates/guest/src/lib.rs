@@ -17,6 +17,7 @@ mod link;
 mod process;
 mod renewal;
 pub mod shell;
+mod socket;
 mod stream;
 pub mod systemd;
 mod wait;
@@ -32,6 +33,7 @@ pub use machinist_wire::message::{
 };
 pub use process::{Process, Running};
 pub use renewal::{Change, HostKey, HostKeyFile, Lack, Renewal, Renewed, Settled, entropy};
+pub use socket::Socket;
 pub use stream::{Reader, Stream, Writer};
 
 /// The agent: a static program for Linux. Empty where the build could not make one.

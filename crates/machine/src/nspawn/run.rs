@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use machinist_guest::Socket;
 use machinist_sys::process::Spawn;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
@@ -242,9 +243,7 @@ pub(crate) fn enter(
         // It ends with the pipe, that is, with the agent.
         drop(words::words(OwnedFd::from(stderr), said.clone())?);
     }
-    ours.set_nonblocking(true)?;
-    let ours = tokio::net::UnixStream::from_std(ours)?;
-    Ok((Box::pin(ours), Supervised::new(child)?))
+    Ok((Box::pin(Socket::new(ours)?), Supervised::new(child)?))
 }
 
 #[cfg(test)]

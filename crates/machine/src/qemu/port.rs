@@ -9,6 +9,8 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use machinist_guest::Socket;
+
 use crate::path_error::{PathContext, PathError};
 use crate::unique::ShortPath;
 
@@ -63,12 +65,11 @@ impl AgentPort {
     }
 
     /// Gives the connection away, unless that has happened.
-    pub(crate) fn take(&mut self) -> io::Result<Option<tokio::net::UnixStream>> {
+    pub(crate) fn take(&mut self) -> io::Result<Option<Socket>> {
         let Some(stream) = self.spare.take() else {
             return Ok(None);
         };
         self.given = Some(stream.try_clone()?);
-        stream.set_nonblocking(true)?;
-        tokio::net::UnixStream::from_std(stream).map(Some)
+        Socket::new(stream).map(Some)
     }
 }

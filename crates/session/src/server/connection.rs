@@ -5,10 +5,10 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use machinist_guest::Socket;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -61,7 +61,11 @@ enum Next {
 }
 
 pub(super) async fn serve(stream: UnixStream, hub: Arc<Hub>) {
-    let (reader, writer) = stream.into_split();
+    // What cannot be watched has nobody to be told.
+    let Ok(stream) = stream.into_std().and_then(Socket::new) else {
+        return;
+    };
+    let (reader, writer) = tokio::io::split(stream);
     let mut reader = BufReader::new(reader);
     let (lines, waiting) = mpsc::channel(WAITING_LINES);
     let writing = tokio::spawn(write_lines(writer, waiting));
@@ -98,9 +102,9 @@ pub(super) async fn serve(stream: UnixStream, hub: Arc<Hub>) {
 
 /// Writes lines until nobody can send more, and gives the writer back.
 async fn write_lines(
-    mut writer: OwnedWriteHalf,
+    mut writer: WriteHalf<Socket>,
     mut waiting: mpsc::Receiver<Vec<u8>>,
-) -> OwnedWriteHalf {
+) -> WriteHalf<Socket> {
     while let Some(line) = waiting.recv().await {
         if writer.write_all(&line).await.is_err() {
             // Closed: senders see that, and end what they do.
@@ -114,7 +118,7 @@ impl Connection {
     /// Reads requests until the client ends, or wants a stream.
     async fn read_requests(
         &mut self,
-        reader: &mut BufReader<OwnedReadHalf>,
+        reader: &mut BufReader<ReadHalf<Socket>>,
     ) -> Option<(u64, Verb)> {
         loop {
             let line = read_line(reader).await.ok()??;
@@ -242,7 +246,7 @@ fn id_of(line: &[u8]) -> u64 {
 }
 
 /// A line without its end; `None` at the end of the connection.
-async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Vec<u8>>> {
+async fn read_line(reader: &mut BufReader<ReadHalf<Socket>>) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let most = protocol::LONGEST_LINE as u64;
     reader.take(most).read_until(b'\n', &mut line).await?;

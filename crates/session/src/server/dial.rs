@@ -1,8 +1,7 @@
 //! A connection as one to a socket inside a machine.
 
-use machinist_guest::{Address, Stream};
-use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use machinist_guest::{Address, Socket, Stream};
+use tokio::io::{AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 
 use super::commands::fault;
 use crate::control::Control;
@@ -56,8 +55,8 @@ pub(super) async fn serve(
     hub: &Hub,
     id: u64,
     verb: Verb,
-    reader: BufReader<OwnedReadHalf>,
-    mut writer: OwnedWriteHalf,
+    reader: BufReader<ReadHalf<Socket>>,
+    mut writer: WriteHalf<Socket>,
 ) {
     let Verb::Dial {
         machine,
@@ -92,7 +91,11 @@ pub(super) async fn serve(
 }
 
 /// Carries bytes both ways until both have ended, or one breaks.
-async fn carry(stream: Stream, mut reader: BufReader<OwnedReadHalf>, mut writer: OwnedWriteHalf) {
+async fn carry(
+    stream: Stream,
+    mut reader: BufReader<ReadHalf<Socket>>,
+    mut writer: WriteHalf<Socket>,
+) {
     let (mut from_guest, mut to_guest) = stream.into_split();
     let out = async {
         let copied = tokio::io::copy(&mut from_guest, &mut writer).await;

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use machinist_guest::{self as guest, Reader, Running, Size, Writer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use machinist_guest::{self as guest, Reader, Running, Size, Socket, Writer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
 use super::commands::{fault, guest_command, status, text};
@@ -21,8 +20,8 @@ pub(super) async fn serve(
     hub: &Hub,
     id: u64,
     verb: Verb,
-    mut reader: BufReader<OwnedReadHalf>,
-    mut writer: OwnedWriteHalf,
+    mut reader: BufReader<ReadHalf<Socket>>,
+    mut writer: WriteHalf<Socket>,
 ) {
     let Verb::Shell {
         machine,
@@ -102,8 +101,8 @@ async fn start(
 async fn carry(
     control: &dyn Control,
     process: guest::Process,
-    reader: &mut BufReader<OwnedReadHalf>,
-    writer: &mut OwnedWriteHalf,
+    reader: &mut BufReader<ReadHalf<Socket>>,
+    writer: &mut WriteHalf<Socket>,
 ) -> Option<Frame> {
     let (stdin, stdout, stderr, mut process) = process.split();
     let (signals, mut told) = mpsc::unbounded_channel();
@@ -157,7 +156,7 @@ fn tell(process: &Running, word: ControlWord) {
 
 /// Takes what the client sends. Ends when the client has gone.
 async fn take_frames(
-    reader: &mut BufReader<OwnedReadHalf>,
+    reader: &mut BufReader<ReadHalf<Socket>>,
     stdin: Writer,
     words: mpsc::UnboundedSender<ControlWord>,
 ) {
