@@ -6,11 +6,9 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -38,7 +36,7 @@ pub(crate) struct Login {
 }
 
 /// How the files were that a login is made of.
-type Stamp = Vec<(u64, u64, u64, i64, i64)>;
+type Stamp = [Option<(u64, u64, i64, i64, u64)>; 5];
 
 /// Logins by the user's name or number.
 #[derive(Default)]
@@ -73,13 +71,23 @@ impl Logins {
 }
 
 fn stamp() -> Stamp {
-    let profile = ["/etc/profile", "/etc/profile.d", "/etc/environment"];
-    [users::PASSWD, users::GROUP]
-        .iter()
-        .chain(&profile)
-        .filter_map(|path| fs::metadata(path).ok())
-        .map(|it| (it.dev(), it.ino(), it.size(), it.mtime(), it.mtime_nsec()))
-        .collect()
+    [
+        users::PASSWD,
+        users::GROUP,
+        "/etc/profile",
+        "/etc/profile.d",
+        "/etc/environment",
+    ]
+    .map(|path| {
+        let it = rustix::fs::stat(path).ok()?;
+        Some((
+            it.st_dev,
+            it.st_ino,
+            it.st_size,
+            it.st_mtime,
+            it.st_mtime_nsec,
+        ))
+    })
 }
 
 fn base(user: &User) -> Vec<(OsString, OsString)> {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use machinist_sys::vfork::{self, Child, Failed};
 use machinist_wire::message::{Command, Failure, Program, Size};
-use rustix::fs::{Access, Mode, OFlags, fcntl_setfl};
+use rustix::fs::{Mode, OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::OpenptFlags;
@@ -172,7 +172,8 @@ fn files(name: &OsStr, path: &OsStr) -> Result<Vec<CString>, NulError> {
     let missing = |file: &CString| {
         // From another directory a relative one is another.
         let here = file.as_bytes().starts_with(b"/");
-        let found = rustix::fs::access(file, Access::EXISTS);
+        // `access` would give this process other credentials for the time of the call.
+        let found = rustix::fs::stat(file);
         here && matches!(found, Err(Errno::NOENT | Errno::NOTDIR))
     };
     let dirs = path.as_bytes().split(|byte| *byte == b':');
