@@ -37,8 +37,8 @@ impl Bench for Commands {
         vec![
             question(
                 "NixOS test: 1000 commands on a container",
-                "1000 times `machine.succeed(\"true\")`, as the script itself measures it; the model enters the \
-                 container by nsenter and reads its profile each time.",
+                "1000 times `machine.succeed(\"true\")` once the system has started, as the script itself measures \
+                 it; the model enters the container by nsenter and reads its profile each time.",
             ),
             question(
                 "NixOS test: 1000 commands on a VM under emulation",
