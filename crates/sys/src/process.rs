@@ -447,6 +447,15 @@ mod tests {
     }
 
     #[test]
+    fn large_pages_are_for_who_may_have_them() {
+        let asks = || shell("grep -q '^THP_enabled:[[:space:]]*0$' /proc/$$/status");
+        let mut small = asks();
+        small.small_pages();
+        assert_eq!(small.start().unwrap().wait().unwrap().code(), Some(0));
+        assert_eq!(asks().start().unwrap().wait().unwrap().code(), Some(1));
+    }
+
+    #[test]
     fn a_passed_descriptor_keeps_its_number() {
         let (mut reader, writer) = io::pipe().unwrap();
         let mut spawn = Spawn::new("/bin/sh");
