@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import socket
 import stat
 import subprocess
@@ -15,6 +16,11 @@ import unittest
 from pathlib import Path
 
 from machinist._prompt import Prompt
+
+
+def setUpModule() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Client:
