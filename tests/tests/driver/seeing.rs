@@ -50,7 +50,11 @@ m.wait_for_console_text("typed at the console", timeout=30)
 "#;
 
 fn typed(bench: &Bench) -> Result<()> {
-    let stage = Stage::new(bench).vm("m", 1, &[])?;
+    let stage = Stage::new(bench).vm_with("m", 1, &[], |mut script| {
+        // One that is started unpacked is not told of the screen that the firmware has set up.
+        script.system.kernel.set_file_name("vmlinuz");
+        script
+    })?;
     let ran = stage.driver(&[], TYPED)?.run()?.exits(0)?;
     ensure!(
         ran.stderr.contains("m: sendkey no-such-key: "),
