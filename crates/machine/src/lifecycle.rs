@@ -83,6 +83,8 @@ pub enum Ending {
     ByItself,
     /// We killed it.
     Killed,
+    /// Somebody else killed what ran it, as one sentence: the kernel for want of memory, or a person.
+    KilledByOthers(String),
     /// Anything else, as one sentence.
     Fault(String),
 }
@@ -415,7 +417,7 @@ impl Lifecycle {
         let reason = match ending {
             Ending::ByItself => by_itself.to_owned(),
             Ending::Killed => "it was killed".to_owned(),
-            Ending::Fault(reason) => reason,
+            Ending::KilledByOthers(reason) | Ending::Fault(reason) => reason,
         };
         self.state = State::Failed { reason };
     }

@@ -215,7 +215,9 @@ impl Task {
             Happening::Ended(ending) => {
                 self.run = None;
                 self.reach.send_replace(Reach::default());
-                if let (Ending::Fault(reason), State::Stopping) = (&ending, self.life.state()) {
+                if let (Ending::KilledByOthers(reason) | Ending::Fault(reason), State::Stopping) =
+                    (&ending, self.life.state())
+                {
                     // It was to end, so this is no failure of the machine. But its disks may lack
                     // what it wrote last.
                     let text = format!("it was about to stop: {reason}");

@@ -219,7 +219,9 @@ impl Qemu {
                     Happening::Panicked(reason) | Happening::Broken(reason) => {
                         return Err(reason.into());
                     }
-                    Happening::Ended(Ending::Fault(reason)) => return Err(reason.into()),
+                    Happening::Ended(Ending::KilledByOthers(reason) | Ending::Fault(reason)) => {
+                        return Err(reason.into());
+                    }
                     Happening::Ended(_) => {
                         return Err("it went off before it was ready".to_owned().into());
                     }

@@ -275,11 +275,22 @@ impl Running {
             Ok(exit) => {
                 let last = self.words.lines().pop();
                 let last = last.map_or_else(String::new, |line| format!(": {line}"));
-                Ending::Fault(format!("QEMU {}{last}", describe(exit)))
+                let reason = format!("QEMU {}{last}", describe(exit));
+                if was_killed(exit) {
+                    Ending::KilledByOthers(reason)
+                } else {
+                    Ending::Fault(reason)
+                }
             }
             Err(error) => Ending::Fault(format!("QEMU was lost: {error}")),
         }
     }
+}
+
+/// Whether it ended by a signal that nobody sends to themselves.
+fn was_killed(exit: ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+    exit.signal().and_then(Signal::from_named_raw) == Some(Signal::KILL)
 }
 
 /// Whether QEMU names KVM in an error. What a path is called is not its doing.

@@ -7,6 +7,7 @@
 //!         boot to the ready      thrown away, one line, and from the beginning;
 //!         point, save, quit      what has just been made and fails as well: a boot
 //! ```
+//! A restore whose QEMU somebody kills says nothing of the snapshot: it is tried once more.
 //! Whatever goes wrong here, the machine boots as it would without any of this.
 
 use std::collections::VecDeque;
@@ -53,6 +54,37 @@ enum Way {
     Cold(Option<String>),
     /// It is worth another attempt.
     Again,
+}
+
+/// What has been tried of a warm start.
+#[derive(Default)]
+struct Tried {
+    /// The snapshot has been made.
+    made: bool,
+    /// A restore was begun whose QEMU somebody killed.
+    killed: bool,
+}
+
+/// Why a machine did not come back.
+struct NotBack {
+    reason: String,
+    /// Somebody killed its QEMU.
+    killed: bool,
+}
+
+impl From<String> for NotBack {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            killed: false,
+        }
+    }
+}
+
+impl From<&str> for NotBack {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
 }
 
 impl Qemu {
@@ -105,14 +137,14 @@ impl Qemu {
         wish: &Wish,
     ) -> Result<Result<Run, Option<String>>, LaunchError> {
         let began = Instant::now();
-        let mut made = false;
+        let mut tried = Tried::default();
         loop {
             let spec = golden::identity(&self.spec, wish.golden.as_ref());
             let parts = match self.parts(mode, spec.clone(), wish).await? {
                 Ok(parts) => parts,
                 Err(reason) => return Ok(Err(Some(reason))),
             };
-            let way = self.one_way(mode, wish, spec, parts, &mut made, began);
+            let way = self.one_way(mode, wish, spec, parts, &mut tried, began);
             match way.await {
                 Way::Runs(run) => return Ok(Ok(run)),
                 Way::Cold(because) => return Ok(Err(because)),
@@ -140,20 +172,20 @@ impl Qemu {
         })
     }
 
-    /// Restores the snapshot, or makes it first. `made` says whether that has been done before.
+    /// Restores the snapshot, or makes it first.
     async fn one_way(
         self: &Arc<Self>,
         mode: Mode,
         wish: &Wish,
         spec: MachineSpec,
         parts: Parts,
-        made: &mut bool,
+        tried: &mut Tried,
         began: Instant,
     ) -> Way {
         let key = parts.key();
         let (saved, fresh) = match wish.store.claim(&key).await {
             Ok(Claim::There(saved)) => (saved, false),
-            Ok(Claim::Ours(_)) if *made => return Way::Cold(None),
+            Ok(Claim::Ours(_)) if tried.made => return Way::Cold(None),
             Ok(Claim::Ours(making)) => {
                 if let Some(text) = wish.store.why_not_theirs(&self.spec.name, &parts) {
                     (self.environment.report)(Report::Warning { text });
@@ -161,13 +193,13 @@ impl Qemu {
                 if let Some(reason) = full(&wish.store, self.spec.memory) {
                     return Way::Cold(Some(reason));
                 }
-                *made = true;
+                tried.made = true;
                 let making = self.make(mode, spec, &wish.ready, parts, making);
                 match making.await {
                     Ok(saved) => (saved, true),
                     Err(Unmade::Unfit(reason)) => {
                         (self.environment.report)(Report::AccelFallback { reason });
-                        *made = false;
+                        tried.made = false;
                         return Way::Again;
                     }
                     Err(Unmade::Late(reason)) => {
@@ -187,7 +219,14 @@ impl Qemu {
         };
         match self.restore(mode, wish, &saved, fresh, began).await {
             Ok(run) => Way::Runs(run),
-            Err(reason) => {
+            Err(why) if why.killed && tried.killed => Way::Cold(Some(why.reason)),
+            Err(why) if why.killed => {
+                tried.killed = true;
+                let text = format!("it is restored once more: {}", why.reason);
+                (self.environment.report)(Report::Warning { text });
+                Way::Again
+            }
+            Err(NotBack { reason, .. }) => {
                 if fresh {
                     let again = format!("a snapshot of it did not restore a while ago: {reason}");
                     wish.store.refuse(&key, &again);
@@ -208,7 +247,7 @@ impl Qemu {
         saved: &Saved,
         fresh: bool,
         began: Instant,
-    ) -> Result<Run, String> {
+    ) -> Result<Run, NotBack> {
         let settled = &saved.manifest().settled;
         let (dir, search) = (&self.environment.dir, &self.environment.search);
         let fresh_parts = Fresh {
@@ -281,7 +320,7 @@ impl Qemu {
             Ok(agent)
         };
         let revived = self.revive(mode, frozen, renew).await;
-        revived.map_err(LaunchError::Unable)
+        revived.map_err(|why| LaunchError::Unable(why.reason))
     }
 
     /// Starts it from where it or another stood still, and waits until its agent answers and `renew`
@@ -291,7 +330,7 @@ impl Qemu {
         mode: Mode,
         frozen: Arc<Frozen>,
         renew: impl FnOnce(Agent) -> F,
-    ) -> Result<Run, String>
+    ) -> Result<Run, NotBack>
     where
         F: Future<Output = Result<Agent, String>>,
     {
@@ -299,13 +338,13 @@ impl Qemu {
         let begun = self.begin(mode, Beginning::Frozen(frozen)).await;
         let mut run = begun.map_err(|error| chain(&error))?;
         let answered = tokio::time::timeout(BACK, until_back(&mut run, system_ready, renew)).await;
-        let late = || Err(format!("its agent does not answer within {BACK:?}"));
+        let late = || Err(format!("its agent does not answer within {BACK:?}").into());
         let mut early = match answered.unwrap_or_else(|_| late()) {
             Ok(early) => early,
-            Err(reason) => {
-                let reason = why_it_ended(&mut run).await.unwrap_or(reason);
+            Err(why) => {
+                let why = why_it_ended(&mut run).await.unwrap_or(why);
                 golden::end(run).await;
-                return Err(reason);
+                return Err(why);
             }
         };
         early.append(&mut run.early);
@@ -320,7 +359,7 @@ async fn until_back<F>(
     run: &mut Run,
     system_ready: bool,
     renew: impl FnOnce(Agent) -> F,
-) -> Result<VecDeque<Happening>, String>
+) -> Result<VecDeque<Happening>, NotBack>
 where
     F: Future<Output = Result<Agent, String>>,
 {
@@ -343,9 +382,10 @@ where
                 }
                 Happening::Unfit(reason)
                 | Happening::Panicked(reason)
-                | Happening::Broken(reason) => return Err(reason),
-                Happening::Ended(Ending::Fault(reason)) => return Err(reason),
-                Happening::Ended(_) => return Err("it went off".into()),
+                | Happening::Broken(reason) => return Err(reason.into()),
+                Happening::Ended(ending) => {
+                    return Err(not_back(ending).unwrap_or_else(|| "it went off".into()));
+                }
                 Happening::Reset => return Err("it restarted".into()),
                 other => early.push_back(other),
             },
@@ -359,17 +399,27 @@ where
 
 /// Why a restored machine ended, if it is about to: a channel that closes is the first sign of that,
 /// and the end itself, which says more, comes a moment later.
-async fn why_it_ended(run: &mut Run) -> Option<String> {
+async fn why_it_ended(run: &mut Run) -> Option<NotBack> {
     let ended = async {
         loop {
-            match next_of(Some(run)).await {
-                Happening::Ended(Ending::Fault(reason)) => return Some(reason),
-                Happening::Ended(_) => return None,
-                _ => {}
+            if let Happening::Ended(ending) = next_of(Some(run)).await {
+                return not_back(ending);
             }
         }
     };
     tokio::time::timeout(LAST_WORD, ended).await.ok().flatten()
+}
+
+/// An end that says why.
+fn not_back(ending: Ending) -> Option<NotBack> {
+    match ending {
+        Ending::Fault(reason) => Some(reason.into()),
+        Ending::KilledByOthers(reason) => Some(NotBack {
+            reason,
+            killed: true,
+        }),
+        Ending::ByItself | Ending::Killed => None,
+    }
 }
 
 /// Whether there is too little room for the snapshot of a machine with so much memory. How much of

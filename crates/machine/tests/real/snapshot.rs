@@ -38,6 +38,7 @@ pub fn life() -> Result<(), Failed> {
         private(&dir)?;
         let store = SnapshotStore::open(&dir, ROOMY)?;
         restored_like_booted(&store, temp.path()).await?;
+        killed::qemu_of_a_restore(&store, temp.path()).await?;
         many(temp.path()).await?;
         damage::never_ready(&store, temp.path()).await?;
         killed::while_restoring(&dir, temp.path()).await?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use libtest_mimic::Failed;
-use machinist_machine::SnapshotStore;
+use machinist_machine::{Golden, ReadyPoint, SnapshotStore, Warm};
 
 use super::bench::{Probe, ROOMY, warm_spec};
 use crate::lab::{LONG, check, processes_with, run};
@@ -126,4 +126,51 @@ pub async fn while_restoring(store: &Path, dir: &Path) -> Result<(), Failed> {
     probe.start().await?;
     check(probe.saved() == 0 && probe.restored() == 1, probe.reports())?;
     Ok(probe.machine.crash().await?)
+}
+
+/// The name of a machine whose QEMU is killed.
+const SHOT: &str = "shot-down";
+
+/// QEMU alone is killed while it restores: that says nothing of the snapshot, which is restored once
+/// more.
+pub async fn qemu_of_a_restore(store: &SnapshotStore, dir: &Path) -> Result<(), Failed> {
+    let mut spec = warm_spec()?;
+    spec.warm = Warm::At {
+        ready: ReadyPoint::Agent,
+        golden: Some(Golden {
+            // Found by a name that no other machine has, but by the others' snapshot.
+            name: std::mem::replace(&mut spec.name, SHOT.to_owned()),
+            machine_id: spec.machine_id.clone(),
+            nics: Vec::new(),
+            hosts: Vec::new(),
+            shared_by: 1,
+        }),
+    };
+    let probe = Probe::new(spec, store, &dir.join(SHOT))?;
+    let before = store.list()?.len();
+    let killing = tokio::task::spawn_blocking(kill_one);
+    // On a slow host it may have come back before it was hit.
+    drop(probe.start().await);
+    killing.await??;
+    check(probe.saved() == 0 && probe.restored() >= 1, probe.reports())?;
+    check(store.list()?.len() == before, "the snapshot is gone")?;
+    drop(probe.machine.crash().await);
+    Ok(())
+}
+
+/// Kills the machine's first QEMU.
+fn kill_one() -> std::io::Result<()> {
+    let deadline = Instant::now() + LONG;
+    let pattern = format!("qemu-system.* -name {SHOT},");
+    while Instant::now() < deadline {
+        let killed = Command::new("pkill")
+            .args(["-KILL", "-f", &pattern])
+            .status()?;
+        if killed.success() {
+            return Ok(());
+        }
+        // The moment is short, and no event tells of it.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(std::io::ErrorKind::TimedOut.into())
 }
