@@ -12,7 +12,8 @@ use super::place::{Place, resolve};
 use super::{Kernel, System, SystemError};
 use crate::config::Kind;
 
-/// Without these the machine does not come up: its disks, its channel, its root, and the host's store.
+/// Without these the machine does not come up: what our initrd needs (`NEEDED` in the image crate, which
+/// this one may not know), the host's store, and the disk's file system.
 const MODULES: [&str; 9] = [
     "virtio_pci",
     "virtio_blk",
