@@ -27,20 +27,26 @@ pub(crate) const SCRIPT_OF: &str = "MACHINIST_SCRIPT_OF";
 /// How long killed processes may take to vanish. They can hang in the kernel, on a dead disk, say.
 const VANISH: Duration = Duration::from_secs(5);
 
+/// How long one is waited for that executes a program just now.
+const EXEC: Duration = Duration::from_millis(1);
+
 /// Removes all that is left of the session at `path`. Returns what could not be removed.
 pub(crate) fn clean_up(path: &Path) -> Vec<String> {
     let mut left = Vec::new();
     let deadline = Instant::now() + VANISH;
     loop {
         // Killed ones may have had children that were being born: look again until none is left.
-        let alive = remaining(path);
-        if alive.is_empty() {
+        let Remaining { alive, unclear } = remaining(path);
+        if alive.is_empty() && !unclear {
             break;
         }
         for (_, pidfd) in &alive {
             let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
         }
         wait_for_end(&alive, deadline);
+        if unclear {
+            std::thread::sleep(EXEC);
+        }
         if Instant::now() >= deadline {
             left.extend(
                 alive
@@ -63,22 +69,35 @@ pub(crate) fn clean_up(path: &Path) -> Vec<String> {
 }
 
 /// The session's processes that live: those of its list, and all that its script started.
-fn remaining(path: &Path) -> Vec<(u32, OwnedFd)> {
+struct Remaining {
+    alive: Vec<(u32, OwnedFd)>,
+    /// Whether there are some of whom it is not known yet.
+    unclear: bool,
+}
+
+fn remaining(path: &Path) -> Remaining {
     let listed = listed(path);
     let mut marker = Vec::from(SCRIPT_OF.as_bytes());
     marker.push(b'=');
     marker.extend_from_slice(path.as_os_str().as_bytes());
     let own = std::process::id();
     let is_ours = |pid: u32| {
-        pid != own
-            && (listed
-                .iter()
-                .any(|&(known, start)| known == pid && start_time(pid) == Some(start))
-                || has_in_environment(pid, &marker))
+        if pid == own {
+            return Some(false);
+        }
+        let is_listed = listed
+            .iter()
+            .any(|&(known, start)| known == pid && start_time(pid) == Some(start));
+        if is_listed {
+            return Some(true);
+        }
+        has_in_environment(pid, &marker)
     };
-    let mut alive = Vec::new();
+    let (mut alive, mut unclear) = (Vec::new(), false);
     for pid in all_processes() {
-        if !is_ours(pid) {
+        let ours = is_ours(pid);
+        unclear |= ours.is_none();
+        if ours != Some(true) {
             continue;
         }
         let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
@@ -88,11 +107,13 @@ fn remaining(path: &Path) -> Vec<(u32, OwnedFd)> {
             continue;
         };
         // The number may have changed hands before the pidfd pinned it.
-        if is_ours(pid) && !is_zombie(pid) {
+        let ours = is_ours(pid);
+        unclear |= ours.is_none();
+        if ours == Some(true) && !is_zombie(pid) {
             alive.push((pid, pidfd));
         }
     }
-    alive
+    Remaining { alive, unclear }
 }
 
 fn listed(path: &Path) -> Vec<(u32, u64)> {
@@ -118,30 +139,61 @@ fn all_processes() -> Vec<u32> {
         .collect()
 }
 
-fn has_in_environment(pid: u32, entry: &[u8]) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|all| all.split(|byte| *byte == 0).any(|one| one == entry))
+/// `None`: it executes a program just now, whose environment is not there yet.
+fn has_in_environment(pid: u32, entry: &[u8]) -> Option<bool> {
+    let path = format!("/proc/{pid}/environ");
+    let read = || fs::read(&path).unwrap_or_default();
+    let mut all = read();
+    if all.is_empty() {
+        if is_in_exec(pid) {
+            return None;
+        }
+        // It may have come to its end between the two looks.
+        all = read();
+    }
+    Some(all.split(|byte| *byte == 0).any(|one| one == entry))
+}
+
+/// Whether a process has the memory of a new program, but not yet its environment. Who started it
+/// goes on from then.
+fn is_in_exec(pid: u32) -> bool {
+    // Of include/linux/sched.h: these have no program, and will have none.
+    const EXITING: u64 = 0x4;
+    const KERNEL_THREAD: u64 = 0x20_0000;
+    let Some(stat) = stat(pid) else {
+        return false;
+    };
+    let number = |number| field(&stat, number)?.parse::<u64>().ok();
+    // Where the code begins is noted right after the environment is laid out.
+    let (Some(flags), Some(code)) = (number(9), number(26)) else {
+        return false;
+    };
+    code == 0 && flags & (EXITING | KERNEL_THREAD) == 0
 }
 
 /// When process `pid` started, in clock ticks since the host booted. With the boot's id before it,
 /// since ticks begin anew at every boot; the two as one number, which is never shown.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
-    let ticks: u64 = stat_field(pid, 22)?.parse().ok()?;
+    let ticks: u64 = field(&stat(pid)?, 22)?.parse().ok()?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let boot = u64::from_str_radix(boot.get(..8)?, 16).ok()?;
     Some((boot << 32) ^ ticks)
 }
 
 fn is_zombie(pid: u32) -> bool {
-    stat_field(pid, 3).is_none_or(|state| state == "Z" || state == "X")
+    stat(pid).is_none_or(|stat| matches!(field(&stat, 3), Some("Z" | "X")))
 }
 
-/// A field of /proc/PID/stat, counted from 1 as in proc(5); 3 and up.
-fn stat_field(pid: u32, number: usize) -> Option<String> {
+/// What /proc/PID/stat says from its third field on.
+fn stat(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses, and may hold any of them.
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(number - 3).map(str::to_owned)
+    Some(stat.rsplit_once(')')?.1.to_owned())
+}
+
+/// A field of it, counted from 1 as in proc(5).
+fn field(stat: &str, number: usize) -> Option<&str> {
+    stat.split_whitespace().nth(number - 3)
 }
 
 /// Removes what belongs to machines: their cgroups and directories.
@@ -246,6 +298,24 @@ mod tests {
         remove_tree(&path).unwrap();
         assert!(!path.exists());
         remove_tree(&path).unwrap();
+    }
+
+    #[test]
+    fn who_executes_a_program_is_not_overlooked() {
+        for _ in 0..300 {
+            let mut child = std::process::Command::new("sleep")
+                .arg("1000")
+                .env(SCRIPT_OF, "here")
+                .spawn()
+                .unwrap();
+            let entry = format!("{SCRIPT_OF}=here");
+            let has = has_in_environment(child.id(), entry.as_bytes());
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert_ne!(has, Some(false));
+        }
+        // A thread of the kernel never has one.
+        assert_eq!(has_in_environment(2, b"x"), Some(false));
     }
 
     #[test]

@@ -133,6 +133,17 @@ mod tests {
         StatePlaces::open(directory, &directory.join("shared-xchg")).unwrap()
     }
 
+    /// Of `web`, which somebody has let go.
+    fn again(places: &StatePlaces, keep: bool) -> Arc<StateDir> {
+        loop {
+            match places.of("web", keep) {
+                // What another test starts holds all that we held until it executes its program.
+                Err(error) if error.io().to_string().contains("another session") => {}
+                state => return state.unwrap(),
+            }
+        }
+    }
+
     #[test]
     fn a_state_is_emptied_or_kept_and_links_are_not_followed() {
         let directory = tempfile::tempdir().unwrap();
@@ -146,10 +157,10 @@ mod tests {
         symlink(&outside, state.path.join("link")).unwrap();
         symlink(&outside, state.path.join("a/link")).unwrap();
         drop(state);
-        let state = places.of("web", true).unwrap();
+        let state = again(&places, true);
         assert!(state.path.join("a/b").exists());
         drop(state);
-        let state = places.of("web", false).unwrap();
+        let state = again(&places, false);
         assert_eq!(fs::read_dir(&state.path).unwrap().count(), 0);
         assert!(outside.join("precious").exists());
     }
@@ -172,7 +183,7 @@ mod tests {
         let error = others.of("web", true).unwrap_err();
         assert!(error.io().to_string().contains("another"), "{error}");
         drop(first);
-        others.of("web", true).unwrap();
+        drop(again(&others, true));
     }
 
     #[test]
