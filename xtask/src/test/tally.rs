@@ -125,7 +125,10 @@ impl Tally {
             }
         }
         if summaries == 0 {
-            self.fail(format!("{program}: ended without a summary"));
+            self.failed.push(Failure {
+                what: format!("{program}: ended without a summary"),
+                said: end(output),
+            });
         } else if !ok && failed == 0 {
             self.fail(format!("{program}: ended badly after its tests"));
         }
@@ -157,6 +160,19 @@ fn said(output: &str, name: &str) -> String {
         .collect();
     let text = lines[..lines.len().min(LINES)].join("\n");
     text.trim().to_owned()
+}
+
+/// What tells where a program ended that printed no summary: the tests that it was in for long, and
+/// its last lines.
+fn end(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().collect();
+    let last = &lines[lines.len().saturating_sub(LINES / 2)..];
+    let hung = lines
+        .iter()
+        .filter(|line| line.contains(" has been running for over "))
+        .filter(|line| !last.contains(line));
+    let told: Vec<&str> = hung.chain(last).copied().collect();
+    told.join("\n")
 }
 
 struct Counts {
@@ -222,6 +238,16 @@ mod tests {
             tally("running 2 tests\n", true).counts(),
             "0 passed, 1 failed"
         );
+    }
+
+    #[test]
+    fn a_crash_tells_what_it_was_in() {
+        let slow = "test a has been running for over 60 seconds\n";
+        let output = format!("running 40 tests\n{slow}{}", "test b ... ok\n".repeat(20));
+        let tally = tally(&output, false);
+        let said = &tally.failed[0].said;
+        assert!(said.starts_with("test a has been"), "{said}");
+        assert_eq!(said.lines().count(), 1 + LINES / 2);
     }
 
     #[test]
