@@ -11,6 +11,18 @@ use crate::{Before, Command, wait_until};
 /// How long the kernel may take to end what has been killed, and the guard to clean up after it.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// The cache of whoever runs the tests, which keeps the images of all.
+///
+/// # Errors
+/// There is no place for one.
+pub fn users_cache() -> Result<PathBuf> {
+    let named = |name| std::env::var_os(name).map(PathBuf::from);
+    named("MACHINIST_CACHE")
+        .or_else(|| Some(named("XDG_CACHE_HOME")?.join("machinist")))
+        .or_else(|| Some(named("HOME")?.join(".cache/machinist")))
+        .context("there is no cache")
+}
+
 /// A directory with a lab; sessions and temporary files have places of their own, so that what is
 /// left there is this test's. The image cache is the user's: images are built once for all.
 #[derive(Debug)]

@@ -28,7 +28,7 @@ mod ran;
 mod reaper;
 pub mod start_script;
 
-pub use bench::Bench;
+pub use bench::{Bench, users_cache};
 pub use case::{Case, causes, run_cases};
 pub use leftovers::Before;
 pub use modules::Modules;

@@ -1,8 +1,8 @@
 //! A user who is not root, and whom only the program sees: the files that name the user are laid over
 //! the host's in a mount namespace of the program's own.
 
-use std::fs;
-use std::os::unix::fs::chown;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -27,10 +27,10 @@ done
 test -z "$cgroup" || echo $$ > "$cgroup/cgroup.procs"
 cd "$home/lab"
 exec setpriv --reuid "$id" --regid "$id" --clear-groups --reset-env \
-  env HOME="$home" MACHINIST_RUNTIME="$home/run" TMPDIR="$home/tmp" "$@"
+  env HOME="$home" MACHINIST_CACHE="$home/cache" MACHINIST_RUNTIME="$home/run" TMPDIR="$home/tmp" "$@"
 "#;
 
-/// A user with a home of their own: lab, sessions, images.
+/// A user with a home of their own: lab, sessions, and a cache that is for all users.
 #[derive(Debug)]
 pub struct OrdinaryUser {
     home: TempDir,
@@ -54,9 +54,11 @@ impl OrdinaryUser {
         for name in ["", "lab", "run", "tmp"] {
             let directory = path.join(name);
             fs::create_dir_all(&directory)?;
-            chown(&directory, Some(ID), Some(ID))?;
+            user.own(&directory)?;
         }
         fs::create_dir(path.join("etc"))?;
+        fs::create_dir(user.cache())?;
+        fs::set_permissions(user.cache(), Permissions::from_mode(0o1777))?;
         fs::copy(machinist(), path.join("machinist")).context("cannot copy the program")?;
         for (file, line) in [
             (
@@ -98,6 +100,26 @@ impl OrdinaryUser {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.home.path()
+    }
+
+    /// The cache that the user shares with others. It is root's.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.path().join("cache")
+    }
+
+    /// The user's own part of it.
+    #[must_use]
+    pub fn part(&self) -> PathBuf {
+        self.cache().join(format!("user-{ID}"))
+    }
+
+    /// Makes a directory the user's.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn own(&self, directory: &Path) -> Result<()> {
+        Ok(chown(directory, Some(ID), Some(ID))?)
     }
 
     /// Writes the user's lab file.

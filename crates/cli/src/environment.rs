@@ -2,7 +2,7 @@
 //!
 //! | variable | for |
 //! |---|---|
-//! | `MACHINIST_CACHE` | the cache; else `$XDG_CACHE_HOME/machinist`, else `~/.cache/machinist` |
+//! | `MACHINIST_CACHE` | the cache; else `$XDG_CACHE_HOME/machinist`, else `~/.cache/machinist`; for root who has not a home of root's, `/var/cache/machinist` |
 //! | `MACHINIST_RUNTIME` | live sessions; else `$XDG_RUNTIME_DIR/machinist`, else `/run/machinist` for root, else `/tmp/machinist-UID` |
 //! | `MACHINIST_BUILDERS` | builders; else `/var/lib/machinist/builders` for root, else `$XDG_STATE_HOME/machinist/builders`, else `~/.local/state/machinist/builders` |
 //! | `PATH` | where QEMU, systemd-nspawn, Python and the tools that build images are found |
@@ -36,6 +36,7 @@ use machinist_builder::nix_conf::{Process, VARIABLES};
 use machinist_builder::registration::NixHost;
 use machinist_session::{Accel, Settings};
 
+use crate::cache::{Cache, is_below_anothers};
 use crate::containers::Containers;
 use crate::error::CliError;
 use crate::starts::Starts;
@@ -43,7 +44,9 @@ use crate::starts::Starts;
 /// The environment, read once.
 #[derive(Debug, Clone)]
 pub struct Environment {
-    /// The image cache.
+    /// The cache.
+    pub cache: Cache,
+    /// The images in it.
     pub images: PathBuf,
     /// The directory of live sessions.
     pub runtime: PathBuf,
@@ -80,10 +83,11 @@ impl Environment {
         let here = env::current_dir().map_err(|error| {
             CliError::machinery(error).context("cannot tell the current directory")
         })?;
-        let cache = absolute(&here, cache);
+        let cache = Cache::at(absolute(&here, cache), user());
         Ok(Self {
-            starts: Starts::read(set, &cache, &here)?,
-            images: cache.join("images"),
+            starts: Starts::read(set, cache.dir(), &here)?,
+            images: cache.dir().join("images"),
+            cache,
             runtime: absolute(&here, runtime),
             exe,
             search: set("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()),
@@ -284,14 +288,13 @@ fn cache(var: impl Fn(&str) -> Option<OsString>, root: bool) -> Option<PathBuf> 
     if let Some(cache) = var("MACHINIST_CACHE") {
         return Some(cache.into());
     }
-    if let Some(cache) = var("XDG_CACHE_HOME") {
-        return Some(PathBuf::from(cache).join("machinist"));
-    }
-    if let Some(home) = var("HOME") {
-        return Some(PathBuf::from(home).join(".cache/machinist"));
-    }
-    // A service has no home.
-    root.then(|| PathBuf::from("/var/cache/machinist"))
+    let xdg = var("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || Some(PathBuf::from(var("HOME")?).join(".cache"));
+    let own = xdg.or_else(home).map(|it| it.join("machinist"));
+    // A service has no home, and who was made root by `sudo` may have that of somebody else, who
+    // could exchange there what root boots.
+    let own = own.filter(|it| !root || !is_below_anothers(it));
+    own.or_else(|| root.then(|| PathBuf::from("/var/cache/machinist")))
 }
 
 /// The directories of CDI files.
@@ -337,6 +340,22 @@ mod tests {
         assert_eq!(path(&all[2..], false), Some("/c/.cache/machinist".into()));
         assert_eq!(path(&[], true), Some("/var/cache/machinist".into()));
         assert_eq!(path(&[], false), None);
+    }
+
+    #[test]
+    fn root_has_no_cache_in_somebodys_home() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: this needs root, to give a directory away");
+            return;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let set = [("HOME", home.path().to_str().unwrap())];
+        let own = home.path().join(".cache/machinist");
+        assert_eq!(cache(var(&set), true), Some(own.clone()));
+        std::os::unix::fs::chown(home.path(), Some(1), None).unwrap();
+        assert_eq!(cache(var(&set), true), Some("/var/cache/machinist".into()));
+        // To others it is told when they want to write there.
+        assert_eq!(cache(var(&set), false), Some(own));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::error::CliError;
 /// Something that a lab needs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
+    /// A cache of our own, which cannot be had for this reason; and what helps.
+    Cache(String, Vec<String>),
     /// That containers can run, which they cannot, for this reason.
     Containers(String),
     /// The VMM.
@@ -40,6 +42,9 @@ struct Program {
 impl Need {
     /// What is missing and what helps, if the host lacks it.
     fn missing(&self, environment: &Environment) -> Option<(String, Vec<String>)> {
+        if let Self::Cache(why, hints) = self {
+            return Some((why.clone(), hints.clone()));
+        }
         if let Self::Containers(why) = self {
             let remedies = environment.known_containers().remedies.clone();
             return Some((why.clone(), remedies));
@@ -63,7 +68,7 @@ impl Need {
 
     fn program(&self) -> Option<Program> {
         let (name, purpose, package) = match self {
-            Self::Containers(_) | Self::Devices(_) => return None,
+            Self::Cache(..) | Self::Containers(_) | Self::Devices(_) => return None,
             Self::Qemu => (
                 "qemu-system-x86_64",
                 "runs VMs",
@@ -114,6 +119,9 @@ pub fn of_machines<'a>(
     let machines: Vec<&Machine> = machines.collect();
     let limits = &environment.containers(machines.iter().copied()).limits;
     let mut needs = BTreeSet::new();
+    if let Err(error) = environment.cache.check() {
+        needs.insert(Need::Cache(error.to_string(), error.hints()));
+    }
     for machine in machines {
         let image = image_name(&machine.image);
         if let Some(name) = &image {

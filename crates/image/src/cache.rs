@@ -12,13 +12,15 @@
 //! ```
 //! The time of last use is the modification time of an artefact's directory.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use machinist_sys::owner::not_ours;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::ArtefactKind;
@@ -102,9 +104,16 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Opens or makes a cache, and removes what dead builders left.
+    /// Opens or makes a cache, and removes what dead builders left. One that others may write to is
+    /// refused: machines boot what is in it.
     pub(crate) fn open(dir: &Path) -> Result<Self, ImageError> {
-        fs::create_dir_all(dir).at("create", dir)?;
+        // Whatever the umask: nobody else may write there.
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(0o755).create(dir);
+        made.at("create", dir)?;
+        if let Some(why) = not_ours(dir).at("read", dir)? {
+            return Err(why.into());
+        }
         // One absolute path: it goes into mount options and command lines.
         let dir = fs::canonicalize(dir).at("find", dir)?;
         for kind in ArtefactKind::ALL {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use machinist_sys::owner::NotOurs;
 pub(crate) use machinist_sys::path_error::At;
 pub use machinist_sys::path_error::PathError;
 
@@ -42,6 +43,9 @@ pub enum ImageError {
         /// Ours.
         known: &'static str,
     },
+    /// Others may put images into the cache.
+    #[error("the cache cannot be used: {0}")]
+    NotOurs(#[from] NotOurs),
     /// [`crate::Cancel::cancel`] was called.
     #[error("interrupted")]
     Interrupted,
@@ -58,6 +62,7 @@ impl ImageError {
                     .to_owned(),
             ),
             Self::Format { path, .. } => Some(format!("remove {}", path.display())),
+            Self::NotOurs(why) => Some(why.hint()),
             Self::Kernel(error) => error.hint(),
             Self::Spec(_) | Self::Path(_) | Self::Initrd(_) | Self::Interrupted => None,
         }

@@ -23,6 +23,8 @@ pub mod netlink;
 #[cfg(target_os = "linux")]
 pub mod outgoing;
 #[cfg(target_os = "linux")]
+pub mod owner;
+#[cfg(target_os = "linux")]
 pub mod packet;
 pub mod path_error;
 #[cfg(target_os = "linux")]

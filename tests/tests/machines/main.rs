@@ -15,6 +15,7 @@ mod rootless;
 mod run;
 mod scripts;
 mod sessions;
+mod shared;
 mod storage;
 mod trouble;
 mod warm;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use machinist_tests::{Bench, Need, OrdinaryUser, wait_until};
 use rustix::process::Signal;
 
-use crate::Case;
+use crate::{Case, shared};
 
 pub const CASES: &[Case] = &[Case {
     name: "rootless::an_ordinary_user",
@@ -69,10 +69,12 @@ fn ordinary_user(bench: &Bench) -> Result<()> {
     user.nothing_left(bench).context("after the quickstart")?;
     inside(&user).context("inside of a container")?;
     user.nothing_left(bench).context("after a container")?;
-    killed(&user).context("a killed engine")?;
+    shared::root_beside(bench, &user).context("root beside the user")?;
+    killed(bench, &user).context("a killed engine")?;
     user.nothing_left(bench).context("after a killed engine")?;
-    without(&user).context("without ids")?;
-    user.nothing_left(bench).context("without ids")
+    without(bench, &user).context("without ids")?;
+    user.nothing_left(bench).context("without ids")?;
+    shared::refused(bench, &user).context("a cache that is somebody else's")
 }
 
 fn quickstart(user: &OrdinaryUser) -> Result<()> {
@@ -123,17 +125,20 @@ fn inside(user: &OrdinaryUser) -> Result<()> {
 }
 
 /// SIGKILL, while the containers run.
-fn killed(user: &OrdinaryUser) -> Result<()> {
+fn killed(bench: &Bench, user: &OrdinaryUser) -> Result<()> {
     user.write_lab(EITHER)?;
     user.write("back.py", BACK)?;
     user.machinist(&["test", "web-back"]).run()?.exits(0)?;
-    for _ in 0..3 {
+    for time in 0..3 {
         let up = user.machinist(&["up", "--foreground"]).start()?;
         let sessions = || {
             let ps = user.machinist(&["ps", "--format", "json"]).run().ok()?;
             ps.stdout.contains("\"ready\"").then_some(())
         };
         wait_until(Duration::from_secs(60), sessions).context("no machine was ready")?;
+        if time == 0 {
+            shared::root_runs(bench, user, "container")?;
+        }
         up.signal(Signal::KILL);
         up.wait()?;
         wait_until(Duration::from_secs(8), || {
@@ -148,7 +153,7 @@ fn killed(user: &OrdinaryUser) -> Result<()> {
 }
 
 /// What the user lacks is said before anything boots; a machine that may be a VM is one.
-fn without(user: &OrdinaryUser) -> Result<()> {
+fn without(bench: &Bench, user: &OrdinaryUser) -> Result<()> {
     user.write_lab(EITHER)?;
     user.machinist_without_cgroup(&["test", "web"])
         .run()?
@@ -172,8 +177,11 @@ fn without(user: &OrdinaryUser) -> Result<()> {
         .exits(0)?
         .complains("client: it is a VM: containers need root, or a user namespace")?
         .complains("client: restored from its snapshot")?;
-    // Not even root of a namespace.
-    user.machinist(&["test", "client-back"]).run()?.exits(0)?;
+    // Not even root of a namespace; and root has a VM of the same cache meanwhile.
+    let back = user.machinist(&["test", "client-back"]).start()?;
+    shared::root_runs(bench, user, "vm")?;
+    back.wait()?.exits(0)?;
+    shared::for_nobody_else(user)?;
     user.machinist(&["test", "web"])
         .run()?
         .exits(96)?

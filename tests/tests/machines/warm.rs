@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use machinist_tests::{Bench, Command, Need, Ran};
+use machinist_tests::{Bench, Command, Need, Ran, users_cache};
 use serde_json::Value;
 
 use crate::Case;
@@ -33,12 +33,7 @@ struct Cache(PathBuf);
 
 impl Cache {
     fn new(bench: &Bench) -> Result<Self> {
-        let named = |name| std::env::var_os(name).map(PathBuf::from);
-        let users = named("MACHINIST_CACHE")
-            .or_else(|| Some(named("XDG_CACHE_HOME")?.join("machinist")))
-            .or_else(|| Some(named("HOME")?.join(".cache/machinist")))
-            .context("there is no cache")?;
-        let images = users.join("images");
+        let images = users_cache()?.join("images");
         std::fs::create_dir_all(&images)?;
         let own = bench.path().join("cache");
         std::fs::create_dir(&own)?;

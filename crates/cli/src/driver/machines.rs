@@ -140,6 +140,7 @@ mod tests {
 
     fn environment(here: &Path) -> Environment {
         Environment {
+            cache: crate::cache::Cache::at(here.into(), 0),
             images: here.into(),
             runtime: here.into(),
             exe: here.into(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use machinist_doctor::{Finding, Host, Known, Level, Purpose, examine, worst};
@@ -99,8 +99,7 @@ fn host(environment: &Environment, containers: bool) -> Host {
     }
     known.builders = builders();
     if let Some(qemu) = environment.find_program(QEMU) {
-        let cache = environment.images.parent().unwrap_or(Path::new("/"));
-        known.kvm_condemned = Verdicts::open(cache, &qemu).kvm();
+        known.kvm_condemned = Verdicts::open(&environment.images, &qemu).kvm();
     }
     Host {
         nix: environment::nix_host(),

@@ -36,6 +36,7 @@ impl Image {
 
 /// The cache, to be looked at: nothing is built with it, so it needs no agent.
 fn store(environment: &Environment) -> Result<Store, CliError> {
+    environment.cache.check()?;
     Store::open(&environment.images, &[]).map_err(failed)
 }
 

@@ -33,6 +33,7 @@ impl Snapshot {
 }
 
 fn store(environment: &Environment) -> Result<SnapshotStore, CliError> {
+    environment.cache.check()?;
     let snapshots = &environment.starts.snapshots;
     SnapshotStore::open(&snapshots.directory, snapshots.limit).map_err(failed)
 }

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use machinist_sys::owner::not_ours;
 use serde::{Deserialize, Serialize};
 use twox_hash::xxhash3_64;
 
@@ -52,6 +53,8 @@ pub(super) struct Shared {
     pub(super) limit: u64,
     /// Why nothing can be kept, where that is so.
     read_only: Option<String>,
+    /// Whether others may write there, so that nothing in it is restored.
+    foreign: bool,
     known: Known,
     host: OnceLock<Host>,
     agent: OnceLock<String>,
@@ -86,23 +89,15 @@ pub(crate) enum Claim {
 impl SnapshotStore {
     /// Opens the store in the directory `dir`, which is made if it is not there. `limit` is how many
     /// bytes snapshots may take. What dead makers left is removed. A store that cannot be written
-    /// is used as it is.
+    /// is used as it is; one that others may write to, not at all.
     ///
     /// # Errors
     /// It was written by another version of machinist, or cannot be read.
     pub fn open(dir: &Path, limit: u64) -> Result<Self, SnapshotError> {
-        let read_only = match (prepare(dir), check_format(dir)) {
-            // Another user's, who alone may see the memory of his machines.
-            (Err(_), Err(SnapshotError::Path(error)))
-                if error.source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                Some(format!("{} is another user's", dir.display()))
-            }
-            (prepared, checked) => {
-                checked?;
-                let error = prepared.err();
-                error.map(|it| format!("nothing can be saved in {}: {}", dir.display(), it.source))
-            }
+        let foreign = not_ours(dir).ok().flatten();
+        let read_only = match &foreign {
+            Some(why) => Some(why.to_string()),
+            None => usable(dir)?,
         };
         // One absolute path: it goes into command lines.
         let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
@@ -113,13 +108,16 @@ impl SnapshotStore {
                 dir,
                 limit,
                 read_only,
+                foreign: foreign.is_some(),
                 host: OnceLock::new(),
                 agent: OnceLock::new(),
                 makers: Mutex::default(),
             }),
             sources: Vec::new(),
         };
-        store.sweep();
+        if store.shared.read_only.is_none() {
+            store.sweep();
+        }
         Ok(store)
     }
 
@@ -155,12 +153,12 @@ impl SnapshotStore {
 
     /// The snapshot, if it is there. Blocks.
     pub(crate) fn find(&self, key: &SnapshotKey) -> Option<Saved> {
-        let own = self.shared.dir.join(key.as_str());
+        let own = (!self.shared.foreign).then(|| self.shared.dir.join(key.as_str()));
         let theirs = self.sources.iter().flat_map(|source| {
             let inside = source.join(key.as_str());
             [inside, source.clone()]
         });
-        std::iter::once(own)
+        own.into_iter()
             .chain(theirs)
             .find_map(|dir| match take(&dir) {
                 Ok(Some(saved)) if saved.manifest().parts.key() == *key => Some(saved),
@@ -396,6 +394,23 @@ fn private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
 }
 
+/// Makes what a store needs. Why nothing can be saved in it, where that is so.
+fn usable(dir: &Path) -> Result<Option<String>, SnapshotError> {
+    match (prepare(dir), check_format(dir)) {
+        // Somebody's whom we cannot even ask.
+        (Err(_), Err(SnapshotError::Path(error)))
+            if error.source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            Ok(Some(format!("{} is another user's", dir.display())))
+        }
+        (prepared, checked) => {
+            checked?;
+            let error = prepared.err();
+            Ok(error.map(|it| format!("nothing can be saved in {}: {}", dir.display(), it.source)))
+        }
+    }
+}
+
 /// Makes what a store needs; an error where it cannot be written.
 fn prepare(dir: &Path) -> Result<(), PathError> {
     if let Some(parent) = dir.parent() {
@@ -520,7 +535,10 @@ mod tests {
         });
         match claim.join().unwrap() {
             Some(Claim::Unable(reason)) => {
-                assert!(reason.ends_with(" is another user's"), "{reason}")
+                assert!(
+                    reason.contains(" belongs to root, and this runs as "),
+                    "{reason}"
+                )
             }
             _ => panic!("it can be used"),
         }
@@ -530,6 +548,27 @@ mod tests {
             Claim::There(_)
         ));
         assert!(saved.is_still_there());
+    }
+
+    #[tokio::test]
+    async fn root_restores_nothing_that_somebody_else_has_made() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: this needs root, to give a directory away");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        make(&SnapshotStore::open(dir.path(), ROOMY).unwrap(), "web").await;
+        std::os::unix::fs::chown(dir.path(), Some(1), None).unwrap();
+        let store = SnapshotStore::open(dir.path(), ROOMY).unwrap();
+        match store.claim(&key("web")).await.unwrap() {
+            Claim::Unable(reason) => assert!(reason.contains(" belongs to "), "{reason}"),
+            _ => panic!("it is used"),
+        }
+        // What is named as made by others is.
+        let own = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(own.path(), ROOMY).unwrap();
+        let store = store.with_source(dir.path());
+        assert!(store.find(&key("web")).is_some());
     }
 
     #[tokio::test]

@@ -107,6 +107,7 @@ impl Create {
 
     /// Creates it.
     pub fn run(self, environment: &Environment) -> Outcome {
+        environment.cache.check()?;
         let places = places(environment);
         let kind = self.kind.map(|kind| match kind {
             KindArg::Container => Kind::Container,

@@ -38,6 +38,7 @@ pub struct Build {
 impl Build {
     /// Builds.
     pub fn run(self, environment: &Environment) -> Outcome {
+        environment.cache.check()?;
         let brief = match self.source {
             Some(source) => {
                 let lab = Arc::new(one_machine(source, self.packages, self.kind)?);

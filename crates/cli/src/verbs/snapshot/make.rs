@@ -54,6 +54,7 @@ impl Make {
             let error = CliError::usage(format!("the lab has no machine {:?}", self.machine));
             return Err(error.hint(format!("its machines are: {}", names.join(", "))));
         }
+        environment.cache.check()?;
         let output = environment.here.join(&self.output);
         fs::create_dir_all(&output).map_err(|error| cannot(&output, error))?;
         block_on(self.save(environment, file, &output))
