@@ -50,6 +50,8 @@ pub struct Renewal {
     pub settled: Settled,
     /// A line for the journal; none if empty.
     pub mark: String,
+    /// The machine is to stand still after this: nothing may be under way then.
+    pub passing: bool,
 }
 
 impl Renewal {
@@ -154,7 +156,9 @@ impl Agent {
         };
         let mut renewed = self.ask_to_renew(request).await?;
         renewed.lacks.extend(loose);
-        self.approach_clock(&renewed);
+        if !renewal.passing {
+            self.approach_clock(&renewed);
+        }
         Ok(renewed)
     }
 

@@ -18,6 +18,7 @@ use crate::nspawn::Nspawn;
 use crate::origin::Origin;
 use crate::qemu::Qemu;
 use crate::qemu::frozen::{Frozen, Tops};
+use crate::qemu::spare::{Counted, Spare};
 use crate::reach::Reach;
 use crate::script::container::ScriptContainer;
 use crate::script::vm::ScriptVm;
@@ -143,16 +144,26 @@ impl Backend {
         }
     }
 
-    /// Starts it; one of ours also with what was `earlier`. Dropped before its end, it leaves nothing
+    /// Begins to make a spare of it, as it was then; only VMs of ours have any.
+    pub(crate) fn spare(&self, mode: Mode, of: Arc<Frozen>, counted: Counted) -> Option<Spare> {
+        match self {
+            // What is made of another gets a name of its own first.
+            Self::Qemu(qemu) if of.was.is_none() => Some(qemu.spare(mode, of, counted)),
+            _ => None,
+        }
+    }
+
+    /// Starts it; one of ours also with what was `earlier`, a VM by its `spare` of that. Dropped before its end, it leaves nothing
     /// that runs.
     pub(crate) async fn launch(
         self,
         mode: Mode,
         earlier: Option<Earlier>,
+        spare: Option<Spare>,
     ) -> Result<Run, LaunchError> {
         match self {
             Self::Qemu(qemu) => match earlier {
-                Some(Earlier::Vm(frozen)) => qemu.go_back(mode, frozen).await,
+                Some(Earlier::Vm(frozen)) => qemu.go_back(mode, frozen, spare).await,
                 _ => qemu.launch(mode).await,
             },
             Self::Nspawn(nspawn) => match earlier {

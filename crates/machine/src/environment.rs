@@ -25,6 +25,15 @@ pub trait Attach: Send + Sync {
     /// There is no such VLAN, or no socket can be made.
     fn vm_port(&self, machine: &str, nic: &NicSpec) -> io::Result<PathBuf>;
 
+    /// Places for a VM that is to take this machine's place later; one for each of these NICs.
+    ///
+    /// # Errors
+    /// There is no such VLAN, or no socket can be made.
+    fn reserve(&self, machine: &str, nics: &[NicSpec]) -> io::Result<Box<dyn Reserve>> {
+        let _ = (machine, nics);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Hangs the network namespace of process `pid` on the VLANs, by one interface for each NIC,
     /// with its name, MAC and addresses, and brings them and the loopback up.
     ///
@@ -46,6 +55,20 @@ pub trait Attach: Send + Sync {
     fn ground(&self) -> Option<Ground> {
         None
     }
+}
+
+/// Places on the network that nobody hangs on yet. What is sent to their sockets waits there, and
+/// nothing comes from them. Dropping them removes the sockets.
+pub trait Reserve: Send {
+    /// Unix sockets as [`Attach::vm_port`] gives them, in the order of the NICs.
+    fn sockets(&self) -> &[PathBuf];
+
+    /// From now on these are the machine's places on its VLANs; [`Attach::detach`] lets them go.
+    /// May block.
+    ///
+    /// # Errors
+    /// The switch does not take one of them. Others may have been taken.
+    fn take(self: Box<Self>) -> io::Result<()>;
 }
 
 /// No network at all.

@@ -47,7 +47,9 @@ mod words;
 mod x11;
 
 pub use console::{Console, ConsoleLines};
-pub use environment::{AgentBinary, Attach, Environment, NoNetwork, Report, Reporter, console_log};
+pub use environment::{
+    AgentBinary, Attach, Environment, NoNetwork, Report, Reporter, Reserve, console_log,
+};
 pub use error::MachineError;
 pub use lifecycle::{Refused, State};
 pub use machine::{Machine, StartOptions, Status};

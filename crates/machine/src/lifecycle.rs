@@ -211,6 +211,12 @@ impl Lifecycle {
         &self.state
     }
 
+    /// Whether it starts, or was started last, without hardware virtualization whatever it asks for.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.plain
+    }
+
     /// Moves, and says what is to be done.
     pub fn handle(&mut self, event: Event) -> Decision {
         if let Event::Restore { ready } = event {

@@ -1,6 +1,7 @@
 //! The one task that owns a machine's state, and does what its life cycle decides.
 
 mod attending;
+mod spare;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,8 @@ use crate::lifecycle::{Decision, Effect, Ending, Event, Lifecycle, Refused, Stat
 use crate::machine::{StartOptions, Status};
 use crate::origin::Origin;
 use crate::publish::Published;
-use crate::qemu::frozen::Tops;
+use crate::qemu::frozen::{Frozen, Tops};
+use crate::qemu::spare::{Counted, Spare};
 use crate::reach::Reach;
 use crate::words::Words;
 
@@ -33,6 +35,12 @@ pub(crate) enum Ask {
     Reboot,
     /// Whether its system had finished its start then.
     Restore(Earlier, bool),
+    /// Have a spare of this moment.
+    Reserve(Arc<Frozen>, Counted),
+    /// Have none of this moment.
+    Forget(Arc<Frozen>),
+    /// Have none.
+    ForgetAll,
 }
 
 #[derive(Debug)]
@@ -62,6 +70,7 @@ pub(crate) struct Task {
     may_restart: bool,
     /// What the next launch goes on with, where it is no boot.
     earlier: Option<Earlier>,
+    spare: Option<Spare>,
     status: watch::Sender<Status>,
     agents: watch::Sender<Option<Agent>>,
     reach: watch::Sender<Reach>,
@@ -106,6 +115,7 @@ impl Task {
             run: None,
             may_restart: true,
             earlier: None,
+            spare: None,
             status,
             agents,
             reach,
@@ -155,6 +165,7 @@ impl Task {
         // The last handle is gone. What runs is killed, and waited for.
         self.drop_agent();
         self.end_run().await;
+        self.end_spare().await;
     }
 
     async fn asked(&mut self, request: Request) {
@@ -179,6 +190,20 @@ impl Task {
                 self.earlier = Some(earlier);
                 self.began = Instant::now();
                 Event::Restore { ready }
+            }
+            Ask::Reserve(of, counted) => {
+                _ = request.answer.send(Ok(()));
+                return self.reserve(of, counted).await;
+            }
+            Ask::Forget(of) => {
+                self.forget(&of).await;
+                _ = request.answer.send(Ok(()));
+                return;
+            }
+            Ask::ForgetAll => {
+                self.end_spare().await;
+                _ = request.answer.send(Ok(()));
+                return;
             }
         };
         let decision = self.decide(event);
@@ -374,18 +399,23 @@ impl Task {
         self.words.clear();
         self.system_ready = false;
         self.standing = false;
-        let mode = Mode {
-            plain,
-            may_restart: self.may_restart,
-        };
+        let mode = self.mode(plain);
         let (backend, accel) = self.backend.names(mode);
         self.report(Report::Starting { backend, accel });
         self.publish().await?;
         let backend = self.backend.clone();
         let earlier = self.earlier.take();
-        let launch = async move { backend.launch(mode, earlier).await };
+        let spare = self.spare_of(earlier.as_ref(), mode);
+        let launch = async move { backend.launch(mode, earlier, spare).await };
         self.launching = Some(tokio::spawn(launch));
         Ok(())
+    }
+
+    fn mode(&self, plain: bool) -> Mode {
+        Mode {
+            plain,
+            may_restart: self.may_restart,
+        }
     }
 
     /// Gives up a launch, kills what runs, and waits for its end.

@@ -43,10 +43,23 @@ impl Words {
 /// Reads a pipe to its end, on a task of its own.
 pub(crate) fn drain(
     pipe: impl Into<OwnedFd>,
+    each: impl FnMut(&[u8]) + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    drain_if(std::future::ready(true), pipe, each)
+}
+
+/// Reads a pipe to its end, on a task of its own, once it is known that it is to be read. Until then
+/// it is left alone, as it is where it is not.
+pub(crate) fn drain_if(
+    wanted: impl Future<Output = bool> + Send + 'static,
+    pipe: impl Into<OwnedFd>,
     mut each: impl FnMut(&[u8]) + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     let mut pipe = pipe::Receiver::from_owned_fd(pipe.into())?;
     Ok(tokio::spawn(async move {
+        if !wanted.await {
+            return;
+        }
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
             each(&buffer[..count]);
@@ -64,8 +77,17 @@ pub(crate) fn console(
 
 /// Reads a backend's standard error.
 pub(crate) fn words(pipe: impl Into<OwnedFd>, words: Words) -> std::io::Result<JoinHandle<()>> {
+    words_if(std::future::ready(true), pipe, words)
+}
+
+/// Reads a backend's standard error, as [`drain_if`] does.
+pub(crate) fn words_if(
+    wanted: impl Future<Output = bool> + Send + 'static,
+    pipe: impl Into<OwnedFd>,
+    words: Words,
+) -> std::io::Result<JoinHandle<()>> {
     let mut take = lines(words);
-    drain(pipe, move |bytes| take(bytes))
+    drain_if(wanted, pipe, move |bytes| take(bytes))
 }
 
 /// Reads a standard error that belongs to the console, too.

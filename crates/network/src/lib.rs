@@ -48,4 +48,4 @@ pub use machinist_sys::namespace::NetNs;
 pub use machinist_sys::netlink::{Mac, ParseMacError};
 pub use port::{Counters, Drops, Port, Traffic};
 pub use still::{InFlight, Still};
-pub use vlan::{DEFAULT_MTU, VethSpec, Vlan};
+pub use vlan::{DEFAULT_MTU, Reserved, VethSpec, Vlan};

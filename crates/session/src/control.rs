@@ -19,6 +19,9 @@ use crate::protocol::{Fault, Published};
 /// Something that a machine does and that takes time.
 pub(crate) type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
 
+/// Something that is done where it can be.
+pub(crate) type Making<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
 /// A machine, as the protocol uses it. One implementation is the real thing
 /// ([`crate::machines::SessionMachine`]); tests of the protocol have one whose agent runs on this host.
 pub(crate) trait Control: Send + Sync {
@@ -190,6 +193,17 @@ pub(crate) trait Control: Send + Sync {
     /// Goes back to a checkpoint of it, which users know by `name`.
     fn restore(&self, _checkpoint: Checkpoint, _name: &str) -> Doing<'_, ()> {
         Box::pin(async { Err(self.has_no("checkpoints")) })
+    }
+
+    /// Begins to make ready what going back to a checkpoint of it will need, where that can be and the
+    /// host has the memory for it. Nothing comes of it, if not.
+    fn reserve(&self, _checkpoint: &Checkpoint) -> Making<'_> {
+        Box::pin(async {})
+    }
+
+    /// Gives up what was made ready for this checkpoint.
+    fn forget(&self, _checkpoint: &Checkpoint) -> Making<'_> {
+        Box::pin(async {})
     }
 
     /// The fault of asking for what this kind of machine does not have.

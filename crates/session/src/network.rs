@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use machinist_machine::ground::{Ground, GroundError};
-use machinist_machine::{Attach, NicSpec};
-use machinist_network::{AttachError, Mac, NetNs, Port, Still, VdeDoor, VethSpec, Vlan, VlanError};
+use machinist_machine::{Attach, NicSpec, Reserve};
+use machinist_network::{
+    AttachError, Mac, NetNs, Port, Reserved, Still, VdeDoor, VethSpec, Vlan, VlanError,
+};
 use thiserror::Error;
 
 use crate::checkpoints::Wire;
@@ -145,16 +147,26 @@ impl Network {
     }
 
     fn keep(&self, machine: &str, vlan: u8, port: Port) {
-        let vlan = vlan.into();
-        lock(&self.ports)
-            .entry(machine.to_owned())
-            .or_default()
-            .push(Hung {
-                vlan,
-                port,
-                up: AtomicBool::new(true),
-            });
+        hang(&self.ports, machine, vlan.into(), port);
     }
+
+    /// Where the next socket of a port is. Short, and never the same twice: a socket path has 107
+    /// bytes, and a VM that starts anew must not meet the socket of its former life.
+    fn next_socket(&self) -> PathBuf {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        self.sockets.join(format!("port{number}"))
+    }
+}
+
+/// Gives a machine a place on a VLAN.
+fn hang(ports: &Mutex<Ports>, machine: &str, vlan: u32, port: Port) {
+    let hung = Hung {
+        vlan,
+        port,
+        up: AtomicBool::new(true),
+    };
+    let mut ports = lock(ports);
+    ports.entry(machine.to_owned()).or_default().push(hung);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -163,14 +175,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Attach for Network {
     fn vm_port(&self, machine: &str, nic: &NicSpec) -> io::Result<PathBuf> {
-        // Short, and never the same twice: a socket path has 107 bytes, and a VM that starts anew
-        // must not meet the socket of its former life.
-        let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let path = self.sockets.join(format!("port{number}"));
+        let path = self.next_socket();
         let name = port_name(machine, nic);
         let port = self.vlan(nic.vlan)?.attach_socket(&name, &path);
         self.keep(machine, nic.vlan, port.map_err(io::Error::other)?);
         Ok(path)
+    }
+
+    fn reserve(&self, machine: &str, nics: &[NicSpec]) -> io::Result<Box<dyn Reserve>> {
+        let reserve = |nic: &NicSpec| {
+            let path = self.next_socket();
+            let vlan = self.vlan(nic.vlan)?;
+            let place = vlan.reserve_socket(&port_name(machine, nic), &path);
+            Ok((path, (nic.vlan.into(), place.map_err(io::Error::other)?)))
+        };
+        let reserved: io::Result<Vec<_>> = nics.iter().map(reserve).collect();
+        let (sockets, places) = reserved?.into_iter().unzip();
+        Ok(Box::new(Places {
+            machine: machine.to_owned(),
+            sockets,
+            places,
+            ports: Arc::clone(&self.ports),
+        }))
     }
 
     fn container_ports(&self, machine: &str, nics: &[NicSpec], pid: u32) -> io::Result<()> {
@@ -235,6 +261,31 @@ impl Links for Network {
             stills: stills.collect(),
             ports: Arc::clone(&self.ports),
         })
+    }
+}
+
+/// Places for a VM that is to take a machine's place. Nobody finds them by the machine's name before
+/// they are its own: what is done to its cables is done to those that it has.
+#[derive(Debug)]
+struct Places {
+    machine: String,
+    sockets: Vec<PathBuf>,
+    /// With the numbers of their VLANs.
+    places: Vec<(u32, Reserved)>,
+    ports: Arc<Mutex<Ports>>,
+}
+
+impl Reserve for Places {
+    fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
+    }
+
+    fn take(self: Box<Self>) -> io::Result<()> {
+        for (vlan, place) in self.places {
+            let port = place.attach().map_err(io::Error::other)?;
+            hang(&self.ports, &self.machine, vlan, port);
+        }
+        Ok(())
     }
 }
 

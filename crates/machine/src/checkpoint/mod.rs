@@ -8,6 +8,7 @@
 mod clones;
 mod container;
 mod memory;
+mod spare;
 mod taking;
 mod vm;
 
@@ -48,6 +49,12 @@ impl Checkpoint {
     #[must_use]
     pub fn was_running(&self) -> bool {
         matches!(self.0, Moment::Running(_) | Moment::Container { .. })
+    }
+
+    /// Whether a spare can be made of it ([`Machine::reserve`]).
+    #[must_use]
+    pub fn may_have_a_spare(&self) -> bool {
+        matches!(self.0, Moment::Running(_))
     }
 
     /// Whether the machine has to start once more when it goes back, to be as ready as it was.

@@ -73,11 +73,19 @@ impl Tops {
         dir: &Path,
         frozen: &[Drive],
     ) -> Result<Vec<Drive>, LaunchError> {
-        let drives: Result<Vec<Drive>, _> =
-            frozen.iter().map(|disk| self.overlay(dir, disk)).collect();
-        let drives = drives?;
-        self.lock().begin(&drives);
+        let drives = self.overlays(dir, frozen)?;
+        self.begin(&drives);
         Ok(drives)
+    }
+
+    /// Makes overlays in `dir` on what was frozen, and changes nothing else. Blocks.
+    pub(crate) fn overlays(&self, dir: &Path, frozen: &[Drive]) -> Result<Vec<Drive>, LaunchError> {
+        frozen.iter().map(|disk| self.overlay(dir, disk)).collect()
+    }
+
+    /// These are what the machine's disks are from now on.
+    pub(crate) fn begin(&self, drives: &[Drive]) {
+        self.lock().begin(drives);
     }
 
     /// Makes an overlay on a disk in `dir`, and changes nothing else. Blocks.
@@ -106,7 +114,7 @@ impl Tops {
 
     /// The machine never had them.
     pub(crate) fn forget(&self) {
-        self.lock().begin(&[]);
+        self.begin(&[]);
     }
 
     /// From now on a disk lies in `drive`, which the QEMU that runs calls `node`.

@@ -6,7 +6,8 @@ use machinist_image::BootRoot;
 
 use super::argv::{Drive, Format, VmPlan};
 use super::frozen::Tops;
-use super::{Qemu, host_program, read_only_drive};
+use super::plan::read_only_drive;
+use super::{Qemu, host_program};
 use crate::agent;
 use crate::backend::Mode;
 use crate::error::LaunchError;

@@ -10,10 +10,12 @@ pub(crate) mod frozen;
 mod golden;
 mod key;
 pub(crate) mod panic;
+mod plan;
 pub(crate) mod port;
 pub(crate) mod qmp;
 mod run;
 pub(crate) mod save;
+pub(crate) mod spare;
 mod uplink;
 mod vitality;
 mod warm;
@@ -26,9 +28,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use machinist_image::BootRoot;
 use machinist_sys::process::{Child, Spawn};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
@@ -47,17 +49,19 @@ use crate::tunables;
 use crate::verdict::{Accel, Accelerator};
 use crate::words::{self, Words};
 
-use argv::{Drive, Format, Memory, Nic, Share, VmPlan};
-use cmdline::{RootArguments, kernel_command_line};
+use argv::Memory;
 use frozen::{Frozen, Tops};
 use port::AgentPort;
-use uplink::Uplink;
+use spare::Apart;
 
 /// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 
 /// So many machines of one snapshot are many.
 const MANY: usize = 8;
+
+/// The socket of the agent's port, in the machine's directory.
+const AGENT_SOCKET: &str = "agent";
 
 /// The tag of the volume with this number.
 pub(crate) fn volume_tag(number: usize) -> String {
@@ -76,6 +80,8 @@ pub(crate) struct Qemu {
     record: Option<Console>,
     /// The snapshot that it was last restored from: its disks may stand on it.
     stands_on: Mutex<Option<Saved>>,
+    /// Counts spares: no two have the same name for a socket.
+    spares: AtomicU64,
 }
 
 /// How a VM begins.
@@ -88,6 +94,17 @@ pub(crate) enum Beginning {
     Golden(PathBuf),
     /// It goes on from where another stood still.
     Frozen(Arc<Frozen>),
+    /// The same, as a spare: beside the one that runs, whose place it may take later.
+    Spare(Arc<Frozen>),
+}
+
+impl Beginning {
+    fn frozen(&self) -> Option<&Frozen> {
+        match self {
+            Self::Frozen(frozen) | Self::Spare(frozen) => Some(frozen),
+            Self::Boot | Self::Golden(_) => None,
+        }
+    }
 }
 
 /// One message for each piece of console output, with the panic that it tells of.
@@ -101,6 +118,8 @@ struct Spawned {
     control_socket: UnixStream,
     accelerator: Accelerator,
     attached: Option<Attached>,
+    /// What a spare has for itself.
+    apart: Option<Apart>,
     /// Somebody is at the other end of the agent's port already.
     restored: bool,
     /// What its memory is mapped from.
@@ -123,6 +142,7 @@ impl Qemu {
             tops,
             record: None,
             stands_on: Mutex::default(),
+            spares: AtomicU64::default(),
         }
     }
 
@@ -156,7 +176,7 @@ impl Qemu {
         let spawned = tokio::task::spawn_blocking(move || this.spawn(mode, &beginning))
             .await
             .map_err(|error| spawn_failed(error.into()))??;
-        self.supervise(spawned).map_err(spawn_failed)
+        self.supervise(spawned, None).map_err(spawn_failed)
     }
 
     /// Makes what QEMU needs, and starts it. Blocks.
@@ -165,12 +185,17 @@ impl Qemu {
         let dir = &self.environment.dir;
 
         // Whatever fails from here on, the ports that were opened are let go.
-        let alone = matches!(beginning, Beginning::Golden(_));
-        let attached = (!alone).then(|| Attached::new(&self.environment, &self.spec.name));
-        let (port, listener) = AgentPort::new(dir)?;
+        let joins = matches!(beginning, Beginning::Boot | Beginning::Frozen(_));
+        let attached = joins.then(|| Attached::new(&self.environment, &self.spec.name));
+        let apart = match beginning {
+            Beginning::Spare(frozen) => Some(self.set_apart(frozen)?),
+            _ => None,
+        };
+        let socket = apart.as_ref().map_or(AGENT_SOCKET, Apart::socket);
+        let (port, listener) = AgentPort::new(dir, socket)?;
         let (ours, theirs) = UnixStream::pair().path(dir)?;
         let mut spawn = Spawn::new(host_program(self));
-        let mut plan = self.plan(accelerator, mode, beginning)?;
+        let mut plan = self.plan(accelerator, mode, beginning, apart.as_ref())?;
         let memory = match &plan.memory_from {
             Memory::Private(path) => Some(Arc::new(File::open(path).path(path)?)),
             Memory::Own | Memory::Shared(_) => None,
@@ -195,7 +220,8 @@ impl Qemu {
             control_socket: ours,
             accelerator,
             attached,
-            restored: matches!(beginning, Beginning::Frozen(_)),
+            apart,
+            restored: beginning.frozen().is_some(),
             memory,
         })
     }
@@ -207,10 +233,10 @@ impl Qemu {
             Warm::At { golden, .. } => golden.as_ref(),
             Warm::Cold { .. } => None,
         };
-        matches!(beginning, Beginning::Frozen(_)) && golden.is_some_and(|it| it.shared_by >= MANY)
+        beginning.frozen().is_some() && golden.is_some_and(|it| it.shared_by >= MANY)
     }
 
-    fn supervise(&self, spawned: Spawned) -> std::io::Result<Run> {
+    fn supervise(&self, spawned: Spawned, apart: Option<&Apart>) -> std::io::Result<Run> {
         let Spawned {
             mut child,
             mut port,
@@ -219,11 +245,12 @@ impl Qemu {
             attached,
             restored,
             memory,
+            ..
         } = spawned;
         control_socket.set_nonblocking(true)?;
         let control_socket = tokio::net::UnixStream::from_std(control_socket)?;
         let (seen, signs) = mpsc::unbounded_channel();
-        let readers = self.read(&mut child, seen)?;
+        let readers = self.read(&mut child, seen, apart)?;
         let (control, controlled) = mpsc::unbounded_channel();
         let (tell, happenings) = mpsc::unbounded_channel();
         if accelerator == Accelerator::Tcg
@@ -253,6 +280,10 @@ impl Qemu {
             signs: 0,
             in_file: self.record.is_some(),
         });
+        let attached = match apart {
+            Some(apart) => apart.attached(),
+            None => Arc::new(Mutex::new(attached)),
+        };
         let running = run::Running {
             child: Supervised::new(child)?,
             qmp,
@@ -277,12 +308,19 @@ impl Qemu {
 
     /// Reads what QEMU prints: the guest's console, of which signs of life go to `seen`, and its own
     /// words.
-    fn read(&self, child: &mut Child, seen: Signs) -> std::io::Result<Vec<JoinHandle<()>>> {
+    fn read(
+        &self,
+        child: &mut Child,
+        seen: Signs,
+        apart: Option<&Apart>,
+    ) -> std::io::Result<Vec<JoinHandle<()>>> {
+        let wanted = || spare::is_wanted(apart);
         let mut readers = Vec::new();
         if let Some(stdout) = child.stdout.take() {
             let (console, record) = (self.console.clone(), self.record.clone());
             let mut finder = panic::PanicFinder::default();
-            readers.push(words::drain(OwnedFd::from(stdout), move |bytes| {
+            let stdout = OwnedFd::from(stdout);
+            readers.push(words::drain_if(wanted(), stdout, move |bytes| {
                 console.feed(bytes);
                 if let Some(record) = &record {
                     record.feed(bytes);
@@ -292,142 +330,10 @@ impl Qemu {
             })?);
         }
         if let Some(stderr) = child.stderr.take() {
-            readers.push(words::words(OwnedFd::from(stderr), self.words.clone())?);
+            let stderr = OwnedFd::from(stderr);
+            readers.push(words::words_if(wanted(), stderr, self.words.clone())?);
         }
         Ok(readers)
-    }
-
-    /// The machine as QEMU is told of it. The numbers of its channels are not known yet.
-    fn plan(
-        &self,
-        accelerator: Accelerator,
-        mode: Mode,
-        beginning: &Beginning,
-    ) -> Result<VmPlan, LaunchError> {
-        let mut plan = self.outline(accelerator, mode)?;
-        plan.drives = self.drives(beginning)?;
-        match beginning {
-            Beginning::Boot => self.plug(&mut plan)?,
-            Beginning::Golden(dir) => {
-                plan.memory_from = Memory::Shared(golden::empty_memory(dir, plan.memory)?);
-            }
-            Beginning::Frozen(frozen) => {
-                self.plug(&mut plan)?;
-                plan.memory_from = Memory::Private(frozen.memory.clone());
-                plan.incoming = Some(frozen.state.clone());
-            }
-        }
-        Ok(plan)
-    }
-
-    /// The plan without what has to be made first: its disks, and the wires of its networks.
-    fn outline(&self, accelerator: Accelerator, mode: Mode) -> Result<VmPlan, LaunchError> {
-        let spec = &self.spec;
-        let boot = self.boot()?;
-        let mut shares = Vec::new();
-        let root = match &boot.root {
-            BootRoot::Erofs(_) => "erofs:root",
-            BootRoot::Share9p(path) => {
-                shares.push(Share {
-                    tag: "root".into(),
-                    path: path.clone(),
-                    writable: false,
-                });
-                "9p:root"
-            }
-        };
-        for (number, volume) in spec.volumes.iter().enumerate() {
-            shares.push(Share {
-                tag: volume_tag(number),
-                path: volume.source.clone(),
-                writable: volume.writable,
-            });
-        }
-        let root = RootArguments {
-            root: root.to_owned(),
-            modules: boot.modules.as_ref().map(|_| "modules".to_owned()),
-        };
-        Ok(VmPlan {
-            name: spec.name.clone(),
-            accelerator,
-            memory: spec.memory,
-            memory_from: Memory::Own,
-            incoming: None,
-            firmware: firmware(&host_program(self)),
-            cpus: spec.cpus,
-            kernel: boot.kernel.clone(),
-            initrd: boot.initrd.clone(),
-            append: kernel_command_line(&root, spec.boot),
-            drives: Vec::new(),
-            shares,
-            nics: spec.nics.iter().map(unplugged).collect(),
-            uplink: if spec.uplink {
-                Uplink::Nowhere
-            } else {
-                Uplink::No
-            },
-            qmp: -1,
-            agent: -1,
-            may_restart: mode.may_restart,
-        })
-    }
-
-    fn boot(&self) -> Result<&machinist_image::Boot, LaunchError> {
-        self.spec.image.boot.as_ref().ok_or_else(|| {
-            LaunchError::Unable(format!(
-                "the image {} has no kernel: it was not made for a VM",
-                self.spec.image.name
-            ))
-        })
-    }
-
-    /// What becomes `vda`, `vdb` and so on: ours first, then the lab's, and what only the agent
-    /// looks for (by its serial) behind them, so that the lab's begin at `vdb` in every VM.
-    fn drives(&self, beginning: &Beginning) -> Result<Vec<Drive>, LaunchError> {
-        let boot = self.boot()?;
-        let root = match &boot.root {
-            BootRoot::Erofs(path) => Some(read_only_drive("root", path)),
-            BootRoot::Share9p(_) => None,
-        };
-        let modules = boot.modules.as_ref();
-        let mut ours = root
-            .into_iter()
-            .chain(modules.map(|path| read_only_drive("modules", path)));
-        let mut drives: Vec<Drive> = ours.next().into_iter().collect();
-        if let Kind::Vm { disks, .. } = &self.spec.kind {
-            let dir = &self.environment.dir;
-            drives.extend(match beginning {
-                Beginning::Boot => self.tops.of_boot(disks::prepare(dir, disks)?),
-                Beginning::Golden(saved) => disks::golden(saved, dir, disks)?,
-                Beginning::Frozen(frozen) => {
-                    let fresh = self.tops.of_frozen(dir, &frozen.disks)?;
-                    disks::with(disks, &fresh)?
-                }
-            });
-        }
-        drives.extend(ours);
-        Ok(drives)
-    }
-
-    /// Lets the cards of a plan lead where they are to lead.
-    fn plug(&self, plan: &mut VmPlan) -> Result<(), LaunchError> {
-        plan.nics = self.ports()?;
-        if self.spec.uplink {
-            plan.uplink = Uplink::Open;
-        }
-        Ok(())
-    }
-
-    fn ports(&self) -> Result<Vec<Nic>, LaunchError> {
-        let attach = &self.environment.attach;
-        let port = |nic: &crate::spec::NicSpec| {
-            Ok(Nic {
-                mac: nic.mac,
-                socket: Some(attach.vm_port(&self.spec.name, nic)?),
-            })
-        };
-        let ports: Result<_, _> = self.spec.nics.iter().map(port).collect();
-        ports.map_err(LaunchError::Network)
     }
 }
 
@@ -466,27 +372,9 @@ fn firmware(program: &Path) -> Option<PathBuf> {
     files.into_iter().find(|path| path.is_file())
 }
 
-/// A card whose wire leads nowhere.
-fn unplugged(nic: &crate::spec::NicSpec) -> Nic {
-    Nic {
-        mac: nic.mac,
-        socket: None,
-    }
-}
-
 fn spawn_failed(source: std::io::Error) -> LaunchError {
     LaunchError::Spawn {
         program: PROGRAM.into(),
         source,
-    }
-}
-
-fn read_only_drive(serial: &str, path: &Path) -> Drive {
-    Drive {
-        path: path.to_owned(),
-        format: Format::Raw,
-        read_only: true,
-        keep: false,
-        serial: serial.to_owned(),
     }
 }

@@ -14,13 +14,13 @@ use machinist_guest::Socket;
 use crate::path_error::{PathContext, PathError};
 use crate::unique::ShortPath;
 
-const NAME: &str = "agent";
-
 /// The host's side of the port.
 #[derive(Debug)]
 pub(crate) struct AgentPort {
     dir: PathBuf,
-    name: &'static str,
+    name: String,
+    /// The socket is ours, and goes with this.
+    ours: bool,
     /// Connected, and not given away.
     spare: Option<UnixStream>,
     /// Another handle of the connection that was given away.
@@ -28,24 +28,27 @@ pub(crate) struct AgentPort {
 }
 
 impl AgentPort {
-    /// Makes the socket in `dir`. Returns what QEMU is to listen on. The first connection waits in
-    /// its queue until QEMU runs.
-    pub(crate) fn new(dir: &Path) -> Result<(Self, UnixListener), PathError> {
-        let path = dir.join(NAME);
+    /// Makes the socket `name` in `dir`. Returns what QEMU is to listen on. The first connection
+    /// waits in its queue until QEMU runs.
+    pub(crate) fn new(dir: &Path, name: &str) -> Result<(Self, UnixListener), PathError> {
+        let path = dir.join(name);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).path(&path),
             _ => {}
         }
         let short = ShortPath::new(dir).path(dir)?;
-        let listener = UnixListener::bind(short.join(NAME)).path(&path)?;
-        Ok((Self::connect(dir, NAME).path(&path)?, listener))
+        let listener = UnixListener::bind(short.join(name)).path(&path)?;
+        let mut port = Self::connect(dir, name).path(&path)?;
+        port.ours = true;
+        Ok((port, listener))
     }
 
     /// The port behind the socket `name` in `dir`, on which somebody listens already.
-    pub(crate) fn connect(dir: &Path, name: &'static str) -> io::Result<Self> {
+    pub(crate) fn connect(dir: &Path, name: &str) -> io::Result<Self> {
         let mut port = Self {
             dir: dir.to_owned(),
-            name,
+            name: name.to_owned(),
+            ours: false,
             spare: None,
             given: None,
         };
@@ -60,7 +63,7 @@ impl AgentPort {
             drop(old.shutdown(Shutdown::Both));
         }
         let short = ShortPath::new(&self.dir)?;
-        self.spare = Some(UnixStream::connect(short.join(self.name))?);
+        self.spare = Some(UnixStream::connect(short.join(&self.name))?);
         Ok(())
     }
 
@@ -71,5 +74,14 @@ impl AgentPort {
         };
         self.given = Some(stream.try_clone()?);
         Socket::new(stream).map(Some)
+    }
+}
+
+impl Drop for AgentPort {
+    fn drop(&mut self) {
+        if self.ours {
+            // The machine's directory may be gone already.
+            drop(std::fs::remove_file(self.dir.join(&self.name)));
+        }
     }
 }

@@ -51,6 +51,10 @@ command!(
     Stop = "stop" -> Nothing
 );
 command!(
+    /// Lets them go on.
+    Cont = "cont" -> Nothing
+);
+command!(
     /// What the machine does.
     QueryStatus = "query-status" -> Status
 );

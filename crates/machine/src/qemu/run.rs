@@ -2,6 +2,7 @@
 
 use std::io;
 use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use machinist_sys::process::Signal;
@@ -54,7 +55,8 @@ pub(super) struct Running {
     pub(super) trial: Option<Trial>,
     /// The guest said that it goes off.
     pub(super) went_off: bool,
-    pub(super) attached: Option<Attached>,
+    /// Its places on the network. A spare gets them later.
+    pub(super) attached: Arc<Mutex<Option<Attached>>>,
 }
 
 enum End {
@@ -89,6 +91,10 @@ impl Running {
         } = self;
         let release = tokio::task::spawn_blocking(move || {
             drop(child);
+            let attached = attached
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
             drop(attached);
         });
         drop(release.await);

@@ -18,6 +18,7 @@ use machinist_guest::Lack;
 
 use super::frozen::Frozen;
 use super::golden::{self, Unmade};
+use super::spare::Spare;
 use super::{Beginning, Qemu, key};
 use crate::agent::{self, Agent};
 use crate::backend::{Happening, Mode, Run, next_of};
@@ -30,7 +31,7 @@ use crate::spec::{Disk, DiskAccess, Kind, MachineSpec};
 
 /// How long the agent of a restored machine may take to answer. It answers in a fraction of a
 /// second, but many may be restored at once on a busy host.
-const BACK: Duration = Duration::from_secs(60);
+pub(super) const BACK: Duration = Duration::from_secs(60);
 
 /// How long the end of a QEMU may come after the first sign of it.
 const LAST_WORD: Duration = Duration::from_secs(3);
@@ -66,8 +67,8 @@ struct Tried {
 }
 
 /// Why a machine did not come back.
-struct NotBack {
-    reason: String,
+pub(super) struct NotBack {
+    pub(super) reason: String,
     /// Somebody killed its QEMU.
     killed: bool,
 }
@@ -295,12 +296,19 @@ impl Qemu {
     }
 
     /// Starts it from where it stood still earlier in its life, or from where another did that it is
-    /// made of.
+    /// made of; by a spare of that, where there is one.
     pub(crate) async fn go_back(
         self: Arc<Self>,
         mode: Mode,
         frozen: Arc<Frozen>,
+        spare: Option<Spare>,
     ) -> Result<Run, LaunchError> {
+        if let Some(spare) = spare {
+            match self.take_over(spare).await {
+                Ok(run) => return Ok(run),
+                Err(reason) => tracing::debug!(machine = self.spec.name, reason, "a spare fails"),
+            }
+        }
         let was = frozen.was.clone().map(|was| {
             let (dir, search) = (&self.environment.dir, &self.environment.search);
             let keys = HostKeys::begin(&was.settled, &self.spec.name, dir, search);
@@ -355,7 +363,7 @@ impl Qemu {
 
 /// Waits until a restored machine's agent answers and `renew` is done with it. Returns what the
 /// machine's task is to hear of first.
-async fn until_back<F>(
+pub(super) async fn until_back<F>(
     run: &mut Run,
     system_ready: bool,
     renew: impl FnOnce(Agent) -> F,

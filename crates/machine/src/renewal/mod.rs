@@ -9,12 +9,15 @@ mod time;
 use std::io;
 use std::time::SystemTime;
 
-use machinist_guest::{Change, GuestError, Renewal, Renewed, Settled};
+use machinist_guest::{Change, Command, GuestError, Renewal, Renewed, Settled};
 
 pub(crate) use self::host_keys::HostKeys;
 use crate::agent::{Agent, identity};
 use crate::error::chain;
 use crate::spec::MachineSpec;
+
+/// A file cannot have another in it.
+const NO_PROGRAM: &str = "/dev/null/none";
 
 /// What a restored machine is told beside who it is.
 pub(crate) struct Fresh {
@@ -73,6 +76,25 @@ pub(crate) async fn renew(
 pub(crate) async fn go_on(agent: &Agent) -> Result<Renewed, String> {
     let renewal = Renewal::again().map_err(no_entropy)?;
     agent.renew(&renewal).await.map_err(not_right)
+}
+
+/// As [`go_on`], of a machine that stands still after this: all of it is done once more when it goes
+/// on for good. What is done twice is faster then: an emulated machine's code has been translated.
+///
+/// # Errors
+/// The machine is of no use.
+pub(crate) async fn rehearse(agent: &Agent) -> Result<(), String> {
+    let renewal = Renewal {
+        passing: true,
+        ..Renewal::again().map_err(no_entropy)?
+    };
+    agent.renew(&renewal).await.map_err(not_right)?;
+    // The way to a command, up to where one would begin: there is no such program.
+    let nothing = Command::argv([NO_PROGRAM]);
+    match agent.output(&nothing).await {
+        Err(error @ GuestError::Channel(_)) => Err(not_right(error)),
+        _ => Ok(()),
+    }
 }
 
 fn no_entropy(error: io::Error) -> String {

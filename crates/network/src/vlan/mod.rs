@@ -2,6 +2,7 @@
 
 mod inner;
 mod outside;
+mod reserved;
 mod segment;
 
 use std::net::IpAddr;
@@ -15,7 +16,8 @@ use machinist_sys::netlink::{Mac, VethEnd};
 use crate::door::{Directory, VdeDoor};
 use crate::engine::{NewDoor, NewPort};
 use crate::error::{AttachError, VlanError};
-use crate::port::{Device, Port, SocketDevice, Tally, VethDevice};
+use crate::port::{Device, Port, Tally, VethDevice};
+pub use reserved::Reserved;
 pub(crate) use segment::Segment;
 
 /// The longest packet that passes unless said otherwise, in bytes: that of every Ethernet.
@@ -100,12 +102,7 @@ impl Vlan {
     /// # Errors
     /// Where the socket cannot be made.
     pub fn attach_socket(&self, name: &str, path: &Path) -> Result<Port, AttachError> {
-        let device = SocketDevice::listen(path).map_err(|source| AttachError::Listen {
-            port: name.to_owned(),
-            path: path.to_owned(),
-            source,
-        })?;
-        self.attach(name, self.segment.mtu, Device::Socket(device), None)
+        self.reserve_socket(name, path)?.attach()
     }
 
     /// Attaches a container: makes an interface in its network namespace, and sets it up with its

@@ -46,6 +46,7 @@ impl Checkpoints {
             checkpoint.is_some_and(Checkpoint::starts_afresh)
         });
         try_join_all(afresh.map(|(_, control)| control.ready())).await?;
+        taken.returned(hub).await;
         let seconds = began.elapsed().as_secs_f64();
         let millis = (seconds * 1000.0).round();
         hub.log.emit(What::Log {

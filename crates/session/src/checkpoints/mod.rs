@@ -6,6 +6,7 @@
 
 mod back;
 mod clones;
+mod spares;
 mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use machinist_machine::checkpoint::Checkpoint;
 use machinist_network::InFlight;
 
+use crate::hub::Hub;
 use crate::protocol::{CheckpointStatus, Fault};
 
 /// The checkpoints of a session, by their names.
@@ -43,6 +45,8 @@ struct Taken {
     network: Wire,
     /// How long the machines stood still.
     still: Duration,
+    /// How often the lab went back to it.
+    returns: AtomicU64,
 }
 
 impl Drop for Taken {
@@ -83,10 +87,11 @@ impl Checkpoints {
     }
 
     /// Forgets one, and removes its files.
-    pub(crate) fn drop_one(&self, name: &str) -> Result<(), Fault> {
+    pub(crate) async fn drop_one(&self, hub: &Hub, name: &str) -> Result<(), Fault> {
         let gone = self.taken().remove(name);
-        // Outside of the lock: removing takes its time.
-        gone.map(drop).ok_or_else(|| self.unknown(name))
+        let gone = gone.ok_or_else(|| self.unknown(name))?;
+        gone.forget(hub).await;
+        Ok(())
     }
 
     fn get(&self, name: &str) -> Result<Arc<Taken>, Fault> {

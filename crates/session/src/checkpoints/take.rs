@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -60,7 +61,9 @@ impl Checkpoints {
             level: Level::Info,
         });
         let before = self.taken().insert(name, taken);
-        drop(before);
+        if let Some(before) = before {
+            before.forget(hub).await;
+        }
         Ok(status)
     }
 
@@ -114,6 +117,7 @@ impl Checkpoints {
             machines: takings.into_iter().map(finish).collect::<BTreeMap<_, _>>(),
             network,
             still,
+            returns: AtomicU64::new(0),
         })
     }
 }

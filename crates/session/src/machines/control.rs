@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{FOREVER, Recipe, SessionMachine, clones, fault};
 use crate::chain;
-use crate::control::{Control, Doing, Places};
+use crate::control::{Control, Doing, Making, Places};
 use crate::hardware;
 use crate::protocol::{Fault, Published};
 use crate::readiness;
@@ -193,6 +193,8 @@ impl Control for SessionMachine {
             let Some(machine) = self.made() else {
                 return;
             };
+            // A machine that is gone has none.
+            drop(machine.forget_all().await);
             if machine.status().borrow().state == State::Off {
                 return;
             }
@@ -456,6 +458,16 @@ impl Control for SessionMachine {
             let restored = machine.restore(&checkpoint).await;
             restored.map_err(|error| fault(&error))
         })
+    }
+
+    fn reserve(&self, checkpoint: &Checkpoint) -> Making<'_> {
+        let checkpoint = checkpoint.clone();
+        Box::pin(async move { self.make_spare(&checkpoint).await })
+    }
+
+    fn forget(&self, checkpoint: &Checkpoint) -> Making<'_> {
+        let checkpoint = checkpoint.clone();
+        Box::pin(async move { self.end_spare(&checkpoint).await })
     }
 
     fn console(&self) -> Doing<'_, Console> {

@@ -2,6 +2,7 @@
 
 mod clones;
 mod control;
+mod spare;
 mod tell;
 
 pub(crate) use tell::fault;

@@ -65,7 +65,7 @@ pub(super) async fn perform(
         }
         Verb::Restore { name } => value(&hub.checkpoints.back_to(hub, &name).await?),
         Verb::Checkpoints => value(&hub.checkpoints.list()),
-        Verb::DropCheckpoint { name } => nothing(hub.checkpoints.drop_one(&name)),
+        Verb::DropCheckpoint { name } => nothing(hub.checkpoints.drop_one(hub, &name).await),
         Verb::Forward { .. } => value(&forward::perform(hub, verb).await?),
         Verb::Ssh { machine } => value(&forward::ssh(hub, &machine)?),
         Verb::Breakpoint { failure } => nothing(pause::at_breakpoint(hub, failure).await),

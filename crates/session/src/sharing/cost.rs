@@ -22,8 +22,10 @@ const WRITTEN: u64 = 4;
 struct Cost {
     /// While it boots, or if it is one that boots each time.
     whole: u64,
-    /// Once it was restored.
+    /// Once it was restored, if it ever is.
     own: u64,
+    /// Restored from whatever it was at some moment.
+    restored: u64,
 }
 
 impl Cost {
@@ -34,16 +36,18 @@ impl Cost {
                 Self {
                     whole: some,
                     own: some,
+                    restored: some,
                 }
             }
             RunsAs::Vm => {
                 let whole = machine.memory.0.saturating_add(QEMU);
-                let own = if warm && machine.cold().is_none() {
-                    machine.memory.0 / WRITTEN + QEMU
-                } else {
-                    whole
-                };
-                Self { whole, own }
+                let restored = machine.memory.0 / WRITTEN + QEMU;
+                let is_warm = warm && machine.cold().is_none();
+                Self {
+                    whole,
+                    own: if is_warm { restored } else { whole },
+                    restored,
+                }
             }
         }
     }
@@ -57,6 +61,8 @@ pub(crate) struct Costs {
     booting: BTreeSet<String>,
     /// Machines that boot although they might have been restored.
     cold: BTreeSet<String>,
+    /// What their spares cost.
+    spares: u64,
 }
 
 impl Costs {
@@ -80,6 +86,7 @@ impl Costs {
         Self {
             booting: groups.collect(),
             cold: BTreeSet::new(),
+            spares: 0,
             machines,
         }
     }
@@ -90,6 +97,7 @@ impl Costs {
             machines: BTreeMap::new(),
             booting: BTreeSet::new(),
             cold: BTreeSet::new(),
+            spares: 0,
         }
     }
 
@@ -108,6 +116,22 @@ impl Costs {
         }
     }
 
+    /// What a spare of a machine costs: it was restored, whatever the machine was.
+    pub(crate) fn of_spare(&self, machine: &str) -> Option<u64> {
+        let (cost, _) = self.machines.get(machine)?;
+        Some(cost.restored)
+    }
+
+    /// There are spares that cost so much more.
+    pub(crate) fn begin_spare(&mut self, bytes: u64) {
+        self.spares += bytes;
+    }
+
+    /// There are spares no more that cost so much.
+    pub(crate) fn end_spare(&mut self, bytes: u64) {
+        self.spares -= bytes;
+    }
+
     /// In bytes, all together.
     pub(crate) fn sum(&self) -> u64 {
         let mut booting = self.booting.clone();
@@ -119,7 +143,7 @@ impl Costs {
                 cost.own
             }
         });
-        each.fold(0, u64::saturating_add)
+        each.fold(self.spares, u64::saturating_add)
     }
 }
 
@@ -182,6 +206,11 @@ image = "dir:x"
         costs.boots("app-3");
         assert_eq!(costs.sum(), app + 2 * own + db + CONTAINER);
         costs.restored("app-3");
+        let spare = costs.of_spare("db").unwrap();
+        assert_eq!(spare, (512 + 128) * MIB);
+        costs.begin_spare(spare);
+        assert_eq!(costs.sum(), 3 * own + db + CONTAINER + spare);
+        costs.end_spare(spare);
         costs.boots("unknown");
         assert_eq!(costs.sum(), 3 * own + db + CONTAINER);
         assert_eq!(Costs::none().sum(), 0);

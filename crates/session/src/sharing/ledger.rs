@@ -85,6 +85,19 @@ impl Ledger {
         }
     }
 
+    /// Grants so much more to one who has some, if it is there and nobody waits for it.
+    #[must_use]
+    pub(crate) fn more(&mut self, ticket: Ticket, bytes: u64) -> bool {
+        let fits = self.waiting.is_empty() && self.held().saturating_add(bytes) <= self.budget;
+        match self.granted.get_mut(&ticket) {
+            Some(held) if fits => {
+                *held += bytes;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Gives back what is held, or stops waiting.
     pub(crate) fn end(&mut self, ticket: Ticket) {
         self.granted.remove(&ticket);
@@ -136,6 +149,21 @@ mod tests {
         let small = ledger.ask(4).unwrap();
         ledger.end(large);
         assert_eq!(ledger.admit(), [small]);
+    }
+
+    #[test]
+    fn more_is_there_if_nobody_waits_for_it() {
+        let mut ledger = Ledger::new(10);
+        let first = ledger.ask(6).unwrap();
+        assert!(!ledger.more(first, 1));
+        assert_eq!(ledger.admit(), [first]);
+        assert!(ledger.more(first, 3));
+        assert!(!ledger.more(first, 2));
+        assert_eq!(ledger.held(), 9);
+        let second = ledger.ask(2).unwrap();
+        assert!(!ledger.more(first, 1));
+        ledger.end(second);
+        assert!(ledger.more(first, 1));
     }
 
     /// What those who share do, by turns.

@@ -75,6 +75,11 @@ impl Share {
         state.ledger.set(self.ticket, bytes);
         state.admit();
     }
+
+    /// Has so much more, if it is there at once.
+    pub(crate) fn more(&self, bytes: u64) -> bool {
+        self.memory.state().ledger.more(self.ticket, bytes)
+    }
 }
 
 impl Drop for Share {

@@ -104,6 +104,18 @@ pub fn reconnects() -> Result<(), Failed> {
     until("passing all on", || {
         listener.port.counters().sent.frames >= 19
     });
+    // What one sends that is not to be on the VLAN yet waits until it is.
+    let (path, gone) = (sockets.path(3), sockets.path(4));
+    let reserved = vlan.reserve_socket("later", &path)?;
+    let mut early = UnixStream::connect(&path)?;
+    early.write_all(&hello(4))?;
+    let passed = listener.port.counters().sent.frames;
+    let later = reserved.attach()?;
+    until("hearing what waited", || {
+        later.counters().received.frames == 1 && listener.port.counters().sent.frames == passed + 1
+    });
+    drop(vlan.reserve_socket("never", &gone)?);
+    assert!(path.exists() && !gone.exists());
     Ok(())
 }
 
