@@ -186,6 +186,10 @@ impl Cache {
         self
     }
 
+    pub(crate) fn sources(&self) -> &[PathBuf] {
+        &self.sources
+    }
+
     /// Where an artefact is or will be.
     pub(crate) fn path(&self, kind: ArtefactKind, key: &ImageId) -> PathBuf {
         self.dir.join(kind.directory()).join(key.as_str())

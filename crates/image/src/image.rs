@@ -14,7 +14,8 @@ pub struct Image {
     pub name: String,
     /// Its root file system as a directory, to be the lower layer of an overlay. It belongs to the
     /// cache or to the user: never write to it. For the source `host` it is `/`, with everything
-    /// that is mounted there.
+    /// that is mounted there. Of a VM that was taken along ([`crate::Store::with_source`]) it is not
+    /// there.
     pub root: PathBuf,
     /// What a VM needs; there if the image was wanted for one.
     pub boot: Option<Boot>,

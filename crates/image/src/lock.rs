@@ -86,6 +86,14 @@ impl FileLock {
     }
 }
 
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread is just starting has a copy of the
+        // file until it executes its program.
+        drop(self.file.unlock());
+    }
+}
+
 /// Who signed the lock. It may have written nothing yet.
 fn holder(path: &Path) -> Option<u32> {
     fs::read_to_string(path).ok()?.trim().parse().ok()

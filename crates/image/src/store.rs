@@ -14,7 +14,7 @@ use crate::key::{ImageId, Recipe};
 use crate::progress::{Cancel, Job, Step};
 use crate::spec::{AddedFile, ImageSpec, Source, Want};
 use crate::tool::{self, mkfs_erofs};
-use crate::{root, tree};
+use crate::{export, root, tree};
 
 /// Changes whenever the same specification would give another root.
 const RECIPE: u32 = 2;
@@ -93,6 +93,11 @@ impl Store {
     ) -> Result<Image, ImageError> {
         let spec = spec.normalised()?;
         let name = spec.to_string();
+        if let Want::Vm { shared_folders } = want
+            && let Some(image) = self.taken(&spec, &name, shared_folders)?
+        {
+            return Ok(image);
+        }
         let base = match &spec.source {
             Source::Host => Self::host(),
             Source::Dir(path) if spec.files.is_empty() => Self::directory(path)?,
@@ -111,6 +116,34 @@ impl Store {
             image.held = image.held.and(&held);
         }
         Ok(image)
+    }
+
+    /// An image whose VM was taken along, with all that it boots: nothing of it has to be built.
+    fn taken(
+        &self,
+        spec: &ImageSpec,
+        name: &str,
+        shared_folders: bool,
+    ) -> Result<Option<Image>, ImageError> {
+        let in_place = match spec.source {
+            Source::Host => true,
+            Source::Dir(_) => spec.files.is_empty(),
+            Source::Debian { .. } | Source::Tar(_) => false,
+        };
+        let sources = self.cache.sources();
+        if in_place || sources.is_empty() {
+            return Ok(None);
+        }
+        let (id, _) = self.root_key(spec)?;
+        let mut found = sources.iter();
+        let boot = found.find_map(|dir| export::find(dir, &id, self.agent, shared_folders));
+        Ok(boot.map(|boot| Image {
+            root: self.cache.path(ArtefactKind::Image, &id).join("root"),
+            id,
+            name: name.to_owned(),
+            boot: Some(boot),
+            held: Held::nothing(),
+        }))
     }
 
     fn host() -> Base {

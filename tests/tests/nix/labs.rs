@@ -77,6 +77,11 @@ nix-store --realise $2
             "{ran}"
         );
     }
+    // Where nothing boots, nothing is unpacked or packed for it either.
+    ensure!(
+        first.contains("Built") && !second.contains("Built"),
+        "{ran}"
+    );
     Ok(())
 }
 

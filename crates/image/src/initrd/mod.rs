@@ -75,10 +75,15 @@ pub(crate) struct Parts<'a> {
 
 /// The key of the initrd.
 pub(crate) fn key(parts: &Parts<'_>) -> ImageId {
+    key_with(parts.kernel, parts.agent, parts.shared_folders)
+}
+
+/// The key of the initrd for the kernel with this key.
+pub(crate) fn key_with(kernel: &ImageId, agent: &[u8], shared_folders: bool) -> ImageId {
     let mut recipe = Recipe::new("initrd", RECIPE);
-    recipe.field("kernel", parts.kernel.as_str().as_bytes());
-    recipe.field("agent", parts.agent);
-    recipe.field("shared folders", &[u8::from(parts.shared_folders)]);
+    recipe.field("kernel", kernel.as_str().as_bytes());
+    recipe.field("agent", agent);
+    recipe.field("shared folders", &[u8::from(shared_folders)]);
     recipe.key()
 }
 
