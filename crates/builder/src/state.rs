@@ -18,7 +18,7 @@
 //! ```
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -278,10 +278,14 @@ impl State {
         let path = self.path.join("lock");
         let file = private_file().create(true).truncate(false).open(&path);
         let mut file = file.at("open", &path)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(error).at("lock", &path),
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                // One that looks whether the service runs keeps others from nothing.
+                Err(TryLockError::WouldBlock) if is_free(&file) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error).at("lock", &path),
+            }
         }
         file.set_len(0).at("write", &path)?;
         writeln!(file, "{}", std::process::id()).at("write", &path)?;
@@ -293,7 +297,7 @@ impl State {
     pub fn pid(&self) -> Option<String> {
         let path = self.path.join("lock");
         let file = File::open(path).ok()?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+        if is_free(&file) {
             return None;
         }
         let mut text = String::new();
@@ -400,9 +404,27 @@ pub(crate) fn replace(path: &Path, text: &[u8]) -> Result<(), PathError> {
     fs::rename(&new, path).at("write", path)
 }
 
+/// Whether no service holds the lock. It may be taken for a moment by who asks, too.
+fn is_free(lock: &File) -> bool {
+    let free = lock.try_lock_shared().is_ok();
+    if free {
+        // So that who tries to take it next finds it free, whoever has a copy of the file.
+        drop(lock.unlock());
+    }
+    free
+}
+
 /// The lock of a builder's service. It goes with the process, however that ends.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+pub struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread is just starting has a copy of the
+        // file until it executes its program.
+        drop(self.0.unlock());
+    }
+}
 
 /// For files that are only their owner's.
 pub(crate) fn private_file() -> OpenOptions {

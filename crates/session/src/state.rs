@@ -27,7 +27,7 @@ pub(crate) struct StatePlaces {
 pub(crate) struct StateDir {
     pub(crate) path: PathBuf,
     /// Locked: two sessions in one directory would spoil each other's disks.
-    _lock: File,
+    lock: File,
 }
 
 impl StatePlaces {
@@ -84,8 +84,16 @@ impl StateDir {
         }?;
         Ok(Self {
             path: path.to_owned(),
-            _lock: lock.into(),
+            lock: lock.into(),
         })
+    }
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread is just starting has a copy of the
+        // file until it executes its program.
+        drop(self.lock.unlock());
     }
 }
 
@@ -133,17 +141,6 @@ mod tests {
         StatePlaces::open(directory, &directory.join("shared-xchg")).unwrap()
     }
 
-    /// Of `web`, which somebody has let go.
-    fn again(places: &StatePlaces, keep: bool) -> Arc<StateDir> {
-        loop {
-            match places.of("web", keep) {
-                // What another test starts holds all that we held until it executes its program.
-                Err(error) if error.io().to_string().contains("another session") => {}
-                state => return state.unwrap(),
-            }
-        }
-    }
-
     #[test]
     fn a_state_is_emptied_or_kept_and_links_are_not_followed() {
         let directory = tempfile::tempdir().unwrap();
@@ -157,10 +154,10 @@ mod tests {
         symlink(&outside, state.path.join("link")).unwrap();
         symlink(&outside, state.path.join("a/link")).unwrap();
         drop(state);
-        let state = again(&places, true);
+        let state = places.of("web", true).unwrap();
         assert!(state.path.join("a/b").exists());
         drop(state);
-        let state = again(&places, false);
+        let state = places.of("web", false).unwrap();
         assert_eq!(fs::read_dir(&state.path).unwrap().count(), 0);
         assert!(outside.join("precious").exists());
     }
@@ -183,7 +180,7 @@ mod tests {
         let error = others.of("web", true).unwrap_err();
         assert!(error.io().to_string().contains("another"), "{error}");
         drop(first);
-        drop(again(&others, true));
+        drop(others.of("web", true).unwrap());
     }
 
     #[test]

@@ -71,3 +71,11 @@ impl DirectoryLock {
         self.file.set_modified(std::time::SystemTime::now())
     }
 }
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread is just starting has a copy of the
+        // file until it executes its program.
+        drop(self.file.unlock());
+    }
+}
