@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::channel::{Channel, Read};
 use crate::login::Logins;
-use crate::renewal::{Hold, Lead};
+use crate::renewal::{Hold, Lead, Rest, Watch};
 use crate::task::{self, Input, Port, Step, Task, Token, Wants};
 use crate::{plan9, renewal};
 
@@ -71,6 +71,10 @@ pub(crate) struct Context {
     pub(crate) seeds: Option<Vec<PathBuf>>,
     /// Nobody else runs, until the machine has been made right.
     pub(crate) hold: Option<Hold>,
+    /// What is left to undo of that, when nobody waits.
+    pub(crate) rest: Option<Rest>,
+    /// What systemd watches the clock with.
+    pub(crate) watch: Option<Watch>,
     /// Nobody runs before what the host asks for, for a while.
     pub(crate) lead: Option<Lead>,
     /// Whether that can be, where it has been looked for.
@@ -170,6 +174,8 @@ impl<'a> Server<'a> {
             (None, Some(lead)) => Some(until.map_or(lead.until(), |it| it.min(lead.until()))),
             (None, None) => until,
         };
+        let rest = self.context.rest.as_ref().map(Rest::at);
+        let until = until.into_iter().chain(rest).min();
         let timeout = until.map(|until| until.saturating_duration_since(now));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut fds, timeout.as_ref()) {
@@ -368,6 +374,7 @@ impl<'a> Server<'a> {
         }
         let now = Instant::now();
         self.context.lead.take_if(|lead| lead.until() <= now);
+        self.context.rest.take_if(|rest| rest.at() <= now);
         self.context
             .dying
             .retain(|child| matches!(child.try_wait(), Ok(None)));

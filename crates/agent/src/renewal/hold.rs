@@ -20,10 +20,37 @@ const SHARE: &str = "/proc/sys/kernel/sched_rt_runtime_us";
 /// So long nobody may run: the kernel complains after 20 s.
 const PATIENCE: Duration = Duration::from_secs(12);
 
+/// How long the kernel keeps no share for others after a hold: that is put right when nobody waits for
+/// anything any more.
+const LATER: Duration = Duration::from_secs(5);
+
 /// The processor is ours: this thread's turn is the first, also when this is dropped.
 pub(crate) struct Hold {
-    share: String,
+    share: Share,
     until: Instant,
+}
+
+/// What is left of a hold, until it is dropped.
+pub(crate) struct Rest {
+    _share: Share,
+    at: Instant,
+}
+
+impl Rest {
+    /// When it is to be dropped.
+    pub(crate) fn at(&self) -> Instant {
+        self.at
+    }
+}
+
+/// The share of others as it was, and as it is again when this is dropped.
+struct Share(String);
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        // Who has the lead goes first without it.
+        drop(fs::write(SHARE, &self.0));
+    }
 }
 
 impl Hold {
@@ -32,7 +59,7 @@ impl Hold {
         if std::thread::available_parallelism()?.get() > 1 {
             return Err(io::Error::other("there are several processors"));
         }
-        let share = fs::read_to_string(SHARE)?;
+        let share = Share(fs::read_to_string(SHARE)?);
         fs::write(SHARE, "-1")?;
         let hold = Self {
             share,
@@ -51,20 +78,17 @@ impl Hold {
     pub(crate) fn hand_over(self) -> Vec<Blob> {
         // Where that cannot be, there is nobody to tell.
         let frozen = quiet::freeze().unwrap_or_default();
-        self.release();
+        drop(self.release());
         frozen
     }
 
     /// Lets others run.
-    pub(super) fn release(self) {
+    pub(super) fn release(self) -> Rest {
         // Who may keep a processor may give it up.
         drop(take(Turn::Fair));
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        // Who has the lead goes first without it.
-        drop(fs::write(SHARE, &self.share));
+        Rest {
+            _share: self.share,
+            at: Instant::now() + LATER,
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! The first moments after a restore.
 //!
-//! systemd hears of the new clock, looks at all of its timers, and tells others of them: for an emulated
-//! processor that is as much work as three commands. Nobody waits for it. So what the host asks for goes
-//! before it for a while: the agent first, then the commands that it starts, then all others.
+//! Where systemd hears of the new clock, it looks at all of its timers, and tells others of them: for an
+//! emulated processor that is as much work as three commands. Nobody waits for it. So what the host asks
+//! for goes before it for a while: the agent first, then the commands that it starts, then all others.
 
 use std::fs;
 use std::process;
@@ -34,9 +34,7 @@ impl Lead {
     pub(super) fn take(context: &mut Context) -> Option<Self> {
         let hold = context.hold.take();
         if !*context.may_lead.get_or_insert_with(Self::may_be) {
-            if let Some(hold) = hold {
-                hold.release();
-            }
+            context.rest = hold.map(Hold::release);
             return None;
         }
         let lead = Self {

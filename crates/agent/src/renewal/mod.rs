@@ -11,15 +11,19 @@ mod lead;
 mod manager;
 mod names;
 mod network;
+mod programs;
 mod quiet;
 mod reload;
 #[cfg(test)]
 mod tests;
+mod watch;
 
-pub(crate) use hold::Hold;
+pub(crate) use hold::{Hold, Rest};
 pub(crate) use lead::Lead;
 pub(crate) use reload::Reloading;
+pub(crate) use watch::Watch;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
@@ -31,6 +35,7 @@ use machinist_wire::message::Failure;
 use machinist_wire::renewal::{Change, Lack, Renewal, Renewed, Settled};
 
 use crate::init::mount;
+use crate::login::PATH;
 use crate::plan9;
 use crate::server::Context;
 
@@ -46,7 +51,11 @@ pub(crate) fn settle(mark: &str, context: &mut Context) -> Result<Settled, Failu
     context.may_lead = Some(Lead::may_be());
     // Else each restored machine would read the profile for its first command, which is most of
     // what that takes.
-    let _ = context.logins.of("root");
+    let login = context.logins.of("root");
+    let path = login.and_then(|login| login.env.iter().find(|(name, _)| name == "PATH"));
+    programs::read(path.map_or(OsStr::new(PATH), |(_, path)| path));
+    context.watch = Watch::of_init();
+    context.rest = None;
     // What an earlier one left, and nobody asked for since, is still to be mounted again.
     context.left.extend(plan9::leave()?);
     rustix::fs::sync();
@@ -55,6 +64,7 @@ pub(crate) fn settle(mark: &str, context: &mut Context) -> Result<Settled, Failu
     // without, nothing may run until we have done that.
     let mut frozen = Vec::new();
     if !vmgenid {
+        quiet::mask_vmgenid();
         context.hold = Hold::new().ok();
         if context.hold.is_none() {
             frozen = freeze(&mut lacks);
@@ -96,7 +106,10 @@ pub(crate) fn renew(
     if !renewal.entropy.0.is_empty() {
         // One from before a restore may be left.
         drop(context.lead.take());
-        lead = Lead::take(context);
+        if context.watch.is_none() || renewal.due.is_some() {
+            // systemd has much to do.
+            lead = Lead::take(context);
+        }
         machinist_sys::random::renew(&renewal.entropy.0)
             .map_err(|error| failure("cannot renew the random state", error))?;
     }
@@ -104,7 +117,8 @@ pub(crate) fn renew(
         // Else systemd takes it that they were due while nobody was there.
         lacks.note("timers", manager::stop(due));
     }
-    clock::set(renewal.clock, begun)?;
+    let watched = unseen(context.watch.as_ref(), || clock::set(renewal.clock, begun))?;
+    lacks.note("clock", watched);
     if let Some(change) = &renewal.change {
         let Change { from, to } = change;
         if from.hostname != to.hostname {
@@ -126,8 +140,7 @@ pub(crate) fn renew(
     quiet::thaw(&renewal.thaw)?;
     quiet::thaw(&std::mem::take(&mut context.frozen))?;
     if let Some(hold) = context.hold.take() {
-        // It goes on without a restore.
-        hold.release();
+        context.rest = Some(hold.release());
     }
     if let Some(due) = &renewal.due {
         lacks.note("timers", manager::stamp_timers());
@@ -148,6 +161,16 @@ pub(crate) fn renew(
     };
     let reloading = reload::begin(&renewal.reload, &renewed);
     Ok((renewed, reloading))
+}
+
+/// Sets the clock while systemd does not look. Says whether it does again.
+fn unseen(
+    watch: Option<&Watch>,
+    set: impl FnOnce() -> Result<(), Failure>,
+) -> Result<io::Result<()>, Failure> {
+    let away = watch.filter(|watch| watch.look_away().is_ok());
+    set()?;
+    Ok(away.map_or(Ok(()), Watch::look_again))
 }
 
 /// Writes over a file that is there. On the overlay that most roots are, that costs a hundredth of a

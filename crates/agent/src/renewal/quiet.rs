@@ -12,6 +12,9 @@ use super::failure;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 
+/// The event by which QEMU's device says so.
+const VMGENID_EVENT: &str = "/sys/firmware/acpi/interrupts/gpe05";
+
 /// How long processes may take to stand still.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -29,6 +32,15 @@ pub(super) fn has_vmgenid() -> bool {
     .flat_map(|entries| entries.flatten())
     // Beside what can be written to, a driver's directory has a link to each of its devices.
     .any(|entry| entry.file_name() != "module" && entry.path().is_symlink())
+}
+
+/// Where the kernel has no driver for the device that tells of a restore: the kernel does not listen to it
+/// any more. Else each restored machine would run the BIOS' code for what it says, and then do nothing.
+pub(super) fn mask_vmgenid() {
+    if Path::new("/sys/bus/acpi/devices/QEMUVGID:00").exists() {
+        // One that cannot is as it was.
+        drop(fs::write(VMGENID_EVENT, "disable\n"));
+    }
 }
 
 /// Makes all services and sessions stand still: every control group but those of init and our own.
