@@ -14,11 +14,11 @@ use machinist_wire::message::{Reply, encode};
 use machinist_wire::{Endpoint, Event, Hello, Info, Lane, Role, VERSION};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{TcpSocket, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
 
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(10)
+    Instant::now() + Duration::from_secs(60)
 }
 
 #[tokio::test]
@@ -61,32 +61,42 @@ async fn sockets_are_reached_and_each_direction_ends_alone() {
 }
 
 /// Acts in a moment, and says when it did.
-fn after(act: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<std::time::Instant> {
+fn after(act: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<Instant> {
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(300));
-        let then = std::time::Instant::now();
+        let then = Instant::now();
         act();
         then
     })
 }
 
-/// Far more than it takes on an idle machine: tests share theirs. Who looks once a second is later.
-fn assert_seen_soon(name: &str, then: std::time::Instant) {
-    let late = then.elapsed();
-    assert!(late < Duration::from_millis(900), "{name}: {late:?}");
+/// What happens is seen at once: who looks once a second is later. Tests share their machine, so
+/// once in some times will do.
+async fn seen_at_once(name: &str, mut late: impl AsyncFnMut(usize) -> Duration) {
+    let mut all = Vec::new();
+    for time in 0..8 {
+        all.push(late(time).await);
+        if all[time] < Duration::from_millis(500) {
+            return;
+        }
+    }
+    panic!("{name}: {all:?}");
 }
 
 #[tokio::test]
 async fn a_file_is_seen_when_it_appears() {
     let local = Local::start().await;
-    let file = local.dir.path().join("a/b/file");
-    let path = file.clone();
-    let maker = after(move || {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, "").unwrap();
-    });
-    local.agent.wait_file(&file, soon()).await.unwrap();
-    assert_seen_soon("file", maker.join().unwrap());
+    let late = async |time| {
+        let file = local.dir.path().join(format!("{time}/b/file"));
+        let path = file.clone();
+        let maker = after(move || {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        });
+        local.agent.wait_file(&file, soon()).await.unwrap();
+        maker.join().unwrap().elapsed()
+    };
+    seen_at_once("file", late).await;
 
     let deadline = Instant::now() + Duration::from_millis(50);
     let waited = local.agent.wait_file("/no/such".as_ref(), deadline).await;
@@ -99,47 +109,51 @@ async fn a_file_is_seen_when_it_appears() {
 #[tokio::test]
 async fn a_port_is_seen_when_it_opens_and_closes() {
     let local = Local::start().await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
-    let maker = after(move || {
-        let listener = std::net::TcpListener::bind(address).unwrap();
-        std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(600));
+    let late = async |_| {
+        // Nobody else gets it, and nobody listens on it yet.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let (opened, when) = tokio::sync::oneshot::channel();
+        let (close, closed) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(300)).await;
+            opened.send(Instant::now()).unwrap();
+            let listener = socket.listen(8).unwrap();
+            closed.await.unwrap();
+            sleep(Duration::from_millis(300)).await;
             drop(listener);
         });
-    });
-    let (agent, port) = (&local.agent, address.port());
-    agent
-        .wait_port("localhost", port, true, soon())
-        .await
-        .unwrap();
-    assert_seen_soon("port", maker.join().unwrap());
-    agent
-        .wait_port("localhost", port, false, soon())
-        .await
-        .unwrap();
+        let agent = &local.agent;
+        let wait = async |open| agent.wait_port("localhost", port, open, soon()).await;
+        wait(true).await.unwrap();
+        let late = when.await.unwrap().elapsed();
+        close.send(()).unwrap();
+        wait(false).await.unwrap();
+        late
+    };
+    seen_at_once("port", late).await;
 }
 
 #[tokio::test]
 async fn a_socket_is_seen_when_it_listens() {
     let local = Local::start().await;
     for datagram in [false, true] {
-        let socket = local.dir.path().join(format!("socket-{datagram}"));
-        let path = socket.clone();
-        let maker = after(move || {
-            if datagram {
-                std::mem::forget(UnixDatagram::bind(path).unwrap());
-            } else {
-                std::mem::forget(UnixListener::bind(path).unwrap());
-            }
-        });
-        local
-            .agent
-            .wait_socket(&socket, datagram, soon())
-            .await
-            .unwrap();
-        assert_seen_soon("socket", maker.join().unwrap());
+        let late = async |time| {
+            let socket = local.dir.path().join(format!("socket-{datagram}-{time}"));
+            let path = socket.clone();
+            let maker = after(move || {
+                if datagram {
+                    std::mem::forget(UnixDatagram::bind(path).unwrap());
+                } else {
+                    std::mem::forget(UnixListener::bind(path).unwrap());
+                }
+            });
+            let waited = local.agent.wait_socket(&socket, datagram, soon()).await;
+            waited.unwrap();
+            maker.join().unwrap().elapsed()
+        };
+        seen_at_once("socket", late).await;
     }
 }
 
@@ -157,7 +171,7 @@ async fn a_killed_agent_is_told_to_everyone_at_once() {
         .unwrap();
     sleep(Duration::from_millis(50)).await;
     local.child.kill().unwrap();
-    let limit = Duration::from_secs(2);
+    let limit = Duration::from_secs(50);
     let closed = |error: GuestError| matches!(error, GuestError::Channel(ChannelError::Closed));
     assert!(closed(
         timeout(limit, waits).await.unwrap().unwrap().unwrap_err()
@@ -210,7 +224,7 @@ async fn liar(behave: impl FnOnce(StdStream, Endpoint) + Send + 'static) -> Agen
     });
     ours.set_nonblocking(true).unwrap();
     let ours = UnixStream::from_std(ours).unwrap();
-    Agent::connect(ours, Duration::from_secs(5)).await.unwrap()
+    Agent::connect(ours, LIMIT).await.unwrap()
 }
 
 /// Reads until the host has opened a stream.
@@ -229,7 +243,7 @@ fn opened(stream: &mut StdStream, endpoint: &mut Endpoint) -> u32 {
 
 async fn run(agent: &Agent) -> GuestError {
     let command = Command::argv(["true"]);
-    let result = timeout(Duration::from_secs(5), agent.output(&command)).await;
+    let result = timeout(LIMIT, agent.output(&command)).await;
     result.expect("a liar held up the host").unwrap_err()
 }
 
@@ -241,7 +255,7 @@ async fn a_machine_that_stands_still_does_not_hold_up_a_command_with_a_limit() {
     });
     let agent = agent.await;
     let command = Command::argv(["true"]).timeout(Duration::from_millis(10));
-    let result = timeout(Duration::from_secs(9), agent.output(&command)).await;
+    let result = timeout(LIMIT, agent.output(&command)).await;
     let error = result.expect("a liar held up the host").unwrap_err();
     assert!(matches!(error, GuestError::TimedOut { .. }), "{error:?}");
 }
@@ -326,16 +340,18 @@ async fn too_much_and_too_little_are_errors() {
     })
     .await;
     run(&agent).await;
-    let reason = timeout(Duration::from_secs(5), agent.closed())
-        .await
-        .unwrap();
+    let reason = timeout(LIMIT, agent.closed()).await.unwrap();
     assert!(matches!(reason, ChannelError::Protocol(_)), "{reason:?}");
 }
 
 /// A liar that does not hang up.
 fn sleep_for_a_while() {
-    std::thread::sleep(Duration::from_secs(10));
+    // No test waits for it.
+    std::thread::sleep(LIMIT * 2);
 }
+
+/// How long a liar may hold up the host, on a busy one.
+const LIMIT: Duration = Duration::from_secs(50);
 
 #[tokio::test]
 async fn nobody_there_is_a_timeout_and_another_version_is_said() {
@@ -354,9 +370,7 @@ async fn nobody_there_is_a_timeout_and_another_version_is_said() {
         info: None,
     });
     theirs.write_all(endpoint.output()).await.unwrap();
-    let error = Agent::connect(ours, Duration::from_secs(5))
-        .await
-        .unwrap_err();
+    let error = Agent::connect(ours, LIMIT).await.unwrap_err();
     let ConnectError::Channel(ChannelError::Protocol(error)) = error else {
         panic!("{error:?}");
     };
@@ -382,7 +396,7 @@ async fn who_waits_for_one_that_stands_still_is_told() {
     let begun = Instant::now();
     let error = process.output(&[]).await.unwrap_err();
     assert!(begun.elapsed() >= 2 * PATIENCE, "{:?}", begun.elapsed());
-    assert!(begun.elapsed() < 20 * PATIENCE, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < 100 * PATIENCE, "{:?}", begun.elapsed());
     let said = error.to_string();
     assert!(said.contains("has not answered for 0.3 s"), "{said}");
     let is_silent =

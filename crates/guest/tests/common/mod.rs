@@ -31,7 +31,7 @@ impl Local {
         let child = start(&dir, theirs);
         ours.set_nonblocking(true).unwrap();
         let ours = UnixStream::from_std(ours).unwrap();
-        let agent = Agent::connect_with(ours, Duration::from_secs(10), patience);
+        let agent = Agent::connect_with(ours, Duration::from_secs(60), patience);
         let agent = agent.await.unwrap();
         Self { agent, dir, child }
     }
