@@ -135,6 +135,9 @@ fn container(rig: &Rig) -> Result<()> {
     // Another system: the store stays, also what was built under the first.
     let next = Made::new(rig, "second", None)?;
     next.create(rig, &["--keep"])?.exits(0)?;
+    // As if a collector that was killed had left a part of it.
+    let half = next.toplevel.file_name().context("it has no name")?;
+    fs::create_dir(rig.builders().join("s/store/store").join(half))?;
     rig.serve("s")?;
     let script = format!("{BUILD}made two\n");
     rig.client(&script)?.exits(0)?.says("in two")?;

@@ -17,11 +17,12 @@ pub enum NixError {
     )]
     None,
     /// It cannot be run.
-    #[error("cannot run {}: {source}", program.display())]
+    #[error("cannot run {}", program.display())]
     Run {
         /// The program.
         program: PathBuf,
         /// Why.
+        #[source]
         source: io::Error,
     },
     /// It says no.

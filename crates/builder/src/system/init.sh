@@ -28,10 +28,20 @@ if [ ! -e /run/host/container-manager ]; then
     esac
     mount -t ext4 -o noatime,discard "$disk" $new
     mkdir -p $new/store
+    # The collector has left alone what belongs to the system of before, whose list this is. Of what else is there
+    # it may have deleted a part when it was killed.
+    said=
+    [ ! -e $new/var/nix/machinist-system ] || read -r said < $new/var/nix/machinist-system || true
+    whole=
+    [ ! -e $new/var/nix/machinist-closure ] || whole=$(cat $new/var/nix/machinist-closure)
+    whole=" $(echo $whole) "
     # A path is there as a whole, or not at all.
     added=
     while read -r name; do
-        [ ! -e "$new/store/$name" ] && [ ! -L "$new/store/$name" ] || continue
+        if [ -e "$new/store/$name" ] || [ -L "$new/store/$name" ]; then
+            [ "$said" != "$toplevel" ] || continue
+            case $whole in *" $name "*) continue ;; esac
+        fi
         [ -n "$added" ] || echo "machinist: copying the system into the builder's store"
         added="$added $name"
         rm -rf "$new/store/.machinist-$name"
@@ -40,6 +50,7 @@ if [ ! -e /run/host/container-manager ]; then
     if [ -n "$added" ]; then
         sync
         for name in $added; do
+            rm -rf "$new/store/$name"
             mv "$new/store/.machinist-$name" "$new/store/$name"
         done
         sync
@@ -63,6 +74,7 @@ if [ "$said" != "$toplevel" ]; then
     ln -sfn "$toplevel" /nix/var/nix/gcroots/machinist-system
     # For machinist's own system, should it come after this one: there is a database.
     echo "$sectors" > /nix/var/nix/machinist
+    cp $own/closure /nix/var/nix/machinist-closure
     sync
     echo "$toplevel" > $known
 fi

@@ -10,6 +10,7 @@
 //!   laid               the system that all of this is of: last to be made
 //! ```
 
+use std::collections::HashSet;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -194,7 +195,9 @@ impl System {
         let store = within(&state.store(), "store")?;
         make(&store)?;
         let half = |name: &str| store.join(format!("{HALF}{name}"));
-        let is_there = |name: &&str| fs::symlink_metadata(store.join(name)).is_ok();
+        let whole = self.whole(state)?;
+        let is_there =
+            |name: &&str| fs::symlink_metadata(store.join(name)).is_ok() && whole.contains(name);
         let missing: Vec<&str> = names.lines().filter(|name| !is_there(name)).collect();
         let Some(cp) = program(search, "cp") else {
             return Err(LayError::Disk("there is no program cp".to_owned()));
@@ -224,9 +227,44 @@ impl System {
         rustix::fs::syncfs(&whole).at("sync", &store)?;
         for name in missing {
             let to = store.join(name);
+            remove(&to)?;
             fs::rename(half(name), &to).at("make", &to)?;
         }
         Ok(())
+    }
+
+    /// What of a container's store is there as a whole, if it is there. Nix's collector has left
+    /// alone what belongs to the system of before; of all else it may have deleted a part when it
+    /// was killed.
+    fn whole(&self, state: &State) -> Result<Whole, PathError> {
+        let said = |name: &str| {
+            let path = within(&state.store(), &format!("var/nix/{name}"))?;
+            match path.metadata() {
+                Ok(found) if found.is_file() => fs::read_to_string(&path).at("read", &path),
+                // The machine has made it something else, or there is none yet.
+                _ => Ok(String::new()),
+            }
+        };
+        if Path::new(said("machinist-system")?.trim()) == self.toplevel {
+            return Ok(Whole::All);
+        }
+        let closure = said("machinist-closure")?;
+        Ok(Whole::These(closure.lines().map(str::to_owned).collect()))
+    }
+}
+
+/// Names in a store.
+enum Whole {
+    All,
+    These(HashSet<String>),
+}
+
+impl Whole {
+    fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(names) => names.contains(name),
+        }
     }
 }
 
@@ -250,15 +288,22 @@ fn remove_halves(store: &Path) -> Result<(), PathError> {
         if !entry.file_name().as_bytes().starts_with(HALF.as_bytes()) {
             continue;
         }
-        let path = entry.path();
-        let is_directory = entry.file_type().is_ok_and(|it| it.is_dir());
-        let removed = match is_directory {
-            true => fs::remove_dir_all(&path),
-            false => fs::remove_file(&path),
-        };
-        removed.at("remove", &path)?;
+        remove(&entry.path())?;
     }
     Ok(())
+}
+
+/// Removes a directory, a file or a link, if it is there.
+fn remove(path: &Path) -> Result<(), PathError> {
+    let is_directory = fs::symlink_metadata(path).is_ok_and(|it| it.is_dir());
+    let removed = match is_directory {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.at("remove", path),
+    }
 }
 
 /// Makes a directory that everybody in the machine may enter.
@@ -322,5 +367,27 @@ mod tests {
         assert_eq!(fs::read(store.join("c-link")).unwrap(), b"whole");
         assert_eq!(fs::read_dir(store.join("a-nixos")).unwrap().count(), 0);
         assert_eq!(fs::read_dir(&store).unwrap().count(), 3);
+
+        // Another system was there since, and its collector was killed.
+        let known = state.store().join("var/nix");
+        fs::create_dir_all(&known).unwrap();
+        fs::write(known.join("machinist-system"), "/nix/store/another\n").unwrap();
+        fs::write(known.join("machinist-closure"), "another\nb-file\n").unwrap();
+        fs::write(system.store().join("a-nixos/init"), "").unwrap();
+        fs::remove_file(store.join("c-link")).unwrap();
+        fs::create_dir(store.join("c-link")).unwrap();
+        fs::write(store.join("b-file"), "its own").unwrap();
+        system.copy(&state, Path::new("")).unwrap();
+        assert!(store.join("a-nixos/init").is_file());
+        assert_eq!(fs::read(store.join("c-link")).unwrap(), b"its own");
+        // What is its own system's is left alone, and so is what is no file.
+        fs::remove_file(store.join("a-nixos/init")).unwrap();
+        fs::write(known.join("machinist-system"), "/nix/store/a-nixos\n").unwrap();
+        system.copy(&state, Path::new("")).unwrap();
+        assert!(!store.join("a-nixos/init").exists());
+        fs::remove_file(known.join("machinist-system")).unwrap();
+        fs::create_dir(known.join("machinist-system")).unwrap();
+        system.copy(&state, Path::new("")).unwrap();
+        assert!(store.join("a-nixos/init").exists());
     }
 }
