@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use machinist_tests::{Bench, Need, python_with_pytest};
+use machinist_tests::{Bench, Need, Ran, python_with_pytest};
 
 use crate::Case;
 use crate::labs::IMAGE;
@@ -14,6 +14,11 @@ pub const CASES: &[Case] = &[
         name: "checkpoints::under_load",
         needs: &[Need::Vm, Need::Python],
         run: |bench| test(bench, "load", include_str!("checkpoints/load.py")),
+    },
+    Case {
+        name: "checkpoints::killed_while_a_spare_waits",
+        needs: &[Need::Vm, Need::Python],
+        run: killed,
     },
     Case {
         name: "checkpoints::clones_are_themselves",
@@ -65,6 +70,10 @@ name = "load"
 script = "load.py"
 machines = ["vm-1", "vm-2"]
 [[test]]
+name = "killed"
+script = "killed.py"
+machines = ["vm-1"]
+[[test]]
 name = "clones"
 script = "clones.py"
 machines = ["vm-1", "vm-2"]
@@ -82,8 +91,14 @@ script = "by_pytest.py"
 machines = ["vm-1", "box"]
 "#;
 
-/// Runs one of the lab's tests.
+/// Runs one of the lab's tests, which passes.
 fn test(bench: &Bench, name: &str, script: &str) -> Result<()> {
+    start(bench, name, script)?.exits(0)?;
+    Ok(())
+}
+
+/// Runs one of the lab's tests.
+fn start(bench: &Bench, name: &str, script: &str) -> Result<Ran> {
     bench.write("lab.toml", &format!("{IMAGE}{LAB}"))?;
     bench.write(&format!("{name}.py"), script)?;
     std::fs::create_dir(bench.path().join("shared"))?;
@@ -92,9 +107,13 @@ fn test(bench: &Bench, name: &str, script: &str) -> Result<()> {
         .machinist(&["test", name])
         .env("PACKAGES", &packages)
         .env("PYTEST", python_with_pytest().unwrap_or_default())
-        .run()?
-        .exits(0)?;
-    Ok(())
+        .run()
+}
+
+fn killed(bench: &Bench) -> Result<()> {
+    let ran = start(bench, "killed", include_str!("checkpoints/killed.py"))?;
+    anyhow::ensure!(bench.path().join("waits").exists(), "{ran}");
+    bench.nothing_left()
 }
 
 fn pytest(bench: &Bench) -> Result<()> {

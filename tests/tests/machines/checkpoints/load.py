@@ -1,10 +1,12 @@
 """Two VMs under load: a disk writer with checksums, a TCP stream, and a running clock."""
 
 import os
+import signal
 import subprocess
 import time
 
 TIMES = 20
+SESSION = os.path.dirname(os.environ["MACHINIST_SESSION"])
 
 # What runs must not be a command of this script: those end when the lab goes back. And no program
 # that is not needed: each takes an emulated machine its time.
@@ -45,6 +47,24 @@ while read -r block sum; do
 done < /run/last
 wc -l < /run/last
 """
+
+
+
+def spares(machine):
+    """The processes that are to become a machine when the lab goes back."""
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/cmdline", "rb") as cmdline:
+                words = cmdline.read().split(b"\0")
+            place = os.readlink(f"/proc/{entry}/cwd")
+        except OSError:
+            continue
+        is_one = f"{machine.name},process={machine.name}".encode() in words
+        if is_one and place.startswith(SESSION) and int(entry) != machine.pid:
+            found.append(int(entry))
+    return found
+
 
 start_all()
 for machine in machines:
@@ -103,6 +123,23 @@ with subtest("random numbers differ after each"):
         seen.add(vm_1.succeed("head -c 16 /dev/urandom | od -An -tx1"))
     t.assertEqual(len(seen), 3)
 
+with subtest("spares take the place of machines"):
+    retry(lambda _: spares(vm_1) and spares(vm_2), timeout=60)
+    waiting = spares(vm_1) + spares(vm_2)
+    vlan1.block()
+    lab.restore(checkpoint)
+    t.assertEqual(waiting, [vm_1.pid, vm_2.pid])
+    vm_2.succeed("curl -fsS --max-time 60 http://vm-1/ > /dev/null")
+
+with subtest("a spare that was killed is not missed"):
+    retry(lambda _: spares(vm_1), timeout=60)
+    (killed,) = spares(vm_1)
+    os.kill(killed, signal.SIGKILL)
+    vm_1.succeed("touch /tmp/later")
+    lab.restore(checkpoint)
+    t.assertNotEqual(vm_1.pid, killed)
+    vm_1.succeed("test ! -e /tmp/later; curl -fsS --max-time 60 http://vm-2/ > /dev/null")
+
 with subtest("rollbacks, nested, and by an exception"):
     vm_1.succeed("echo 0 > /tmp/depth")
     try:
@@ -136,7 +173,7 @@ with subtest("a command that is overtaken says so"):
         raise AssertionError("there is one")
 
 with subtest("a disk that is full"):
-    place = os.path.join(os.path.dirname(os.environ["MACHINIST_SESSION"]), "checkpoints")
+    place = os.path.join(SESSION, "checkpoints")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place], check=True)
     try:
         lab.checkpoint("full")
@@ -147,4 +184,12 @@ with subtest("a disk that is full"):
     finally:
         subprocess.run(["umount", place], check=True)
     vm_1.succeed("true")
+    vm_2.succeed("curl -fsS http://vm-1/ >/dev/null")
+
+with subtest("no spare outlives its checkpoint"):
+    retry(lambda _: spares(vm_1) and spares(vm_2), timeout=60)
+    checkpoint.drop()
+    t.assertEqual(spares(vm_1) + spares(vm_2), [])
+    sockets = [name for _, _, files in os.walk(SESSION) for name in files if "agent" in name]
+    t.assertEqual(len(sockets), 2, sockets)
     vm_2.succeed("curl -fsS http://vm-1/ >/dev/null")
