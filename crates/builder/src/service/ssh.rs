@@ -32,18 +32,20 @@ struct Inner {
     keeper: Keeper,
     state: State,
     log: Log,
+    /// Held by who opens it: two at once would find the port in use.
+    opening: tokio::sync::Mutex<()>,
     /// Where it is open.
     open: Mutex<Option<(u16, AbortHandle)>>,
 }
 
 impl Door {
     pub(super) fn new(keeper: Keeper, state: State, log: Log) -> Self {
-        let open = Mutex::default();
         Self(Arc::new(Inner {
             keeper,
             state,
             log,
-            open,
+            opening: tokio::sync::Mutex::default(),
+            open: Mutex::default(),
         }))
     }
 
@@ -53,6 +55,7 @@ impl Door {
             return Ok(());
         };
         let port = keys.port();
+        let _opening = self.0.opening.lock().await;
         if self.lock().as_ref().is_some_and(|(at, _)| *at == port) {
             return Ok(());
         }

@@ -31,17 +31,15 @@ pub(crate) fn check(host: &Host, listed: &Listed) -> Option<Finding> {
         Ok(said) => return Some(Finding::unknown(ID, &looked, said.last_line())),
         Err(error) => return Some(Finding::unknown(ID, &looked, error.to_string())),
     };
-    let wrong = Answer::of(&said).wrong(before, now());
+    let answer = Answer::of(&said);
+    let wrong = answer.wrong(before, now());
     if wrong.is_empty() {
         let found = "terminals, sandbox, clock and space are as they should be";
         return Some(Finding::fine(ID, &looked, found));
     }
-    Some(
-        Finding::warning(ID, &looked, wrong.join("; "))
-            .why("builds there fail, or are not what they would be elsewhere")
-            .mend(format!("machinist builder stop {name}; the next build starts it anew, with the settings that it should have"))
-            .mend(format!("where its store is full: machinist builder shell {name} -- nix-collect-garbage")),
-    )
+    let finding = Finding::warning(ID, &looked, wrong.join("; "))
+        .why("builds there fail, or are not what they would be elsewhere");
+    Some(answer.mends(&name).into_iter().fold(finding, Finding::mend))
 }
 
 fn now() -> f64 {
@@ -76,9 +74,29 @@ struct Answer {
     fallback: Option<String>,
     builders: Option<String>,
     locks: Option<u64>,
+    /// The NixOS that it runs, where it runs one.
+    system: Option<String>,
 }
 
 impl Answer {
+    /// What helps, whatever is wrong.
+    fn mends(&self, name: &str) -> [String; 2] {
+        let stop = format!("machinist builder stop {name}");
+        let settings = match &self.system {
+            None => format!(
+                "{stop}; the next build starts it anew, with the settings that it should have"
+            ),
+            Some(system) => format!(
+                "its settings are those of its NixOS ({system}): change them there (`nix.settings`), build it, \
+                 and {stop}; machinist builder create {name} --keep --system TOPLEVEL"
+            ),
+        };
+        let full = format!(
+            "where its store is full: machinist builder shell {name} -- nix-collect-garbage"
+        );
+        [settings, full]
+    }
+
     fn of(text: &str) -> Self {
         let mut answer = Self::default();
         for line in text.lines() {
@@ -99,6 +117,7 @@ impl Answer {
                 ("sandbox", _) => answer.sandbox = Some(value.to_owned()),
                 ("sandbox-fallback", _) => answer.fallback = Some(value.to_owned()),
                 ("builders", _) => answer.builders = Some(value.to_owned()),
+                ("system", [path]) => answer.system = Some((*path).to_owned()),
                 ("locks", [number]) => answer.locks = number.parse().ok(),
                 _ => {}
             }
@@ -180,6 +199,16 @@ mod tests {
             wrong.contains(&"its clock is 100 s off".to_owned()),
             "{wrong:#?}"
         );
+    }
+
+    #[test]
+    fn a_nixos_is_mended_where_it_is_made() {
+        let [ours, _] = Answer::of(SAID).mends("linux");
+        assert!(ours.starts_with("machinist builder stop linux; the next build"));
+        let nixos = Answer::of("system /nix/store/x-nixos-system\n");
+        let [theirs, _] = nixos.mends("linux");
+        assert!(theirs.contains("(/nix/store/x-nixos-system): change them there"));
+        assert!(theirs.ends_with("create linux --keep --system TOPLEVEL"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ stat -c 'kvm %a' /dev/kvm 2>/dev/null
 stat -c 'nix %a %u' /nix
 stat -f -c 'space %a %S' /nix/store
 stat -f -c 'files %d %c' /nix/store
+[ ! -e /run/current-system ] || echo "system $(readlink -f /run/current-system)"
 date '+clock %s.%N'
 nix --extra-experimental-features nix-command config show 2>/dev/null |
     sed -n 's/^\(sandbox\|sandbox-fallback\|builders\) = */\1 /p'

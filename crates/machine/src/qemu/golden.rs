@@ -44,8 +44,9 @@ const QUIT: Duration = Duration::from_secs(60);
 pub(super) enum Unmade {
     /// The accelerator does not run this machine: it is worth another attempt.
     Unfit(String),
-    /// It was not ready in all the time that it may take.
-    Late(String),
+    /// The next attempt would end the same way: it was not ready in all the time that it may take,
+    /// or wrote to what it is to leave alone until then.
+    Never(String),
     /// Anything else.
     Failed(String),
 }
@@ -154,7 +155,7 @@ impl Qemu {
         let booted = tokio::time::timeout(within, golden.until_ready(&mut run, ready)).await;
         let late = || {
             let reason = format!("it was not ready ({ready}) within {within:?}");
-            Err(Unmade::Late(reason))
+            Err(Unmade::Never(reason))
         };
         let (ready, qmp) = match booted.unwrap_or_else(|_| late()) {
             Ok(ready) => ready,
@@ -197,7 +198,7 @@ impl Qemu {
         };
         match disks::too_early(&self.environment.dir, disks)? {
             None => Ok(()),
-            Some(number) => Err(Unmade::Failed(format!(
+            Some(number) => Err(Unmade::Never(format!(
                 "it wrote to its disk {number} before it was ready"
             ))),
         }

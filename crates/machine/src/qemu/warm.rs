@@ -203,9 +203,9 @@ impl Qemu {
                         tried.made = false;
                         return Way::Again;
                     }
-                    Err(Unmade::Late(reason)) => {
+                    Err(Unmade::Never(reason)) => {
                         let reason = format!("it could not be saved: {reason}");
-                        // The next start would wait for as long, and for as little.
+                        // The next start would take as long, and for as little.
                         let again = format!("a while ago {reason}");
                         wish.store.refuse(&key, &again);
                         return Way::Cold(Some(reason));
