@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::argv::{Drive, VmPlan};
@@ -39,6 +39,8 @@ pub(crate) struct Spare {
     of: Arc<Frozen>,
     mode: Mode,
     making: JoinHandle<Result<Waiting, String>>,
+    /// Dropped, it ends what is in the making.
+    wanted: oneshot::Sender<()>,
     _counted: Counted,
 }
 
@@ -138,15 +140,23 @@ impl Qemu {
     /// Begins to make a spare of the machine, as it was then.
     pub(crate) fn spare(self: &Arc<Self>, mode: Mode, of: Arc<Frozen>, counted: Counted) -> Spare {
         let (this, frozen) = (Arc::clone(self), Arc::clone(&of));
+        let (wanted, unwanted) = oneshot::channel();
+        let making = async move { this.make_spare(mode, frozen, unwanted).await };
         Spare {
             of,
             mode,
-            making: tokio::spawn(async move { this.make_spare(mode, frozen).await }),
+            making: tokio::spawn(making),
+            wanted,
             _counted: counted,
         }
     }
 
-    async fn make_spare(self: Arc<Self>, mode: Mode, of: Arc<Frozen>) -> Result<Waiting, String> {
+    async fn make_spare(
+        self: Arc<Self>,
+        mode: Mode,
+        of: Arc<Frozen>,
+        unwanted: oneshot::Receiver<()>,
+    ) -> Result<Waiting, String> {
         let (system_ready, this) = (of.system_ready, Arc::clone(&self));
         let spawned = tokio::task::spawn_blocking(move || this.spawn(mode, &Beginning::Spare(of)));
         let spawned = spawned.await.map_err(|error| error.to_string())?;
@@ -154,7 +164,10 @@ impl Qemu {
         let apart = spawned.apart.take().ok_or("it has nothing for itself")?;
         let begun = self.supervise(spawned, Some(&apart));
         let mut run = begun.map_err(|error| chain(&spawn_failed(error)))?;
-        let ready = tokio::time::timeout(BACK, rehearse(&mut run, system_ready)).await;
+        let ready = tokio::select! {
+            ready = tokio::time::timeout(BACK, rehearse(&mut run, system_ready)) => ready,
+            _ = unwanted => Ok(Err("nobody wants it any more".into())),
+        };
         match ready.unwrap_or_else(|_| Err(format!("it is not ready within {BACK:?}"))) {
             Ok((agent, qmp)) => Ok(Waiting {
                 run,
@@ -214,17 +227,11 @@ impl Spare {
     }
 
     /// Ends it, and waits until it is gone.
-    pub(crate) async fn end(mut self) {
-        self.making.abort();
-        if let Ok(Ok(waiting)) = (&mut self.making).await {
+    pub(crate) async fn end(self) {
+        drop(self.wanted);
+        if let Ok(Ok(waiting)) = self.making.await {
             golden::end(waiting.run).await;
         }
-    }
-}
-
-impl Drop for Spare {
-    fn drop(&mut self) {
-        self.making.abort();
     }
 }
 

@@ -47,6 +47,10 @@ impl Checkpoints {
         });
         try_join_all(afresh.map(|(_, control)| control.ready())).await?;
         taken.returned(hub).await;
+        if !self.get(name).is_ok_and(|now| Arc::ptr_eq(&now, &taken)) {
+            // It was dropped meanwhile.
+            taken.forget(hub).await;
+        }
         let seconds = began.elapsed().as_secs_f64();
         let millis = (seconds * 1000.0).round();
         hub.log.emit(What::Log {
