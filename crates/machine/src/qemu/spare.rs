@@ -176,6 +176,8 @@ impl Qemu {
                 apart,
             }),
             Err(why) => {
+                // Nobody waits for what it prints.
+                drop(apart);
                 golden::end(run).await;
                 Err(why)
             }
@@ -229,8 +231,10 @@ impl Spare {
     /// Ends it, and waits until it is gone.
     pub(crate) async fn end(self) {
         drop(self.wanted);
-        if let Ok(Ok(waiting)) = self.making.await {
-            golden::end(waiting.run).await;
+        if let Ok(Ok(Waiting { run, apart, .. })) = self.making.await {
+            // Nobody waits for what it prints.
+            drop(apart);
+            golden::end(run).await;
         }
     }
 }
