@@ -131,7 +131,6 @@ fn add_arguments(plan: &VmPlan, parts: &mut Parts) {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -172,6 +171,16 @@ mod tests {
         }
     }
 
+    /// A program that tells this version. A shell writes it: what another test is just starting would
+    /// have a copy of a file that we have open, and it could not be run.
+    fn put_qemu(dir: &Path, version: &str) {
+        let script = "printf '#!/bin/sh\\necho QEMU %s\\n' $1 >$0; chmod 700 $0";
+        let program = dir.join(super::super::PROGRAM);
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", script]).arg(program).arg(version);
+        assert!(shell.status().unwrap().success());
+    }
+
     impl Bench {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
@@ -180,9 +189,7 @@ mod tests {
                 fs::write(&path, name).unwrap();
                 path
             };
-            let program = file(super::super::PROGRAM);
-            fs::write(&program, "#!/bin/sh\necho QEMU 10.0\n").unwrap();
-            fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+            put_qemu(dir.path(), "10.0");
             let image = Image {
                 id: "0".repeat(64).parse().unwrap(),
                 name: "debian".into(),
@@ -351,8 +358,7 @@ mod tests {
     fn another_version_of_qemu_is_named() {
         let bench = Bench::new();
         let before = bench.parts();
-        let program = bench.dir.path().join(super::super::PROGRAM);
-        fs::write(&program, "#!/bin/sh\necho QEMU 11.0\n").unwrap();
+        put_qemu(bench.dir.path(), "11.0");
         let difference = before.difference(&bench.parts()).unwrap();
         assert_eq!(
             difference.to_string(),

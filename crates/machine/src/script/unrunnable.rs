@@ -42,8 +42,13 @@ mod tests {
         std::fs::write(&script, "#! /no/such/python3 -I\nprint()\n").unwrap();
         std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
         let told = |program: &Path| {
-            let error = std::process::Command::new(program).spawn().unwrap_err();
-            unrunnable(program, error).to_string()
+            loop {
+                let error = std::process::Command::new(program).spawn().unwrap_err();
+                // Another test forked while the file was written, and has not yet let go of it.
+                if error.kind() != ErrorKind::ExecutableFileBusy {
+                    break unrunnable(program, error).to_string();
+                }
+            }
         };
         assert_eq!(
             told(&script),

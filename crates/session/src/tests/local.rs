@@ -45,7 +45,7 @@ impl Local {
         drop(command);
         ours.set_nonblocking(true).unwrap();
         let ours = UnixStream::from_std(ours).unwrap();
-        let agent = Agent::connect(ours, Duration::from_secs(10)).await.unwrap();
+        let agent = Agent::connect(ours, Duration::from_secs(60)).await.unwrap();
         Self {
             agent,
             child: Mutex::new(child),

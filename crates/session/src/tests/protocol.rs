@@ -1,5 +1,6 @@
 //! The protocol, spoken by the Rust client and by hand.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use machinist_events::What;
@@ -40,7 +41,7 @@ impl Raw {
 
     async fn hear(&mut self) -> Value {
         let mut line = String::new();
-        let read = tokio::time::timeout(Duration::from_secs(20), self.reader.read_line(&mut line));
+        let read = tokio::time::timeout(Duration::from_secs(60), self.reader.read_line(&mut line));
         assert_ne!(read.await.unwrap().unwrap(), 0, "the server hung up");
         serde_json::from_str(&line).unwrap()
     }
@@ -120,10 +121,10 @@ async fn commands_end_as_they_end() {
     // Standard error may stay open, standard output is waited for.
     let began = Instant::now();
     assert_eq!(
-        run("sleep 20 >/dev/null & echo on").await.stdout.to_text(),
+        run("sleep 100 >/dev/null & echo on").await.stdout.to_text(),
         "on\n"
     );
-    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(began.elapsed() < Duration::from_secs(60));
     assert_eq!(
         run("(sleep 0.3; echo late) &").await.stdout.to_text(),
         "late\n"
@@ -177,7 +178,7 @@ async fn a_command_has_user_environment_directory_input_and_time() {
     };
     let done: Executed = client.call(verb, |_| {}).await.unwrap();
     assert_eq!(done.status, 124);
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(60));
     let mut command = Command::shell("true");
     command.timeout = Some(-1.0);
     let verb = Verb::Execute {
@@ -197,6 +198,19 @@ async fn a_command_has_user_environment_directory_input_and_time() {
     };
     let refused = client.call::<Executed>(verb, |_| {}).await.unwrap_err();
     assert!(matches!(refused, ClientError::Fault(fault) if fault.kind == FaultKind::Test));
+}
+
+/// What made the file again and again is dead, or will soon be.
+async fn is_made_no_more(marker: &Path) {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(60) {
+        drop(std::fs::remove_file(marker));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if !marker.exists() {
+            return;
+        }
+    }
+    panic!("{} is still being made", marker.display());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,11 +238,7 @@ async fn requests_run_side_by_side_and_can_be_cancelled() {
     answers.sort_by_key(|answer| answer["id"].as_u64());
     assert_eq!(answers[0]["error"]["kind"], "cancelled");
     assert_eq!(answers[1]["ok"], Value::Null);
-    // What it ran is dead.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    drop(std::fs::remove_file(&marker));
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(!marker.exists());
+    is_made_no_more(&marker).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,10 +254,7 @@ async fn a_client_that_leaves_takes_its_commands_along() {
     raw.say(&slow.to_string()).await;
     assert!(raw.hear().await["part"]["started"]["command"].is_u64());
     drop(raw);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    drop(std::fs::remove_file(&marker));
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(!marker.exists());
+    is_made_no_more(&marker).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

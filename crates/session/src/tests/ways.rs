@@ -34,7 +34,7 @@ async fn speaks(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) {
     let mut heard = vec![0; word.len()];
     let (mut reader, mut writer) = tokio::io::split(stream);
     let spoken = async { tokio::join!(writer.write_all(&word), reader.read_exact(&mut heard)) };
-    let (said, read) = tokio::time::timeout(Duration::from_secs(20), spoken)
+    let (said, read) = tokio::time::timeout(Duration::from_secs(60), spoken)
         .await
         .unwrap();
     said.unwrap();
@@ -84,7 +84,7 @@ async fn sockets_of_machines_are_reached_from_here() {
             tokio::task::yield_now().await
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), gone)
+    tokio::time::timeout(Duration::from_secs(60), gone)
         .await
         .unwrap();
 }
