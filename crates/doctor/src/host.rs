@@ -18,8 +18,9 @@ pub(crate) const BUILD: Duration = Duration::from_secs(300);
 pub struct Known {
     /// Why containers cannot run here, and what helps; none where they can.
     pub no_containers: Option<(String, Vec<String>)>,
-    /// Why KVM does not work here though it is there, as a VM has found out.
-    pub kvm_condemned: Option<String>,
+    /// Why KVM does not work here though it is there, as a VM has found out; and the file that
+    /// remembers it.
+    pub kvm_condemned: Option<(String, PathBuf)>,
     /// The directories of machinist's builders.
     pub builders: Vec<PathBuf>,
 }

@@ -117,6 +117,12 @@ impl Verdicts {
         self.condemned.borrow().clone()
     }
 
+    /// Where they are remembered, if they are.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     /// Told when KVM is condemned, by whichever machine's trial.
     pub(crate) fn watch(&self) -> watch::Receiver<Option<String>> {
         self.condemned.subscribe()

@@ -78,10 +78,15 @@ fn use_it(bench: &Bench, session: &str) -> Result<()> {
         .exits(0)?;
     ensure!(bench.read("back")? == "to and fro\n");
     bench
-        .machinist(&["logs", session, "b"])
+        .machinist(&["cp", "a:/tmp/nothing", "back"])
         .run()?
-        .exits(0)?
-        .says("b: ready after")?;
+        .exits(2)?
+        .complains("cannot read /tmp/nothing")?;
+    for words in [&["logs", session, "b"][..], &["logs", "b"]] {
+        let logs = bench.machinist(words).run()?.exits(0)?;
+        let logs = logs.says("b: ready after")?;
+        ensure!(!logs.stdout.contains("a: ready"), "{logs}");
+    }
     Ok(())
 }
 
@@ -91,7 +96,7 @@ fn paused(bench: &Bench) -> Result<()> {
     let running = bench
         .machinist(&["test", "--on-failure", "pause"])
         .start()?;
-    let stands = wait_until(Duration::from_secs(60), || {
+    let stands = wait_until(Duration::from_secs(200), || {
         let ps = bench
             .machinist(&["ps", "--format", "json"])
             .run()

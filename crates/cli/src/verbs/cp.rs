@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
-use machinist_session::protocol::Verb;
+use machinist_session::ClientError;
+use machinist_session::protocol::{FaultKind, Verb};
 
 use super::block_on;
 use crate::Outcome;
@@ -84,9 +85,17 @@ impl Cp {
                 }
                 _ => return Err(CliError::usage("one of the two must be MACHINE:PATH")),
             };
-            client.ask(verb).await?;
+            client.ask(verb).await.map_err(not_a_test)?;
             Ok(Exit::Passed)
         })
+    }
+}
+
+/// What would make a test fail is here a path that was named in vain.
+fn not_a_test(error: ClientError) -> CliError {
+    match error {
+        ClientError::Fault(fault) if fault.kind == FaultKind::Test => CliError::usage(fault),
+        other => other.into(),
     }
 }
 

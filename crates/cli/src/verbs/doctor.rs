@@ -99,7 +99,8 @@ fn host(environment: &Environment, containers: bool) -> Host {
     }
     known.builders = builders();
     if let Some(qemu) = environment.find_program(QEMU) {
-        known.kvm_condemned = Verdicts::open(&environment.images, &qemu).kvm();
+        let verdicts = Verdicts::open(&environment.images, &qemu);
+        known.kvm_condemned = verdicts.kvm().zip(verdicts.file().map(Into::into));
     }
     Host {
         nix: environment::nix_host(),

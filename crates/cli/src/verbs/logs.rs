@@ -15,7 +15,8 @@ use crate::{sessions, ui};
 /// Show what happened in a live session: its event log, consoles included
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// The session, or the beginning of its id; may be left out where there is only one
+    /// The session: the beginning of its id, its test, a machine that only it has, whose events are
+    /// shown then, or the path of its directory; may be left out where there is only one
     session: Option<String>,
     /// Only what happened to these machines
     machines: Vec<String>,
@@ -29,16 +30,18 @@ pub struct Logs {
 impl Logs {
     /// Shows it.
     pub fn run(self, environment: &Environment) -> Outcome {
-        let found = sessions::find(environment, self.session.as_deref())?;
         block_on(async {
+            let name = self.session.as_deref();
+            let (found, meant) = sessions::find_by(environment, name).await?;
             let mut client = sessions::connect(&found).await?;
-            for name in &self.machines {
+            let machines: Vec<String> = meant.into_iter().chain(self.machines).collect();
+            for name in &machines {
                 sessions::machine(&client, Some(name))?;
             }
             let verb = Verb::Events {
                 past: true,
                 follow: self.follow,
-                machines: self.machines,
+                machines,
             };
             let format = self.format.format;
             let show = |part| {

@@ -55,10 +55,14 @@ fn kvm(host: &Host) -> Finding {
     const ID: &str = "vm.kvm";
     const DEVICE: &str = "/dev/kvm";
     const SLOW: &str = "VMs are emulated, ten times slower";
-    if let Some(why) = &host.known.kvm_condemned {
+    if let Some((why, file)) = &host.known.kvm_condemned {
         return Finding::warning(ID, DEVICE, format!("a VM has failed by it: {why}"))
             .why(SLOW)
-            .mend("a host with KVM, or one that lets its guests have it");
+            .mend("a host with KVM, or one that lets its guests have it")
+            .mend(format!(
+                "remembered until the next boot; where it works by now: rm {}",
+                file.display()
+            ));
     }
     match try_kvm(Path::new(DEVICE)) {
         Ok(()) => Finding::fine(ID, DEVICE, "it made a VM"),
