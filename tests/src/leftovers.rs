@@ -165,7 +165,7 @@ mod tests {
             .output()
             .unwrap();
         let pid = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let left = wait_until(Duration::from_secs(5), || {
+        let left = wait_until(Duration::from_secs(60), || {
             let left = before.left_now();
             left.iter()
                 .any(|left| left.contains("sleep 61"))

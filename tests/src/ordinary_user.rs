@@ -178,7 +178,7 @@ impl OrdinaryUser {
     /// What is left.
     pub fn nothing_left(&self, bench: &Bench) -> Result<()> {
         bench.nothing_left()?;
-        let gone = crate::wait_until(std::time::Duration::from_secs(8), || {
+        let gone = crate::wait_until(std::time::Duration::from_secs(30), || {
             self.left().is_empty().then_some(())
         });
         if gone.is_none() {

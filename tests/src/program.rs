@@ -4,7 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::OnceLock;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Ran;
 
-/// How long one call of the program may take, on a host with much else to do; more is a hang.
+/// How long one call of the program may take, on a host with much else to do; more is a hang. So
+/// long may its output be open after its end, too.
 const LIMIT: Duration = Duration::from_secs(480);
 
 /// Names a program to test in the place of the one that cargo builds, such as an installed one.
@@ -146,17 +148,47 @@ impl Command {
     }
 }
 
-type Collected = std::thread::JoinHandle<Vec<u8>>;
+/// What comes out of a stream.
+#[derive(Debug)]
+struct Collected {
+    all: Arc<Mutex<Vec<u8>>>,
+    /// Hangs up when nobody can write to the stream any more.
+    open: Receiver<()>,
+}
 
-fn collect(stream: Option<impl std::io::Read + Send + 'static>) -> Collected {
+fn collect(mut stream: Option<impl std::io::Read + Send + 'static>) -> Collected {
+    let all = Arc::new(Mutex::new(Vec::new()));
+    let (end, open) = mpsc::channel();
+    let into = Arc::clone(&all);
     std::thread::spawn(move || {
-        let mut all = Vec::new();
-        if let Some(mut stream) = stream {
-            // What was read until the error is what there is.
-            drop(stream.read_to_end(&mut all));
+        let _end = end;
+        let mut buffer = vec![0; 1 << 16];
+        // What was read until an error is what there is.
+        while let Some(count) = stream.as_mut().and_then(|it| read(it, &mut buffer)) {
+            let mut all = into.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend_from_slice(&buffer[..count]);
         }
-        all
-    })
+    });
+    Collected { all, open }
+}
+
+/// `None` at the end.
+fn read(stream: &mut impl std::io::Read, buffer: &mut [u8]) -> Option<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => return read.ok().filter(|count| *count > 0),
+        }
+    }
+}
+
+impl Collected {
+    /// All of it; and whether it is open even so, after [`LIMIT`].
+    fn all(self) -> (Vec<u8>, bool) {
+        let is_open = self.open.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        (std::mem::take(&mut all), is_open)
+    }
 }
 
 /// The program, running.
@@ -199,12 +231,10 @@ impl Running {
             self.signal(Signal::KILL);
         }
         let status = self.child.wait().context("cannot wait for machinist")?;
-        let text = |stream: Collected| {
-            let bytes = stream.join().unwrap_or_default();
-            (String::from_utf8_lossy(&bytes).into_owned(), bytes)
-        };
-        let (stdout, stdout_bytes) = text(self.stdout);
-        let (stderr, _) = text(self.stderr);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (stdout_bytes, stdout_is_open) = self.stdout.all();
+        let (stderr, stderr_is_open) = self.stderr.all();
+        let (stdout, stderr) = (text(&stdout_bytes), text(&stderr));
         let ran = Ran {
             words: self.words,
             status,
@@ -215,6 +245,9 @@ impl Running {
         };
         if ended.is_none() {
             bail!("it hangs: {ran}");
+        }
+        if stdout_is_open || stderr_is_open {
+            bail!("it has ended, but something that it started holds its output: {ran}");
         }
         Ok(ran)
     }

@@ -285,7 +285,7 @@ fn a_test_that_takes_too_long() -> Result<()> {
     let args = ["t.py", "--global-timeout", "1", "--junit-xml", "j.xml"];
     let ran = driver(&bench, &args).run()?.exits(1)?;
     let ran = ran.complains("timeout reached; test terminating...")?;
-    ensure!(ran.took < Duration::from_secs(30), "{ran}");
+    ensure!(ran.took < Duration::from_secs(200), "{ran}");
     let junit = is_xml(&bench, "j.xml")?;
     ensure!(
         junit.contains("<testcase name=\"main\"") && junit.contains("<failure"),
@@ -356,7 +356,7 @@ fn a_breakpoint_can_be_attached_to() -> Result<()> {
     let go_on = || elsewhere.machinist(&["attach", &id, "--continue"]);
     go_on().run()?.exits(0)?.complains("goes on")?;
     // It stops once more, at the assertion that fails.
-    let again = wait_until(Duration::from_secs(30), || {
+    let again = wait_until(Duration::from_secs(120), || {
         go_on().run().ok()?.exits(0).ok()
     });
     ensure!(again.is_some(), "it does not stand still at the failure");
@@ -435,7 +435,7 @@ fn symbols_are_written_where_we_are() -> Result<()> {
 /// Waits until something is there, as long as the driver runs.
 fn appears(running: &mut Running, there: impl Fn() -> bool) -> Result<()> {
     let mut ended = false;
-    let found = wait_until(Duration::from_secs(30), || {
+    let found = wait_until(Duration::from_secs(120), || {
         ended = running.has_ended();
         (ended || there()).then_some(())
     });

@@ -7,7 +7,7 @@ use machinist_tests::{Bench, Need, processes, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Case;
-use crate::labs::{IMAGE, run};
+use crate::labs::{IMAGE, run, until_told};
 
 pub const CASES: &[Case] = &[
     Case {
@@ -62,9 +62,7 @@ fn at_random_moments(bench: &Bench) -> Result<()> {
 /// Kills the engine and its guard at one moment: the next start sweeps, and touches no other
 /// session.
 fn power_cut(bench: &Bench) -> Result<()> {
-    let other = bench
-        .machinist(&run(&[], &["sh", "-c", "sleep 6; echo still here"]))
-        .start()?;
+    let other = bench.machinist(&until_told()).start()?;
     let session = sessions(bench, 1).context("the first session")?;
     let victim = bench.machinist(&run(&[], &["sleep", "1000"])).start()?;
     let both = sessions(bench, 2).context("the second session")?;
@@ -86,13 +84,14 @@ fn power_cut(bench: &Bench) -> Result<()> {
     );
     bench.machinist(&run(&[], &["true"])).run()?.exits(0)?;
     anyhow::ensure!(!path.exists(), "{} was not swept", path.display());
+    bench.write("go", "")?;
     other.wait()?.exits(0)?.says("still here")?;
     Ok(())
 }
 
 /// The names of the live sessions, as soon as there are so many.
 fn sessions(bench: &Bench, count: usize) -> Option<Vec<String>> {
-    wait_until(Duration::from_secs(30), || {
+    wait_until(Duration::from_secs(120), || {
         let ps = bench
             .machinist(&["ps", "--format", "json"])
             .run()

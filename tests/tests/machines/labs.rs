@@ -27,3 +27,11 @@ pub fn run<'a>(options: &[&'a str], command: &[&'a str]) -> Vec<&'a str> {
     words.extend(command);
     words
 }
+
+/// The arguments of `machinist run` for a machine that is still there when a file `go` has come to lie
+/// beside the lab, and says so. It does not wait for ever.
+pub fn until_told() -> Vec<&'static str> {
+    const WAIT: &str = "for i in $(seq 3000); do
+        test -e /lab/go && echo still here && exit; sleep 0.1; done; exit 1";
+    run(&["--volume", ".:/lab"], &["sh", "-c", WAIT])
+}

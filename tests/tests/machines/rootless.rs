@@ -135,13 +135,13 @@ fn killed(bench: &Bench, user: &OrdinaryUser) -> Result<()> {
             let ps = user.machinist(&["ps", "--format", "json"]).run().ok()?;
             ps.stdout.contains("\"ready\"").then_some(())
         };
-        wait_until(Duration::from_secs(60), sessions).context("no machine was ready")?;
+        wait_until(Duration::from_secs(200), sessions).context("no machine was ready")?;
         if time == 0 {
             shared::root_runs(bench, user, "container")?;
         }
         up.signal(Signal::KILL);
         up.wait()?;
-        wait_until(Duration::from_secs(8), || {
+        wait_until(Duration::from_secs(30), || {
             let mut entries = std::fs::read_dir(user.path().join("run")).ok()?;
             entries
                 .all(|it| it.is_ok_and(|it| it.file_name() == ".gate"))

@@ -140,7 +140,7 @@ fn publish(bench: &Bench) -> Result<()> {
     let running = bench
         .machinist(&run(&options, &["nginx", "-g", "daemon off;"]))
         .start()?;
-    let answer = machinist_tests::wait_until(Duration::from_secs(30), || {
+    let answer = machinist_tests::wait_until(Duration::from_secs(120), || {
         let output = std::process::Command::new("curl")
             .args([
                 "-fsS",

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use machinist_tests::{Bench, Need};
 
 use crate::Case;
-use crate::labs::{IMAGE, run};
+use crate::labs::{IMAGE, run, until_told};
 
 pub const CASES: &[Case] = &[
     Case {
@@ -38,12 +38,11 @@ fn side_by_side(bench: &Bench) -> Result<()> {
 
 /// One ends while the other goes on.
 fn two_engines(bench: &Bench) -> Result<()> {
-    let long = bench
-        .machinist(&run(&[], &["sh", "-c", "sleep 4; echo still here"]))
-        .start()?;
+    let long = bench.machinist(&until_told()).start()?;
     for _ in 0..2 {
         bench.machinist(&run(&[], &["true"])).run()?.exits(0)?;
     }
+    bench.write("go", "")?;
     let ran = long.wait()?.exits(0)?;
     ensure!(ran.stdout == "still here\n", "{ran}");
     Ok(())
