@@ -26,10 +26,14 @@ systemctl is-system-running --wait > /dev/null || true
 ln -sf /usr/share/zoneinfo/Pacific/Auckland /etc/localtime
 cd /etc/systemd/system
 printf '[Timer]\nOnCalendar=daily\nPersistent=yes\n' > due.timer
-printf '[Service]\nType=oneshot\nExecStart=touch /run/due\n' > due.service
+printf '[Timer]\nOnCalendar=2099-01-01\nAccuracySec=1s\n' > far.timer
+printf '[Timer]\nOnClockChange=yes\n' > seen.timer
+for name in due far seen; do
+printf "[Service]\\nType=oneshot\\nExecStart=touch /run/$name\\n" > $name.service
+done
 systemctl daemon-reload
 date -s '2021-03-04 05:06:07' > /dev/null
-systemctl start due.timer
+systemctl start due.timer far.timer seen.timer
 touch /run/prepared'''
 [[test]]
 name = "t"
@@ -103,6 +107,11 @@ for name, m in machines.items():
     assert m.succeed("ls -d /run/log/journal/$(cat /etc/machine-id)")
     # Services were never told to stop, and nothing of systemd's failed.
     assert m.succeed("systemctl --failed --quiet") == ""
+# systemd has not heard of the clock that we set, and hears of one that somebody else sets. What goes by
+# the calendar is right all the while.
+assert say("ls /run/far /run/seen 2> /dev/null || true") == {name: "" for name in machines}
+m_1.succeed("date -u -s '2098-12-31 10:59:58'")
+m_1.wait_until_succeeds("ls /run/far /run/seen")
 # It is one boot, told twice.
 assert len(set(say("cat /proc/sys/kernel/random/boot_id").values())) == 1
 "#;
