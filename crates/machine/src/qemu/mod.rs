@@ -117,7 +117,7 @@ struct Spawned {
     /// QMP.
     control_socket: UnixStream,
     accelerator: Accelerator,
-    attached: Option<Attached>,
+    attached: Arc<Mutex<Option<Attached>>>,
     /// What a spare has for itself.
     apart: Option<Apart>,
     /// Somebody is at the other end of the agent's port already.
@@ -190,6 +190,10 @@ impl Qemu {
         let apart = match beginning {
             Beginning::Spare(frozen) => Some(self.set_apart(frozen)?),
             _ => None,
+        };
+        let attached = match &apart {
+            Some(apart) => apart.attached(),
+            None => Arc::new(Mutex::new(attached)),
         };
         let socket = apart.as_ref().map_or(AGENT_SOCKET, Apart::socket);
         let (port, listener) = AgentPort::new(dir, socket)?;
@@ -280,10 +284,6 @@ impl Qemu {
             signs: 0,
             in_file: self.record.is_some(),
         });
-        let attached = match apart {
-            Some(apart) => apart.attached(),
-            None => Arc::new(Mutex::new(attached)),
-        };
         let running = run::Running {
             child: Supervised::new(child)?,
             qmp,
