@@ -29,6 +29,9 @@ pub const CASES: &[Case] = &[
     },
 ];
 
+/// How long something may take on a host with much else to do, for which there is no other limit.
+const LIMIT: Duration = Duration::from_secs(120);
+
 /// A build that never ends by itself, and one that does.
 const BUILDS: &str = r#"
 machines b
@@ -36,22 +39,19 @@ derive endless 'echo begun; : the-endless-one; while :; do pause 1; done' ''
 derive short 'echo > $out' ''
 "#;
 
-/// How many processes of the endless build there are in the builder.
-fn alive(rig: &Rig) -> Result<usize> {
-    let words = ["shell", "b", "--", "pgrep", "-c", "-f", "the-endless-[o]ne"];
-    let counted = rig.builder(&words).run()?;
-    counted
-        .stdout
-        .trim()
-        .parse()
-        .with_context(|| counted.to_string())
+/// How many processes of the endless build there are in the builder, a container, as the host sees
+/// it: that takes no time. What defines the build is the client.
+fn alive() -> usize {
+    let all = machinist_tests::processes();
+    let words = all.iter().map(|process| &process.command);
+    words
+        .filter(|it| it.contains("the-endless-one") && !it.contains("derive endless"))
+        .count()
 }
 
 fn dies(rig: &Rig) -> Result<()> {
     let began = Instant::now();
-    let died = wait_until(Duration::from_secs(10), || {
-        (alive(rig).ok()? == 0).then_some(())
-    });
+    let died = wait_until(LIMIT, || (alive() == 0).then_some(()));
     ensure!(died.is_some(), "the build lives on");
     let took = began.elapsed();
     ensure!(
@@ -60,7 +60,7 @@ fn dies(rig: &Rig) -> Result<()> {
     );
     // The client may be at its next build already, which ends.
     let mut seen = serde_json::Value::Null;
-    let free = wait_until(Duration::from_secs(20), || {
+    let free = wait_until(LIMIT, || {
         seen = rig.status("b").ok()?;
         (seen["machine"] == "up" && seen["sessions"] == 0).then_some(())
     });
@@ -82,13 +82,13 @@ rm /rig/go /rig/gone
 "
     );
     let client = rig.start_client(&script)?;
-    client.until("endless> begun", Duration::from_secs(30))?;
-    ensure!(alive(rig)? > 0);
+    client.until("endless> begun", LIMIT)?;
+    ensure!(alive() > 0);
     fs::write(rig.file("go"), "")?;
     let gone = || rig.file("gone").exists().then_some(());
-    wait_until(Duration::from_secs(10), gone).context("it was not cancelled")?;
+    wait_until(LIMIT, gone).context("it was not cancelled")?;
     dies(rig)?;
-    client.passes(Duration::from_secs(30))?;
+    client.passes(LIMIT)?;
     rig.end("b")
 }
 
@@ -114,14 +114,15 @@ fn connect(rig: &Rig) -> Result<()> {
     rig.builder(&["start", "b"]).run()?.exits(0)?;
     let script = format!("{BUILDS}\nbuild endless.nix && exit 1\nbuild short.nix\n");
     let client = rig.start_client(&script)?;
-    client.until("endless> begun", Duration::from_secs(30))?;
+    client.until("endless> begun", LIMIT)?;
+    ensure!(alive() > 0);
     let all = pids("machinist connect b");
     ensure!(all.len() == 1, "{all:?}");
     for pid in all {
         kill_process(pid, Signal::KILL)?;
     }
     dies(rig)?;
-    client.passes(Duration::from_secs(30))?;
+    client.passes(LIMIT)?;
     rig.end("b")
 }
 
@@ -139,20 +140,20 @@ rm /rig/go /rig/gone
 "
     );
     let client = rig.start_client(&script)?;
-    client.until("endless> begun", Duration::from_secs(60))?;
+    client.until("endless> begun", LIMIT)?;
     first.signal(Signal::KILL);
     drop(first.wait());
     let began = Instant::now();
     let gone = || rig.file("gone").exists().then_some(());
-    wait_until(Duration::from_secs(10), gone).context("the build hangs")?;
+    wait_until(LIMIT, gone).context("the build hangs")?;
     ensure!(
-        began.elapsed() < Duration::from_secs(5),
+        began.elapsed() < Duration::from_secs(30),
         "{:?}",
         began.elapsed()
     );
     let second = rig.serve("b")?;
     fs::write(rig.file("go"), "")?;
-    client.passes(Duration::from_secs(60))?;
+    client.passes(LIMIT)?;
     rig.end("b")?;
     ensure!(second.wait()?.code() == Some(0));
     Ok(())
@@ -193,12 +194,12 @@ rm /rig/go
 "#;
     let client = rig.start_client(script)?;
     for number in ["1", "2", "3"] {
-        client.until(&format!("begun {number}"), Duration::from_secs(60))?;
+        client.until(&format!("begun {number}"), LIMIT)?;
     }
     let killed = services.remove(0);
     killed.signal(Signal::KILL);
     drop(killed.wait());
-    client.until("over", Duration::from_secs(30))?;
+    client.until("over", LIMIT)?;
     let said = client.said();
     ensure!(said.matches("> made").count() == 1, "{said}");
     ensure!(
@@ -208,7 +209,7 @@ rm /rig/go
     ensure!(said.contains("No space left on device"), "{said}");
     services.push(rig.serve("killed")?);
     fs::write(rig.file("go"), "")?;
-    let said = client.passes(Duration::from_secs(60))?;
+    let said = client.passes(LIMIT)?;
     ensure!(said.contains("-short"), "{said}");
     for name in ["killed", "full", "good"] {
         rig.end(name)?;

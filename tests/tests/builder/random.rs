@@ -140,7 +140,7 @@ fn stream(rig: &Rig, victim: &Victim<'_>, seed: u64) -> Result<()> {
     ensure!(said.contains("the last one after"), "{what}");
     // Who kills all the time and hits nobody tests nothing.
     ensure!(killed.iter().sum::<usize>() > 5, "{what}");
-    let free = wait_until(Duration::from_secs(10), || {
+    let free = wait_until(Duration::from_secs(60), || {
         (rig.status(name).ok()?["sessions"] == 0).then_some(())
     });
     free.context("a session is left")?;

@@ -126,7 +126,7 @@ impl Rig {
         let service = self.builder(&["serve", name]).start()?;
         let socket = self.builders().join(name).join("socket");
         let listens = || std::os::unix::net::UnixStream::connect(&socket).ok();
-        let listens = wait_until(Duration::from_secs(10), listens);
+        let listens = wait_until(Duration::from_secs(60), listens);
         ensure!(listens.is_some(), "its service does not listen");
         Ok(service)
     }

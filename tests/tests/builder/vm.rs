@@ -53,7 +53,7 @@ cat $(build again.nix)
         "{said}"
     );
     cut_power(rig, NAME)?;
-    client.until("the power is cut", Duration::from_secs(60))?;
+    client.until("the power is cut", Duration::from_secs(200))?;
     let said = client.passes(BOOT)?;
     ensure!(said.contains("from the client again"), "{said}");
     through_nix(rig)?;
@@ -74,7 +74,7 @@ cat $(build again.nix)
     ensure!(log.contains("restored from its snapshot"), "{log}");
     service.signal(Signal::TERM);
     ensure!(service.wait()?.code() == Some(0));
-    wait_until(Duration::from_secs(5), || {
+    wait_until(Duration::from_secs(60), || {
         (rig.status("v").ok()?["service"].is_null()).then_some(())
     })
     .context("the service is still there")

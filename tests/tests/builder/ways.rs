@@ -89,12 +89,12 @@ fn ends(rig: &Rig) -> Result<()> {
     let mut connect = rig.connect("b")?;
     let mut stdin = connect.stdin.take().context("it has no input")?;
     stdin.write_all(b"nonsense")?;
-    let ended = wait_until(Duration::from_secs(10), || {
+    let ended = wait_until(Duration::from_secs(60), || {
         connect.try_wait().ok().flatten()
     });
     ensure!(ended.is_some(), "it does not end");
     drop(stdin);
-    let free = wait_until(Duration::from_secs(5), || {
+    let free = wait_until(Duration::from_secs(60), || {
         (rig.status("b").ok()?["sessions"] == 0).then_some(())
     });
     free.context("a session is left")?;
