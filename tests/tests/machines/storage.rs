@@ -20,6 +20,11 @@ pub const CASES: &[Case] = &[
         needs: &[Need::Container],
         run: full_disk,
     },
+    Case {
+        name: "storage::a_volume_that_is_not_there_is_told",
+        needs: &[Need::Container],
+        run: no_volume,
+    },
 ];
 
 /// Over the VLAN, by HTTP, each side being the server once.
@@ -91,5 +96,18 @@ fn full_disk(bench: &Bench) -> Result<()> {
         .run()?
         .exits(0)?;
     ensure!(list.json()? == serde_json::json!([]), "{list}");
+    Ok(())
+}
+
+/// It is told, and not that the container's network has ended with it.
+fn no_volume(bench: &Bench) -> Result<()> {
+    let lab = "[machine.a]\nimage = 'debian:bookworm'\nvolumes = ['nosuch:/x']\n\
+               [[test]]\nname = 't'\nsteps = [{ machine = 'a', run = 'true' }]\n";
+    bench.write("lab.toml", lab)?;
+    for _ in 0..3 {
+        let ran = bench.machinist(&["test"]).run()?.exits(105)?;
+        ran.complains("cannot use the volume")?
+            .complains("nosuch")?;
+    }
     Ok(())
 }

@@ -47,6 +47,9 @@ use files::Footing;
 use notify::Notifications;
 pub(crate) use plan::{Bind, Plan, Said, order, search_path};
 
+/// How long a launcher that is about to end may take to say why. It has done so already, or is alive.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// One machine's backend.
 pub(crate) struct Nspawn {
     pub(crate) spec: MachineSpec,
@@ -175,8 +178,11 @@ impl Nspawn {
         });
         let attached = attached
             .await
-            .map_err(|error| LaunchError::Network(error.into()))?
-            .map_err(LaunchError::Network)?;
+            .map_err(|error| LaunchError::Network(error.into()))?;
+        let attached = match attached {
+            Ok(attached) => attached,
+            Err(error) => return Err(network_or_mounts(launcher, error).await),
+        };
         // An error here is explained by what it says next.
         drop(launcher.send(&[order::GO]).await);
         Ok(attached)
@@ -286,5 +292,14 @@ impl Launcher {
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write.write_all(bytes).await
+    }
+}
+
+/// Why the network could not be laid: a launcher that could not make its mounts has ended, and its
+/// network with it, which is no fault of the network.
+async fn network_or_mounts(launcher: &mut Launcher, error: io::Error) -> LaunchError {
+    match tokio::time::timeout(LAST_WORDS, launcher.next()).await {
+        Ok(Some(Said::Failed(reason))) => LaunchError::Helper(reason),
+        _ => LaunchError::Network(error),
     }
 }
