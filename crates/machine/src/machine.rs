@@ -42,6 +42,9 @@ pub struct Status {
     pub last_words: Vec<String>,
     /// How often its agent has begun to answer.
     pub boots: u64,
+    /// How often it has gone off or failed: who waits for that may come too late to see it, where
+    /// somebody else starts it again at once.
+    pub ends: u64,
     /// Where its published ports are reached, in the order of its specification.
     pub published: Vec<SocketAddr>,
 }
@@ -96,6 +99,7 @@ impl Machine {
             state: State::Off,
             last_words: Vec::new(),
             boots: 0,
+            ends: 0,
             published: Vec::new(),
         });
         let (agents, agent) = watch::channel(None);
@@ -252,8 +256,9 @@ impl Machine {
     /// # Errors
     /// It fails in its last moments.
     pub async fn shutdown(&self, within: Duration) -> Result<(), MachineError> {
+        let before = self.status.borrow().ends;
         self.ask(Ask::Shutdown(within)).await?;
-        self.until_off().await
+        self.until_off(before).await
     }
 
     /// Pulls the plug, and waits until the machine is gone.
@@ -261,10 +266,11 @@ impl Machine {
     /// # Errors
     /// None of the machine's: a failed machine is gone as well.
     pub async fn crash(&self) -> Result<(), MachineError> {
+        let before = self.status.borrow().ends;
         self.ask(Ask::PowerOff).await?;
         let mut status = self.status.clone();
-        let over = status.wait_for(|status| status.state.is_over()).await;
-        over.map(drop).map_err(|_| self.gone())
+        let over = status.wait_for(|status| status.state.is_over() || status.ends > before);
+        over.await.map(drop).map_err(|_| self.gone())
     }
 
     /// Restarts it in order, and waits until its agent answers again.
@@ -355,10 +361,11 @@ impl Machine {
         Err(self.trouble(&now))
     }
 
-    async fn until_off(&self) -> Result<(), MachineError> {
+    /// `before`: how often it had ended when it was asked to.
+    async fn until_off(&self, before: u64) -> Result<(), MachineError> {
         let mut status = self.status.clone();
         let now = status
-            .wait_for(|status| status.state.is_over())
+            .wait_for(|status| status.state.is_over() || status.ends > before)
             .await
             .map_err(|_| self.gone())?
             .clone();

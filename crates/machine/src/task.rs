@@ -333,6 +333,7 @@ impl Task {
             _ => {}
         }
         self.status.send_modify(|status| {
+            status.ends += u64::from(after.is_over() && !before.is_over());
             status.state = after.clone();
             status.last_words = last_words;
         });

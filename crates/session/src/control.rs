@@ -82,9 +82,9 @@ pub(crate) trait Control: Send + Sync {
     }
 
     /// Starts it if it is off, and does not wait until its agent answers: to a client that does not
-    /// wait, it has been started after this.
-    fn launch(&self, _allow_reboot: Option<bool>) -> Doing<'_, ()> {
-        Box::pin(async { Ok(()) })
+    /// wait, it has been started after this. Whether this was done: else [`Control::start`] does it.
+    fn launch(&self, _allow_reboot: Option<bool>) -> Doing<'_, bool> {
+        Box::pin(async { Ok(false) })
     }
 
     /// Copies what it boots to a directory, as far as that cannot be made once more.

@@ -207,17 +207,17 @@ impl Control for SessionMachine {
         })
     }
 
-    fn launch(&self, allow_reboot: Option<bool>) -> Doing<'_, ()> {
+    fn launch(&self, allow_reboot: Option<bool>) -> Doing<'_, bool> {
         Box::pin(async move {
             // Of a lab's machine it is the image that takes long, and nobody speaks to its QEMU.
             if matches!(self.recipe, Recipe::Lab { .. }) {
-                return Ok(());
+                return Ok(false);
             }
             let machine = self.machine().await?;
             let launched = machine.launch(self.options(allow_reboot)).await;
             launched.map_err(|error| fault(&error))?;
             self.tape(&machine).await;
-            Ok(())
+            Ok(true)
         })
     }
 

@@ -53,8 +53,10 @@ async fn start(
         futures_util::future::try_join_all(starts).await?;
     } else {
         let launches = machines.iter().map(|machine| machine.launch(allow_reboot));
-        futures_util::future::try_join_all(launches).await?;
-        for machine in machines {
+        let launched = futures_util::future::try_join_all(launches).await?;
+        // One that runs is not started once more: it may have been crashed by then.
+        let rest = machines.into_iter().zip(launched).filter(|it| !it.1);
+        for (machine, _) in rest {
             // Who needs the machine gets to know that it did not start.
             hub.detach(async move { drop(machine.start(allow_reboot).await) });
         }
