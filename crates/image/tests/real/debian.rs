@@ -39,8 +39,9 @@ pub(crate) fn built_once_by_two() -> Result<(), Failed> {
     let image = store.ensure(&ImageSpec::debian("bookworm", &[]), want, &|step| {
         panic!("{step}")
     })?;
+    // Some milliseconds, on a host that has nothing else to do.
     assert!(
-        begun.elapsed() < Duration::from_millis(200),
+        begun.elapsed() < Duration::from_secs(5),
         "{:?}",
         begun.elapsed()
     );

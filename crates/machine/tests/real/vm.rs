@@ -1,7 +1,6 @@
 //! VMs. Each costs many seconds where there is no hardware virtualization: few boots, much seen.
 
 use std::path::Path;
-use std::time::Duration;
 
 use libtest_mimic::Failed;
 use machinist_guest::Command;
@@ -25,7 +24,7 @@ pub fn automatic() -> Result<(), Failed> {
         let release = bench.sh("uname -r").await?;
         let expected = &spec.image.boot.as_ref().ok_or("no kernel")?.kernel_version;
         check(release == *expected, release)?;
-        bench.machine.shutdown(Duration::from_secs(20)).await?;
+        bench.machine.shutdown(LONG).await?;
         let reports = bench.reports();
         let fell_back = reports
             .iter()
@@ -76,7 +75,7 @@ pub fn life() -> Result<(), Failed> {
             .sh("grep -q disk0 /sys/block/vdb/serial && head -n1 /dev/vdb")
             .await?;
         check(kept == "kept", kept)?;
-        bench.machine.shutdown(Duration::from_secs(60)).await?;
+        bench.machine.shutdown(LONG).await?;
         let reports = bench.reports();
         check(reports.last() == Some(&Report::Stopped), &reports)?;
         let boots = bench.machine.status().borrow().boots;
@@ -127,7 +126,7 @@ pub fn shares() -> Result<(), Failed> {
             )
             .await?;
         check(disk == "originalreplaced", disk)?;
-        bench.machine.shutdown(Duration::from_secs(30)).await?;
+        bench.machine.shutdown(LONG).await?;
         let kept = std::fs::read_to_string(&file)?;
         check(
             kept.starts_with("original"),

