@@ -40,7 +40,9 @@ def main() -> None:
     type("6 * 7\n")
     until("42")
     until(">>> ")
-    type("import time; print('now', 'sleeping'); time.sleep(600)\n")
+    # Many short sleeps: a signal that comes after Python's last look and before a sleep is seen after it.
+    sleep = "[time.sleep(0.1) for _ in range(6000)]"
+    type(f"import time; print('now', 'sleeping'); {sleep}\n")
     until("now sleeping")
     type("\x03")
     until("KeyboardInterrupt")
