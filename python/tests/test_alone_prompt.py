@@ -109,7 +109,7 @@ class Interactive(unittest.TestCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=30,
+            timeout=120,
         )
         self.assertEqual(ended.returncode, 0, ended.stdout)
         return ended.stdout
@@ -143,7 +143,10 @@ class AtTerminal(unittest.TestCase):
         program = (
             "from machinist._interactive import plain\n"
             "import time\n"
-            "def started_long(): print('begun', flush=True); time.sleep(1000)\n"
+            "def started_long():\n"
+            "    print('begun', flush=True)\n"
+            "    # A signal that comes between Python's last look and a sleep is seen after it.\n"
+            "    for _ in range(10000): time.sleep(0.1)\n"
             f"names = {{'started_long': started_long, 'answer_of_all': 42}}\n"
             f"plain(names, {str(self.history)!r})\n"
         )
@@ -159,7 +162,7 @@ class AtTerminal(unittest.TestCase):
     def until(self, end: bytes) -> None:
         """Reads as far as that, and keeps what comes behind it for the next time."""
         while end not in self.said:
-            ready, _, _ = select.select([self.terminal], [], [], 20)
+            ready, _, _ = select.select([self.terminal], [], [], 120)
             self.assertTrue(ready, f"{end!r} is not in {self.said!r}")
             self.said += os.read(self.terminal, 4096)
         self.said = self.said.partition(end)[2]
