@@ -16,7 +16,6 @@ use rustix::io::Errno;
 use crate::channel::{Channel, Read};
 use crate::login::Logins;
 use crate::renewal::{Hold, Lead, Rest, Watch};
-use crate::spawn::Pipes;
 use crate::task::{self, Input, Port, Step, Task, Token, Wants};
 use crate::{plan9, renewal};
 
@@ -68,10 +67,6 @@ pub(crate) struct Context {
     /// Output of background processes whose command has ended: read, so that they can go on, and
     /// thrown away.
     pub(crate) sinks: Vec<OwnedFd>,
-    /// For the next command.
-    pub(crate) pipes: Pipes,
-    /// To be closed when the host has its answer.
-    pub(crate) used: Vec<OwnedFd>,
     /// Files with bytes for the next boot's random state, where they have been looked for.
     pub(crate) seeds: Option<Vec<PathBuf>>,
     /// Nobody else runs, until the machine has been made right.
@@ -136,7 +131,6 @@ impl<'a> Server<'a> {
             // Where the host is gone, the next read says so.
             self.flush();
             self.clean_up();
-            self.tidy();
         }
     }
 
@@ -371,14 +365,6 @@ impl<'a> Server<'a> {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
-        }
-    }
-
-    /// What can be done while the host is busy with an answer.
-    fn tidy(&mut self) {
-        self.context.used.clear();
-        if self.tasks.is_empty() {
-            self.context.pipes.prepare();
         }
     }
 

@@ -60,95 +60,33 @@ impl Theirs {
     }
 }
 
-/// A pipe: what is read from, which never blocks, and what is written to.
-pub(crate) type Pipe = (OwnedFd, OwnedFd);
-
-/// Pipes for the next command, made while nobody waits for anything.
-#[derive(Default)]
-pub(crate) struct Pipes {
-    ready: Vec<Pipe>,
-    /// A command has had some: there may be another.
-    wanted: bool,
-}
-
-impl Pipes {
-    /// Makes what a command needs, if there was one before.
-    pub(crate) fn prepare(&mut self) {
-        while self.wanted && self.ready.len() < 2 {
-            match output() {
-                Ok(pipe) => self.ready.push(pipe),
-                // The next command says why.
-                Err(_) => self.wanted = false,
-            }
-        }
-    }
-
-    fn take(&mut self) -> io::Result<Pipe> {
-        self.wanted = true;
-        self.ready.pop().map_or_else(output, Ok)
-    }
-}
-
-/// A pipe for what a command prints.
-fn output() -> io::Result<Pipe> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-    Ok((nonblocking(reader)?, writer))
-}
-
-/// A process for a command, and whether it may turn out to be one for [`by_shell`].
-pub(crate) struct Started {
-    pub(crate) child: Child,
-    pub(crate) tried: bool,
-}
-
 /// Starts a command, in a process of its own. Its ends of its streams are still open here too.
 pub(crate) fn spawn(
     request: &Command,
     login: &Login,
     null: &OwnedFd,
-    pipes: &mut Pipes,
-) -> Result<(Started, Streams, Theirs), Failure> {
+) -> Result<(Child, Streams, Theirs), Failure> {
     let streams = match request.pty {
         Some(size) => on_terminal(size),
-        None => on_pipes(request.stdin, pipes),
+        None => on_pipes(request.stdin),
     };
     let (ours, theirs) = streams.map_err(|error| failure("cannot make a pipe", &error))?;
     let input = theirs.input.as_ref().unwrap_or(null);
     let stdio = [input, &theirs.output, &theirs.errors].map(AsFd::as_fd);
     if let Some(words) = plain_words(request, login)
-        && let Ok(child) = start(request, login, &words, stdio, |program| program.launch())
+        && let Ok(child) = start(request, login, &words, stdio)
     {
-        let started = Started { child, tried: true };
-        return Ok((started, ours, theirs));
+        return Ok((child, ours, theirs));
     }
-    let child = by_shell(request, login, stdio)?;
-    let started = Started {
-        child,
-        tried: false,
-    };
-    Ok((started, ours, theirs))
-}
-
-/// Starts a command as it was asked for: where that is a script, by a shell.
-pub(crate) fn by_shell(
-    request: &Command,
-    login: &Login,
-    stdio: [BorrowedFd<'_>; 3],
-) -> Result<Child, Failure> {
-    let words = words(&request.program, login);
-    start(request, login, &words, stdio, |program| program.start())
-}
-
-/// Whether somebody has something to say to the command.
-pub(crate) fn is_spoken_to(request: &Command) -> bool {
-    request.stdin || request.pty.is_some()
+    let child = start(request, login, &words(&request.program, login), stdio)?;
+    Ok((child, ours, theirs))
 }
 
 /// The words of a script that may need no shell. What is not there, or not for the kernel to run, is
 /// bash's to tell or to read; and so is what it would find in an environment or for a user of the
 /// request's own.
 fn plain_words(request: &Command, login: &Login) -> Option<Vec<OsString>> {
-    let usual = request.env.is_empty() && !request.clear_env && !is_spoken_to(request);
+    let usual = request.env.is_empty() && !request.clear_env && request.pty.is_none();
     match &request.program {
         Program::Shell { script, .. } if usual && login.user.ids().is_none() => {
             plain::words(script.as_os_str(), &login.env)
@@ -181,7 +119,6 @@ fn start(
     login: &Login,
     words: &[OsString],
     stdio: [BorrowedFd<'_>; 3],
-    how: impl FnOnce(vfork::Program<'_>) -> Result<Child, Failed>,
 ) -> Result<Child, Failure> {
     let Some(name) = words.first() else {
         return Err(Failure {
@@ -210,7 +147,7 @@ fn start(
         })
     };
     let program = program().map_err(|error| cannot_run(&error.into()))?;
-    how(program).map_err(|failed| match failed {
+    program.start().map_err(|failed| match failed {
         Failed::Directory(error) => failure(format!("cannot enter {}", dir.display()), &error),
         Failed::Process(error) | Failed::Program(error) => cannot_run(&error),
     })
@@ -263,19 +200,20 @@ fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
 }
 
 /// Streams for a command, ours and its own.
-fn on_pipes(stdin: bool, pipes: &mut Pipes) -> io::Result<(Streams, Theirs)> {
+fn on_pipes(stdin: bool) -> io::Result<(Streams, Theirs)> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC);
     let (input, stdin) = match stdin {
         true => {
-            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+            let (reader, writer) = pipe()?;
             (Some(reader), Some(nonblocking(writer)?))
         }
         false => (None, None),
     };
-    let ((stdout, output), (stderr, errors)) = (pipes.take()?, pipes.take()?);
+    let ((stdout, output), (stderr, errors)) = (pipe()?, pipe()?);
     let ours = Streams {
         stdin,
-        stdout,
-        stderr: Some(stderr),
+        stdout: nonblocking(stdout)?,
+        stderr: Some(nonblocking(stderr)?),
         terminal: None,
     };
     let theirs = Theirs {

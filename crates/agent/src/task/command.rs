@@ -4,16 +4,16 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use machinist_sys::vfork::{Child, End, Way};
+use machinist_sys::vfork::{Child, End};
 use machinist_wire::message::{Command, Control, Exit, Failure, Reply, decode};
 use machinist_wire::{Endpoint, Lane, StreamId};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{Input, Port, Step, Task, Token, Wants};
 use crate::server::Context;
-use crate::spawn::{self, Started, Streams, failure};
+use crate::spawn::{self, Streams, failure};
 
 /// Between the polite and the other signal when a command's time is over.
 const GRACE: Duration = Duration::from_millis(500);
@@ -47,47 +47,46 @@ struct Running {
 
 /// What waits while a command may be a short one, so that all there is to tell of such is told at once.
 struct Young {
-    /// Whether its first word has been said: that comes before any other.
-    begun: bool,
+    /// The first word, if it has not been said: it comes before any other.
+    started: Option<Reply>,
     /// The command's ends of its outputs. While they are open here too, its end is one event, not one
     /// for each of them and one more.
-    outputs: [OwnedFd; 2],
-    /// What is to be started otherwise if the process does not come to run.
-    tried: Option<Command>,
+    _outputs: [OwnedFd; 2],
     until: Instant,
 }
 
 /// Starts a command for the host.
 pub(super) fn start(
-    request: Command,
+    request: &Command,
     port: &mut Port<'_>,
     context: &mut Context,
 ) -> Result<Box<dyn Task>, Failure> {
-    let login = spawn::login(&request, &mut context.logins)?;
+    let login = spawn::login(request, &mut context.logins)?;
     let null = match &mut context.null {
         Some(null) => null,
         none => {
             none.insert(spawn::null().map_err(|error| failure("cannot open /dev/null", &error))?)
         }
     };
-    let (started, streams, theirs) = spawn::spawn(&request, login, null, &mut context.pipes)?;
-    let Started { child, tried } = started;
+    let (child, streams, theirs) = spawn::spawn(request, login, null)?;
     let Streams {
         stdin,
         stdout,
         stderr,
         terminal,
     } = streams;
-    let linger = request.linger;
+    let started = Reply::Started {
+        pid: child.pid().as_raw_nonzero().get().unsigned_abs(),
+    };
     // Who has something to say to it wants to know at once.
-    let young = if spawn::is_spoken_to(&request) {
-        port.reply(&began(&child));
+    let spoken_to = request.stdin || request.pty.is_some();
+    let young = if spoken_to {
+        port.reply(&started);
         None
     } else {
         Some(Young {
-            begun: false,
-            outputs: theirs.outputs(),
-            tried: tried.then_some(request),
+            started: Some(started),
+            _outputs: theirs.outputs(),
             until: Instant::now() + SHORT,
         })
     };
@@ -101,18 +100,12 @@ pub(super) fn start(
         input: VecDeque::new(),
         input_ended: false,
         outputs: [Some(stdout), stderr],
-        linger,
+        linger: request.linger,
         exited: false,
         expired: false,
         kill_at: None,
         young,
     }))
-}
-
-fn began(child: &Child) -> Reply {
-    Reply::Started {
-        pid: child.pid().as_raw_nonzero().get().unsigned_abs(),
-    }
 }
 
 impl Task for Running {
@@ -147,23 +140,15 @@ impl Task for Running {
 
     fn ready(&mut self, port: &mut Port<'_>, token: Token, context: &mut Context) -> Step {
         match token {
-            Token::File(EXIT) => {
-                if let Err(failure) = self.reap(port, context) {
-                    port.fail(failure);
-                    return Step::Finished;
-                }
-            }
+            Token::File(EXIT) => self.reap(port, context),
             Token::File(STDIN) => self.feed(port),
             Token::File(STDOUT) => _ = self.pump(port, Lane::Main, context),
             Token::File(_) => _ = self.pump(port, Lane::Error, context),
             Token::Timer => {
-                if let Some(young) = &mut self.young
+                if let Some(young) = &self.young
                     && young.until <= Instant::now()
                 {
-                    match self.child.way() {
-                        Way::Runs => self.come_of_age(port),
-                        Way::Begins | Way::Failed => young.until += SHORT,
-                    }
+                    self.come_of_age(port);
                 }
                 if self.kill_at.is_some_and(|at| at <= Instant::now()) {
                     self.kill_at = None;
@@ -230,10 +215,8 @@ impl Running {
 
     /// Says that it has started, where that was not said.
     fn begin(&mut self, port: &mut Port<'_>) {
-        if let Some(young) = &mut self.young
-            && !std::mem::replace(&mut young.begun, true)
-        {
-            port.reply(&began(&self.child));
+        if let Some(started) = self.young.as_mut().and_then(|young| young.started.take()) {
+            port.reply(&started);
         }
     }
 
@@ -244,10 +227,7 @@ impl Running {
     }
 
     fn signal_group(&self, signal: Signal) {
-        if kill_process_group(self.child.pid(), signal).is_err() && !self.exited {
-            // It may not have come to lead one. Until it is reaped, nobody else has its number.
-            let _ = kill_process(self.child.pid(), signal);
-        }
+        let _ = kill_process_group(self.child.pid(), signal);
     }
 
     fn control(&mut self, payload: &[u8]) {
@@ -274,35 +254,15 @@ impl Running {
         }
     }
 
-    /// Starts what did not come to run as its script says, by a shell. False: there is nothing such.
-    fn start_over(&mut self, context: &mut Context) -> Result<bool, Failure> {
-        let Some(young) = &mut self.young else {
-            return Ok(false);
-        };
-        let (Some(request), Some(null)) = (young.tried.take(), &context.null) else {
-            return Ok(false);
-        };
-        let login = spawn::login(&request, &mut context.logins)?;
-        let [output, errors] = young.outputs.each_ref().map(AsFd::as_fd);
-        self.child = spawn::by_shell(&request, login, [null.as_fd(), output, errors])?;
-        Ok(true)
-    }
-
-    /// Looks whether it has ended, and how.
-    fn reap(&mut self, port: &mut Port<'_>, context: &mut Context) -> Result<(), Failure> {
+    fn reap(&mut self, port: &mut Port<'_>, context: &mut Context) {
         if self.expired {
             // The rest of the group has had its warning too. Before the leader is reaped: until
             // then nobody else can have its number.
             self.signal_group(Signal::KILL);
             self.linger = false;
         }
-        let ended = self.child.try_wait();
-        let failed = !self.expired && self.child.way() == Way::Failed;
-        if failed && !matches!(ended, Ok(None)) && self.start_over(context)? {
-            return Ok(());
-        }
-        let exit = match ended {
-            Ok(None) => return Ok(()),
+        let exit = match self.child.try_wait() {
+            Ok(None) => return,
             Ok(Some(_)) if self.expired => Exit::TimedOut,
             Ok(Some(End::Status(code))) => Exit::Code(code),
             Ok(Some(End::Signal(signal))) => Exit::Signal(signal),
@@ -320,7 +280,6 @@ impl Running {
             while reads.next().is_some() && self.pump(port, lane, context) {}
         }
         port.reply(&Reply::Exited(exit));
-        Ok(())
     }
 
     /// Writes to the command what it takes.
@@ -361,10 +320,7 @@ impl Running {
             return false;
         }
         let read = rustix::io::read(output, &mut buffer[..room]);
-        // What prints, runs; what has ended, is told to have.
-        if self.exited || matches!(read, Ok(1..)) {
-            self.begin(port);
-        }
+        self.begin(port);
         let slot = &mut self.outputs[lane as usize];
         match read {
             Ok(count) if count > 0 => {
@@ -380,7 +336,7 @@ impl Running {
             }
             // End of file; a terminal says it by an error.
             _ => {
-                context.used.extend(slot.take());
+                *slot = None;
                 port.end(lane);
             }
         }

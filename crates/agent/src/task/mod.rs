@@ -137,7 +137,7 @@ pub(crate) fn start(
     context: &mut Context,
 ) -> Option<Box<dyn Task>> {
     let task: Result<Box<dyn Task>, Failure> = match request {
-        Request::Run(command) => command::start(command, port, context),
+        Request::Run(command) => command::start(&command, port, context),
         Request::Connect(address) => connect::start(&address),
         Request::Wait(condition) => return wait::start(condition, port),
         Request::Put(put) => put::start(&put),
