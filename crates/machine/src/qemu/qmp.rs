@@ -35,10 +35,6 @@ macro_rules! command {
 }
 
 command!(
-    /// Ends the negotiation: everything else may be said.
-    Capabilities = "qmp_capabilities" -> Nothing
-);
-command!(
     /// Presses the ACPI power button.
     PowerDown = "system_powerdown" -> Nothing
 );
@@ -150,6 +146,10 @@ struct Question {
     id: u64,
     answered: Answered,
 }
+
+/// Ends the negotiation: before it QEMU takes nothing else. It has no number, so that nobody waits for
+/// the answer; where QEMU refuses, it refuses all that comes after, too.
+const NEGOTIATED: &[u8] = b"{\"execute\": \"qmp_capabilities\"}\n";
 
 /// Events that a slow listener may be behind; older ones are lost to it.
 const BEHIND: usize = 1024;
@@ -292,6 +292,9 @@ async fn converse(
     mut questions: mpsc::UnboundedReceiver<Question>,
     tell: Tell,
 ) {
+    if write_all(&mut write, NEGOTIATED).await.is_err() {
+        return;
+    }
     let mut lines = BufReader::new(read).lines();
     let mut open: HashMap<u64, Answered> = HashMap::new();
     loop {
@@ -460,6 +463,9 @@ mod tests {
             let (read, mut write) = theirs.into_split();
             let mut lines = BufReader::new(read).lines();
             write.write_all(b"{\"QMP\": {}}\n").await.unwrap();
+            let first = lines.next_line().await.unwrap().unwrap();
+            assert!(first.contains("qmp_capabilities"), "{first}");
+            write.write_all(b"{\"return\": {}}\n").await.unwrap();
             while let Some(line) = lines.next_line().await.unwrap() {
                 let asked: Value = serde_json::from_str(&line).unwrap();
                 let answer = match asked["execute"].as_str().unwrap() {

@@ -12,7 +12,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::argv::AGENT_DEVICE;
 use super::port::AgentPort;
-use super::qmp::{Capabilities, Event, PowerDown, Qmp, QueryStatus};
+use super::qmp::{Event, PowerDown, Qmp, QueryStatus};
 use super::vitality::{self, Vitality};
 use crate::backend::{Control, Happening};
 use crate::environment::Attached;
@@ -102,10 +102,6 @@ impl Running {
     }
 
     async fn attend(&mut self) -> End {
-        let greeting = self.qmp.clone();
-        let negotiate = tokio::spawn(async move { greeting.perform(&Capabilities {}).await });
-        // If it fails, QEMU ends, and that is seen below with its own words.
-        drop(negotiate);
         let mut look = tokio::time::interval(vitality::INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

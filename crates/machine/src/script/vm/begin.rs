@@ -14,7 +14,7 @@ use super::super::supervise::{Said, Script, Start};
 use super::{ScriptVm, argv};
 use crate::error::LaunchError;
 use crate::path_error::{PathContext, PathError};
-use crate::qemu::qmp::{Capabilities, Event, Qmp, Quit};
+use crate::qemu::qmp::{Event, Qmp, Quit};
 use crate::unique::ShortPath;
 use crate::words::{self, Words};
 
@@ -139,9 +139,6 @@ impl Looked {
             let (_monitor, _) = monitor.accept().await?;
             let (qmp, _, pid) = control(dir).await?;
             let pid = pid.ok_or_else(|| io::Error::other("QEMU is in another PID namespace"))?;
-            qmp.perform(&Capabilities {})
-                .await
-                .map_err(io::Error::other)?;
             io::Result::Ok((qmp, pid))
         };
         let ended = async {

@@ -23,7 +23,7 @@ use crate::backend::{Channel, Control, Happening};
 use crate::error::LaunchError;
 use crate::lifecycle::Ending;
 use crate::qemu::panic::PanicFinder;
-use crate::qemu::qmp::{Capabilities, Event, PowerDown, Quit};
+use crate::qemu::qmp::{Event, PowerDown, Quit};
 use crate::reach::{ConsoleInput, Reach};
 use crate::snapshot::Saved;
 use crate::supervised::describe;
@@ -220,11 +220,6 @@ impl Running {
             self.restore(&mut doors).await?;
             self.order_to(&doors, Order::Restored);
         } else {
-            let greeting = doors.qmp.clone();
-            // If it fails, QEMU ends, and that is seen with its own words.
-            drop(tokio::spawn(async move {
-                greeting.perform(&Capabilities {}).await
-            }));
             self.reachable(&doors);
         }
         self.doors = Some(doors);

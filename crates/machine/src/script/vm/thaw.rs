@@ -13,7 +13,6 @@ use super::warm::{Golden, Restore, Ripe, Way, ripen};
 use crate::backend::{Channel, Happening};
 use crate::environment::Report;
 use crate::error::chain;
-use crate::qemu::qmp::Capabilities;
 use crate::snapshot::Saved;
 
 /// How long a restore may take to be of use. It takes tenths of a second.
@@ -173,8 +172,6 @@ impl Running {
         let Way::Restore(restore) = &self.way else {
             return Err("there is nothing to restore".to_owned());
         };
-        let greeted = doors.qmp.perform(&Capabilities {}).await;
-        greeted.map_err(|error| chain(&error))?;
         let pid = doors.pid.ok_or("QEMU is in another PID namespace")?;
         restore
             .load(&self.this, &doors.qmp, pid, self.link.may_restart)
