@@ -86,7 +86,7 @@ pub(crate) fn full_disk() -> Result<(), Failed> {
         let cache = directory();
         // What is left can only be seen from inside, so the cache is copied out: it is empty.
         let script = format!(
-            "mount -t tmpfs -o size={size} tmpfs \"$0\" && \"$@\"; find \"$0/tmp\" \"$0/images\" -mindepth 1"
+            "mount -t tmpfs -o size={size},mode=0700 tmpfs \"$0\" && \"$@\"; find \"$0/tmp\" \"$0/images\" -mindepth 1"
         );
         let here = cache.path().to_str().unwrap();
         let wrapper = ["unshare", "--mount", "sh", "-c", &script, here];
