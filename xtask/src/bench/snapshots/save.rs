@@ -9,6 +9,9 @@ use super::super::program::Program;
 use super::super::{Bench, Limit, Question, Sample, Unit};
 use super::{first_output, run};
 
+/// What a VM boots, in a cache.
+const BOOTED: [&str; 4] = ["images", "disks", "initrds", "kernels"];
+
 /// The first start, which saves, against one that does not.
 pub struct Save {
     program: Program,
@@ -23,7 +26,12 @@ impl Save {
     fn first(&self) -> Result<f64> {
         let cache = tempfile::tempdir().context("cannot make a directory")?;
         let images = images::directory(&self.program)?;
-        symlink(images, cache.path().join("images")).context("cannot link to the images")?;
+        let all = images.parent().context("no directory of the cache")?;
+        // What both sides boot is there for both.
+        for kind in BOOTED {
+            symlink(all.join(kind), cache.path().join(kind))
+                .with_context(|| format!("cannot link to {kind}"))?;
+        }
         first_output(run(&self.program, &[]).env("MACHINIST_CACHE", cache.path()))
     }
 
