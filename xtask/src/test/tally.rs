@@ -158,8 +158,13 @@ fn said(output: &str, name: &str) -> String {
     let lines: Vec<&str> = from
         .take_while(|line| !is_heading(line) && *line != "failures:")
         .collect();
-    let text = lines[..lines.len().min(LINES)].join("\n");
-    text.trim().to_owned()
+    // A panic tells its reason first, a program that ran its own last.
+    let (first, last) = (LINES / 3, LINES * 2 / 3);
+    let kept = match lines.len().checked_sub(last) {
+        Some(from) if from > first => [&lines[..first], &["..."], &lines[from..]].concat(),
+        _ => lines,
+    };
+    kept.join("\n").trim().to_owned()
 }
 
 /// What tells where a program ended that printed no summary: the tests that it was in for long, and
