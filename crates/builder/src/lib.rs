@@ -51,7 +51,7 @@ pub use protocol::{Asked, HostStoreStatus, MachineState, Said, Status};
 #[cfg(target_os = "linux")]
 pub use service::{Listener, Service, ServiceError, is_listening};
 pub use ssh::{Keys, KeysError};
-pub use state::{Lock, Proven, State, StateError};
+pub use state::{Proven, State, StateError};
 #[cfg(target_os = "linux")]
 pub use system::LayError;
 pub use system::{Kernel, NixError, System, SystemError, SystemOptions};

@@ -18,13 +18,13 @@
 //! ```
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use machinist_sys::lock::Locked;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -152,7 +152,7 @@ impl State {
             .at("make the directory", builders)?;
         // One at a time, so that what another is making is not taken for what is left of one.
         let held = File::open(builders).at("open", builders)?;
-        rustix::fs::flock(&held, FlockOperation::LockExclusive).at("lock", builders)?;
+        let _held = Locked::exclusive(held).at("lock", builders)?;
         state.remove_rest()?;
         match private.recursive(false).create(&state.path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -274,33 +274,39 @@ impl State {
     ///
     /// # Errors
     /// The file system refuses.
-    pub fn lock(&self) -> Result<Option<Lock>, PathError> {
+    pub fn lock(&self) -> Result<Option<Locked>, PathError> {
         let path = self.path.join("lock");
-        let file = private_file().create(true).truncate(false).open(&path);
-        let mut file = file.at("open", &path)?;
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                // One that looks whether the service runs keeps others from nothing.
-                Err(TryLockError::WouldBlock) if is_free(&file) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(error)) => return Err(error).at("lock", &path),
+        let lock = loop {
+            let file = private_file().create(true).truncate(false).open(&path);
+            let file = file.at("open", &path)?;
+            if let Some(lock) = Locked::try_exclusive(file).at("lock", &path)? {
+                break lock;
             }
-        }
+            // One that looks whether the service runs keeps others from nothing.
+            if !self.is_free() {
+                return Ok(None);
+            }
+        };
+        let mut file = lock.file();
         file.set_len(0).at("write", &path)?;
         writeln!(file, "{}", std::process::id()).at("write", &path)?;
-        Ok(Some(Lock(file)))
+        Ok(Some(lock))
+    }
+
+    /// Whether no service holds the lock. It may be taken for a moment by who asks, too.
+    fn is_free(&self) -> bool {
+        let lock = File::open(self.path.join("lock")).and_then(Locked::try_shared);
+        matches!(lock, Ok(Some(_)))
     }
 
     /// The process id of its service, if that runs.
     #[must_use]
     pub fn pid(&self) -> Option<String> {
-        let path = self.path.join("lock");
-        let file = File::open(path).ok()?;
-        if is_free(&file) {
+        if self.is_free() {
             return None;
         }
         let mut text = String::new();
+        let file = File::open(self.path.join("lock")).ok()?;
         file.take(32).read_to_string(&mut text).ok()?;
         Some(text.trim().to_owned())
     }
@@ -402,28 +408,6 @@ pub(crate) fn replace(path: &Path, text: &[u8]) -> Result<(), PathError> {
     })
     .at("write", &new)?;
     fs::rename(&new, path).at("write", path)
-}
-
-/// Whether no service holds the lock. It may be taken for a moment by who asks, too.
-fn is_free(lock: &File) -> bool {
-    let free = lock.try_lock_shared().is_ok();
-    if free {
-        // So that who tries to take it next finds it free, whoever has a copy of the file.
-        drop(lock.unlock());
-    }
-    free
-}
-
-/// The lock of a builder's service. It goes with the process, however that ends.
-#[derive(Debug)]
-pub struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Closing is not enough: a process that another thread is just starting has a copy of the
-        // file until it executes its program.
-        drop(self.0.unlock());
-    }
 }
 
 /// For files that are only their owner's.

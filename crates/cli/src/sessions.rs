@@ -4,6 +4,7 @@ use std::path::Path;
 
 use machinist_session::protocol::{Status, Verb};
 use machinist_session::{Client, Found, live_session, live_sessions, sessions_elsewhere};
+use machinist_sys::lock::Locked;
 
 use crate::environment::Environment;
 use crate::error::CliError;
@@ -158,10 +159,7 @@ pub async fn ended(found: &Found) -> Result<(), CliError> {
     let path = found.path.join("lock");
     let waited = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
         match std::fs::File::open(&path) {
-            Ok(file) => Ok(rustix::fs::flock(
-                &file,
-                rustix::fs::FlockOperation::LockShared,
-            )?),
+            Ok(file) => Locked::shared(file).map(drop),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }

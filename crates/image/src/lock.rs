@@ -1,19 +1,19 @@
 //! File locks that end with their process, however it ends.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
+
+use machinist_sys::lock::Locked;
 
 use crate::error::{At, ImageError, PathError};
 use crate::progress::Cancel;
 
 /// A lock that is held. Dropping it lets go.
 #[derive(Debug)]
-pub(crate) struct FileLock {
-    file: File,
-}
+pub(crate) struct FileLock(Locked);
 
 fn open(path: &Path) -> Result<File, PathError> {
     OpenOptions::new()
@@ -29,29 +29,23 @@ impl FileLock {
     /// A lock that others may hold as well. Waits for an exclusive one, which its holders keep for
     /// moments only.
     pub(crate) fn shared(path: &Path) -> Result<Self, PathError> {
-        let file = open(path)?;
-        file.lock_shared().at("lock", path)?;
-        Ok(Self { file })
+        let lock = Locked::shared(open(path)?).at("lock", path)?;
+        Ok(Self(lock))
     }
 
     /// The only lock there is, or `None` if anybody has one.
     pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Self>, PathError> {
-        let file = open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error).at("lock", path),
-        }
+        Self::try_lock(open(path)?, path)
     }
 
     /// Locks a directory that is there. `None` if somebody holds it.
     pub(crate) fn try_directory(path: &Path) -> Result<Option<Self>, PathError> {
-        let file = File::open(path).at("open", path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error).at("lock", path),
-        }
+        Self::try_lock(File::open(path).at("open", path)?, path)
+    }
+
+    fn try_lock(file: File, path: &Path) -> Result<Option<Self>, PathError> {
+        let lock = Locked::try_exclusive(file).at("lock", path)?;
+        Ok(lock.map(Self))
     }
 
     /// The only lock there is, waited for if need be. `waiting` is called once, with the process
@@ -66,7 +60,7 @@ impl FileLock {
         let mut pause = Duration::from_millis(5);
         let mut told = false;
         loop {
-            if let Some(mut lock) = Self::try_exclusive(path)? {
+            if let Some(lock) = Self::try_exclusive(path)? {
                 lock.sign(path)?;
                 return Ok(lock);
             }
@@ -80,17 +74,10 @@ impl FileLock {
         }
     }
 
-    fn sign(&mut self, path: &Path) -> Result<(), PathError> {
-        self.file.set_len(0).at("write", path)?;
-        write!(self.file, "{}", std::process::id()).at("write", path)
-    }
-}
-
-impl Drop for FileLock {
-    fn drop(&mut self) {
-        // Closing is not enough: a process that another thread is just starting has a copy of the
-        // file until it executes its program.
-        drop(self.file.unlock());
+    fn sign(&self, path: &Path) -> Result<(), PathError> {
+        let mut file = self.0.file();
+        file.set_len(0).at("write", path)?;
+        write!(file, "{}", std::process::id()).at("write", path)
     }
 }
 

@@ -19,7 +19,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use machinist_sys::lock::Locked;
 use serde::{Deserialize, Serialize};
 
 use crate::path_error::{At, PathError};
@@ -60,7 +60,7 @@ pub const CARD_FORMAT: u32 = 1;
 pub struct Directory {
     path: PathBuf,
     id: String,
-    lock: File,
+    lock: Locked,
 }
 
 impl Directory {
@@ -173,7 +173,7 @@ pub fn live_sessions(runtime: &Path) -> Result<Vec<Found>, PathError> {
     let mut found = Vec::new();
     for path in session_paths(runtime)? {
         // A shared lock: two who look at once must not take each other for the engine.
-        if try_lock(&path, FlockOperation::NonBlockingLockShared)?.is_some() {
+        if try_lock(&path, Locked::try_shared)?.is_some() {
             continue;
         }
         if let Ok(card) = read_card(&path) {
@@ -198,8 +198,7 @@ pub fn live_session(path: &Path) -> Result<Option<Found>, PathError> {
         options.read(true).custom_flags(flags.cast_signed());
         options.open(&path).at("open", &path)
     };
-    let lock = open(LOCK)?;
-    if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_ok() {
+    if let Ok(Some(_)) = Locked::try_shared(open(LOCK)?) {
         // Its engine is dead.
         return Ok(None);
     }
@@ -241,7 +240,7 @@ pub(crate) fn session_paths(runtime: &Path) -> Result<Vec<PathBuf>, PathError> {
 }
 
 /// Keeps others from making or sweeping directories while it is held.
-pub(crate) fn gate(runtime: &Path) -> Result<File, PathError> {
+pub(crate) fn gate(runtime: &Path) -> Result<Locked, PathError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -271,15 +270,14 @@ fn ours_alone(runtime: &Path) -> std::io::Result<()> {
 
 /// Takes a session's lock, waiting for whoever holds it. Where the lock's file is missing, an
 /// engine was killed while it made the directory; then it is made.
-pub(crate) fn lock(session: &Path) -> Result<File, PathError> {
+pub(crate) fn lock(session: &Path) -> Result<Locked, PathError> {
     hold(&session.join(LOCK))
 }
 
 /// Locks a file for us alone, waiting for whoever holds it; makes it where it is missing.
-fn hold(path: &Path) -> Result<File, PathError> {
+fn hold(path: &Path) -> Result<Locked, PathError> {
     let file = open_lock(path).at("open", path)?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive).at("lock", path)?;
-    Ok(file)
+    Locked::exclusive(file).at("lock", path)
 }
 
 fn open_lock(path: &Path) -> std::io::Result<File> {
@@ -291,23 +289,19 @@ fn open_lock(path: &Path) -> std::io::Result<File> {
         .open(path)
 }
 
-/// Takes a session's lock if nobody holds it. A directory without a lock file is nobody's: its
+/// Takes a session's lock, as `take` does it, if nobody holds it. A directory without a lock file is nobody's: its
 /// engine, or who removed it, died half way; then the lock is made.
 pub(crate) fn try_lock(
     session: &Path,
-    operation: FlockOperation,
-) -> Result<Option<File>, PathError> {
+    take: impl FnOnce(File) -> std::io::Result<Option<Locked>>,
+) -> Result<Option<Locked>, PathError> {
     let path = session.join(LOCK);
     let file = match open_lock(&path) {
         // The directory has gone in the meantime: the same as held by another.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file.at("open", &path)?,
     };
-    match rustix::fs::flock(&file, operation) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error).at("lock", &path),
-    }
+    take(file).at("lock", &path)
 }
 
 /// The path of a session's directory that is not there yet.

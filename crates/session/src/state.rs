@@ -2,13 +2,14 @@
 //! that the next can go on with them, as those of NixOS' driver do.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use machinist_sys::lock::Locked;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::path_error::{At, PathError};
@@ -26,8 +27,9 @@ pub(crate) struct StatePlaces {
 #[derive(Debug)]
 pub(crate) struct StateDir {
     pub(crate) path: PathBuf,
-    /// Locked: two sessions in one directory would spoil each other's disks.
-    lock: File,
+    /// Two sessions in one directory would spoil each other's disks. `None` where the file system
+    /// has no locks.
+    _lock: Option<Locked>,
 }
 
 impl StatePlaces {
@@ -74,26 +76,20 @@ impl StatePlaces {
 impl StateDir {
     fn hold(path: &Path) -> Result<Self, PathError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let lock = rustix::fs::open(path, flags, Mode::empty()).at("open", path)?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => {
-                Err(io::Error::other("another session uses it")).at("use the state directory", path)
+        let directory = rustix::fs::open(path, flags, Mode::empty()).at("open", path)?;
+        let lock = match Locked::try_exclusive(directory.into()) {
+            Ok(None) => {
+                return Err(io::Error::other("another session uses it"))
+                    .at("use the state directory", path);
             }
-            // A file system without locks, and a directory for us alone: as good as locked.
-            _ => Ok(()),
-        }?;
+            Ok(lock) => lock,
+            // A directory for us alone: as good as locked.
+            Err(_) => None,
+        };
         Ok(Self {
             path: path.to_owned(),
-            lock: lock.into(),
+            _lock: lock,
         })
-    }
-}
-
-impl Drop for StateDir {
-    fn drop(&mut self) {
-        // Closing is not enough: a process that another thread is just starting has a copy of the
-        // file until it executes its program.
-        drop(self.lock.unlock());
     }
 }
 
@@ -190,7 +186,7 @@ mod tests {
         let state = places.of("web", false).unwrap();
         let stuck = state.path.join("var/empty");
         fs::create_dir_all(&stuck).unwrap();
-        let file = File::open(&stuck).unwrap();
+        let file = fs::File::open(&stuck).unwrap();
         let flags = rustix::fs::ioctl_getflags(&file);
         let set =
             flags.and_then(|flags| rustix::fs::ioctl_setflags(&file, flags | IFlags::IMMUTABLE));

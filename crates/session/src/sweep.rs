@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use machinist_sys::lock::Locked;
 
 use crate::directory;
 use crate::leftovers;
@@ -30,8 +30,9 @@ pub fn sweep(runtime: &Path) -> Vec<Swept> {
     let mut swept = Vec::new();
     for path in paths {
         // Locked by a live engine, or by a guard that is at it.
-        let held = directory::try_lock(&path, FlockOperation::NonBlockingLockExclusive);
-        let Ok(Some(_lock)) = held else { continue };
+        let Ok(Some(_lock)) = directory::try_lock(&path, Locked::try_exclusive) else {
+            continue;
+        };
         let left = leftovers::clean_up(&path);
         swept.push(Swept { path, left });
     }

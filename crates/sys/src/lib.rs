@@ -13,6 +13,7 @@ pub mod device;
 pub mod ethtool;
 #[cfg(target_os = "linux")]
 pub mod isolation;
+pub mod lock;
 pub mod memory;
 #[cfg(target_os = "linux")]
 pub mod mounts;

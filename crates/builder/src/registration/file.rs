@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use machinist_sys::lock::Locked;
 
 use crate::path_error::{At as _, PathError};
 
@@ -22,7 +22,7 @@ pub(super) struct Held {
     /// Where it really lies: links are followed, and stay.
     path: PathBuf,
     /// Its directory, locked.
-    directory: File,
+    directory: Locked,
 }
 
 /// Makes the file's directory where only that is missing: a Nix without any settings has none.
@@ -67,7 +67,7 @@ impl Held {
         let parent = path.parent().unwrap_or(Path::new("/"));
         // The directory: the file itself is another one after every change.
         let directory = File::open(parent).at("open the directory", parent)?;
-        rustix::fs::flock(&directory, FlockOperation::LockExclusive).at("lock", parent)?;
+        let directory = Locked::exclusive(directory).at("lock", parent)?;
         Ok(Self { path, directory })
     }
 
@@ -94,6 +94,7 @@ impl Held {
         }
         written?;
         self.directory
+            .file()
             .sync_all()
             .at("write the directory of", &self.path)
     }

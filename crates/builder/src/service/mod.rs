@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use machinist_guest::{GuestError, Stream};
+use machinist_sys::lock::Locked;
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -38,7 +39,7 @@ use crate::config::Config;
 use crate::host_store::HostStore;
 use crate::path_error::{At, PathError};
 use crate::protocol::{self, Asked, Said};
-use crate::state::{Lock, State, StateError};
+use crate::state::{State, StateError};
 use keeper::{Keeper, Seat};
 pub(crate) use log::Log;
 use machine::Starter;
@@ -83,7 +84,7 @@ pub struct Service {
     door: Door,
     config: Arc<Config>,
     log: Log,
-    _lock: Lock,
+    _lock: Locked,
 }
 
 impl Service {

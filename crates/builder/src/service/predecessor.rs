@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 
-use rustix::fs::FlockOperation;
+use machinist_sys::lock::Locked;
 
 /// How often a session that nobody holds is swept before it is given up.
 const TRIES: usize = 5;
@@ -17,7 +17,7 @@ pub(super) fn wait(runtime: &Path, session: &Path) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
             // Its guard holds it while it works.
-            Ok(file) => rustix::fs::flock(&file, FlockOperation::LockExclusive)?,
+            Ok(file) => drop(Locked::exclusive(file)?),
         }
         // The guard may not have begun yet: then this does its work.
         drop(machinist_session::sweep(runtime));

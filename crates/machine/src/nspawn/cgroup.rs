@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use machinist_sys::lock::Locked;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::path_error::{PathContext, PathError};
@@ -180,7 +180,7 @@ pub fn thaw(dir: &Path) -> Result<(), PathError> {
 pub struct Cgroup {
     dir: PathBuf,
     /// Locked: somebody lives here, or is about to move in.
-    _life: fs::File,
+    _life: Locked,
     /// What `dir` is reached by, where cgroup2 is mounted nowhere. Closed after the removal.
     _mount: Option<OwnedFd>,
 }
@@ -241,7 +241,7 @@ impl Drop for Cgroup {
 }
 
 /// Makes the cgroup at `dir` and locks it. `None` if a sweep removed it between the two.
-fn make(dir: &Path) -> io::Result<Option<fs::File>> {
+fn make(dir: &Path) -> io::Result<Option<Locked>> {
     match fs::create_dir(dir) {
         // Left over from a run that was killed; nobody else uses our names.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -250,20 +250,24 @@ fn make(dir: &Path) -> io::Result<Option<fs::File>> {
         }
         made => made,
     }?;
-    match lock(dir, FlockOperation::LockExclusive) {
+    match lock(dir, |file| Locked::exclusive(file).map(Some)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        locked => locked.map(Some),
+        locked => locked,
     }
 }
 
 /// Locks the cgroup at `dir`. One that was removed before it was locked is not found.
-fn lock(dir: &Path, operation: FlockOperation) -> io::Result<fs::File> {
-    let file = fs::File::open(dir)?;
-    rustix::fs::flock(&file, operation)?;
-    if fs::metadata(dir)?.ino() != file.metadata()?.ino() {
+fn lock(
+    dir: &Path,
+    take: impl FnOnce(fs::File) -> io::Result<Option<Locked>>,
+) -> io::Result<Option<Locked>> {
+    let Some(lock) = take(fs::File::open(dir)?)? else {
+        return Ok(None);
+    };
+    if fs::metadata(dir)?.ino() != lock.file().metadata()?.ino() {
         return Err(io::ErrorKind::NotFound.into());
     }
-    Ok(file)
+    Ok(Some(lock))
 }
 
 /// Removes the deserted ones: those below our own that are named as ours, belong to our user, hold
@@ -294,7 +298,7 @@ fn is_name(name: &str) -> bool {
 }
 
 fn remove_deserted(dir: &Path) {
-    let Ok(_life) = lock(dir, FlockOperation::NonBlockingLockExclusive) else {
+    let Ok(Some(_life)) = lock(dir, Locked::try_exclusive) else {
         return;
     };
     // Where processes are, an engine without this lock may be with them: an older machinist's.
