@@ -21,7 +21,8 @@ pub(crate) struct Reach {
     /// Of a script's container: the process that is its init.
     pub(crate) leader: Option<u32>,
     pub(crate) qmp: Option<Qmp>,
-    /// What the memory of its guest began as; none where that was empty.
+    /// What the memory of its guest began as, and is where the machine is to be saved; none where that was
+    /// empty, and nobody is to read it.
     pub(crate) memory: Option<Arc<File>>,
     /// What saving a container of ours needs.
     pub(crate) footing: Option<Arc<Footing>>,

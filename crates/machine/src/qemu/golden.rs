@@ -4,11 +4,15 @@
 //! that happens to run. When it is ready it is settled, stopped and saved, and its QEMU ends; the
 //! machine that it was for then goes on as a restore of it, like all later ones.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use machinist_guest::{Command, Settled};
+use rustix::fs::MemfdFlags;
 
 use super::disks;
 use super::frozen::Tops;
@@ -23,6 +27,7 @@ use crate::error::{LaunchError, chain};
 use crate::lifecycle::Ending;
 use crate::path_error::{PathContext, PathError};
 use crate::renewal;
+use crate::snapshot::digest;
 use crate::snapshot::{CONSOLE, Draft, Golden, MEMORY, Making, Parts, ReadyPoint, STATE, Saved};
 use crate::spec::{Kind, MachineSpec};
 
@@ -70,16 +75,24 @@ struct Ready {
     since: Instant,
 }
 
-/// A file for a memory of `size` bytes, which takes up none yet.
-pub(super) fn empty_memory(dir: &Path, size: u64) -> Result<PathBuf, PathError> {
+/// A file for a memory of `size` bytes, which takes up none yet and is in no file system: the first write
+/// to a page of a file on a disk is ten times as much work for the kernel, and a disk that is full would
+/// end the machine.
+pub(super) fn empty_memory(size: u64) -> io::Result<File> {
+    let file: File = rustix::fs::memfd_create("machinist-memory", MemfdFlags::CLOEXEC)?.into();
+    // QEMU's sizes are whole mebibytes.
+    file.set_len(size.div_ceil(1 << 20) << 20)?;
+    Ok(file)
+}
+
+/// Writes a memory to the directory of its snapshot. Returns its digest. Blocks.
+fn keep_memory(memory: &File, dir: &Path) -> Result<String, PathError> {
     use std::os::unix::fs::OpenOptionsExt;
     let path = dir.join(MEMORY);
-    let mut options = std::fs::File::options();
+    let mut options = File::options();
     let file = options.write(true).create_new(true).mode(0o600).open(&path);
-    // QEMU's sizes are whole mebibytes.
-    file.and_then(|file| file.set_len(size.div_ceil(1 << 20) << 20))
-        .path(&path)?;
-    Ok(path)
+    file.and_then(|file| digest::copy(memory, &file))
+        .path(&path)
 }
 
 /// The machine as it is while it boots to be saved.
@@ -104,8 +117,8 @@ impl Qemu {
         parts: Parts,
         making: Making,
     ) -> Result<Saved, Unmade> {
-        let ready = match self.boot_and_save(mode, spec, ready, making.dir()).await {
-            Ok(ready) => ready,
+        let (ready, digest) = match self.boot_and_save(mode, spec, ready, making.dir()).await {
+            Ok(saved) => saved,
             Err(Unmade::Failed(reason)) => {
                 // That there is no room shows in many ways, all of them less plain; and there is
                 // again as soon as what was made so far goes.
@@ -120,6 +133,7 @@ impl Qemu {
             system_ready: ready.system_ready,
             settled: ready.settled,
             parts,
+            digests: BTreeMap::from([(MEMORY.to_owned(), digest)]),
         };
         let committed = tokio::task::spawn_blocking(move || {
             let run = making.dir().join(RUN);
@@ -136,14 +150,14 @@ impl Qemu {
         Ok(saved)
     }
 
-    /// Boots `spec` to its ready point, and leaves in `dir` what it was.
+    /// Boots `spec` to its ready point, and leaves in `dir` what it was. Returns its memory's digest.
     async fn boot_and_save(
         &self,
         mode: Mode,
         spec: MachineSpec,
         ready: &ReadyPoint,
         dir: &Path,
-    ) -> Result<Ready, Unmade> {
+    ) -> Result<(Ready, String), Unmade> {
         let golden = Arc::new(self.golden(spec, dir)?);
         let mode = Mode {
             may_restart: true,
@@ -157,7 +171,7 @@ impl Qemu {
             let reason = format!("it was not ready ({ready}) within {within:?}");
             Err(Unmade::Never(reason))
         };
-        let (ready, qmp) = match booted.unwrap_or_else(|_| late()) {
+        let (ready, qmp, memory) = match booted.unwrap_or_else(|_| late()) {
             Ok(ready) => ready,
             Err(error) => {
                 end(run).await;
@@ -168,9 +182,14 @@ impl Qemu {
             end(run).await;
             return Err(Unmade::Failed(chain(&error)));
         }
-        quit(&qmp, run).await?;
+        let to = dir.to_owned();
+        let kept = tokio::task::spawn_blocking(move || keep_memory(&memory, &to));
+        let ended = quit(&qmp, run).await;
+        let digest = kept.await.map_err(|error| error.to_string())?;
+        let digest = digest.map_err(|error| chain(&error))?;
+        ended?;
         golden.left_alone()?;
-        Ok(ready)
+        Ok((ready, digest))
     }
 
     /// The backend of the machine that boots to be saved in `dir`.
@@ -205,8 +224,12 @@ impl Qemu {
     }
 
     /// Waits until it can be saved.
-    async fn until_ready(&self, run: &mut Run, ready: &ReadyPoint) -> Result<(Ready, Qmp), Unmade> {
-        let mut qmp = None;
+    async fn until_ready(
+        &self,
+        run: &mut Run,
+        ready: &ReadyPoint,
+    ) -> Result<(Ready, Qmp, Arc<File>), Unmade> {
+        let mut parts = None;
         let mut preparing = None;
         loop {
             tokio::select! {
@@ -214,7 +237,7 @@ impl Qemu {
                     Happening::Channel(channel) => {
                         preparing = Some(Box::pin(self.prepare(channel, ready)));
                     }
-                    Happening::Reach(reach) => qmp = reach.qmp,
+                    Happening::Reach(reach) => parts = reach.qmp.zip(reach.memory),
                     Happening::Note(text) => (self.environment.report)(Report::Warning { text }),
                     Happening::Unfit(reason) => return Err(Unmade::Unfit(reason)),
                     Happening::Panicked(reason) | Happening::Broken(reason) => {
@@ -232,8 +255,9 @@ impl Qemu {
                 },
                 prepared = next(preparing.as_mut()) => {
                     let ready = prepared?;
-                    let qmp = qmp.ok_or_else(|| "QEMU has no control socket".to_owned())?;
-                    return Ok((ready, qmp));
+                    let (qmp, memory) =
+                        parts.ok_or_else(|| "QEMU has no control socket".to_owned())?;
+                    return Ok((ready, qmp, memory));
                 }
             }
         }

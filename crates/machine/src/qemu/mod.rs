@@ -89,8 +89,7 @@ pub(crate) struct Qemu {
 pub(crate) enum Beginning {
     /// It boots.
     Boot,
-    /// It boots to be saved in this directory: there are its memory and its disks, and nobody is
-    /// on its networks.
+    /// It boots to be saved in this directory: there are its disks, and nobody is on its networks.
     Golden(PathBuf),
     /// It goes on from where another stood still.
     Frozen(Arc<Frozen>),
@@ -122,7 +121,7 @@ struct Spawned {
     apart: Option<Apart>,
     /// Somebody is at the other end of the agent's port already.
     restored: bool,
-    /// What its memory is mapped from.
+    /// What its memory is mapped from, where that is a file.
     memory: Option<Arc<File>>,
 }
 
@@ -200,9 +199,17 @@ impl Qemu {
         let (ours, theirs) = UnixStream::pair().path(dir)?;
         let mut spawn = Spawn::new(host_program(self));
         let mut plan = self.plan(accelerator, mode, beginning, apart.as_ref())?;
-        let memory = match &plan.memory_from {
-            Memory::Private(path) => Some(Arc::new(File::open(path).path(path)?)),
-            Memory::Own | Memory::Shared(_) => None,
+        let memory = match beginning {
+            Beginning::Boot => None,
+            Beginning::Golden(_) => {
+                let memory = golden::empty_memory(plan.memory).map_err(spawn_failed)?;
+                let number = spawn.pass(memory.try_clone().map_err(spawn_failed)?.into());
+                plan.memory_from = Memory::Shared(format!("/proc/self/fd/{number}").into());
+                Some(memory)
+            }
+            Beginning::Frozen(frozen) | Beginning::Spare(frozen) => {
+                Some(File::open(&frozen.memory).path(&frozen.memory)?)
+            }
         };
         plan.qmp = spawn.pass(theirs.into());
         plan.agent = spawn.pass(listener.into());
@@ -226,7 +233,7 @@ impl Qemu {
             attached,
             apart,
             restored: beginning.frozen().is_some(),
-            memory,
+            memory: memory.map(Arc::new),
         })
     }
 
@@ -282,7 +289,6 @@ impl Qemu {
             condemned: self.environment.verdicts.watch(),
             vitality: vitality::Vitality::default(),
             signs: 0,
-            in_file: self.record.is_some(),
         });
         let running = run::Running {
             child: Supervised::new(child)?,

@@ -8,7 +8,7 @@ use super::argv::{Drive, Format, Memory, Nic, Share, VmPlan};
 use super::cmdline::{RootArguments, kernel_command_line};
 use super::spare::Apart;
 use super::uplink::Uplink;
-use super::{Beginning, Qemu, disks, firmware, golden, host_program, volume_tag};
+use super::{Beginning, Qemu, disks, firmware, host_program, volume_tag};
 use crate::backend::Mode;
 use crate::error::LaunchError;
 use crate::spec::{Kind, NicSpec};
@@ -27,9 +27,7 @@ impl Qemu {
         plan.drives = self.drives(beginning, apart)?;
         match beginning {
             Beginning::Boot => self.plug(&mut plan)?,
-            Beginning::Golden(dir) => {
-                plan.memory_from = Memory::Shared(golden::empty_memory(dir, plan.memory)?);
-            }
+            Beginning::Golden(_) => {}
             Beginning::Frozen(frozen) | Beginning::Spare(frozen) => {
                 match apart {
                     Some(apart) => self.plug_apart(&mut plan, apart),

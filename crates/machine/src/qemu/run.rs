@@ -36,8 +36,6 @@ pub(super) struct Trial {
     pub(super) condemned: watch::Receiver<Option<String>>,
     pub(super) vitality: Vitality,
     pub(super) signs: u64,
-    /// The guest's memory is in a file, whose file system may be full: a SIGBUS is not KVM's doing.
-    pub(super) in_file: bool,
 }
 
 pub(super) struct Running {
@@ -251,7 +249,6 @@ impl Running {
     fn blame_kvm(&mut self, exit: ExitStatus) {
         use std::os::unix::process::ExitStatusExt;
         let last = self.words.lines().pop().unwrap_or_default();
-        let in_file = self.trial.as_ref().is_some_and(|trial| trial.in_file);
         let fell = exit
             .signal()
             .and_then(Signal::from_named_raw)
@@ -264,7 +261,6 @@ impl Running {
                     Signal::FPE,
                 ]
                 .contains(&signal)
-                    && !(in_file && signal == Signal::BUS)
             });
         if fell || (!exit.success() && speaks_of_kvm(&last)) {
             self.unfit(format!("QEMU {}: {last}", describe(exit)));

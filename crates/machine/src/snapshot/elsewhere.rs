@@ -32,6 +32,8 @@ fn within(source: &Path) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::snapshot::{Draft, MEMORY};
 
@@ -54,6 +56,7 @@ mod tests {
             system_ready: true,
             settled: machinist_guest::Settled::default(),
             parts: parts("512M"),
+            digests: BTreeMap::new(),
         };
         Saved::seal(&dir, draft, "this boot").unwrap();
         let store = SnapshotStore::open(&place.path().join("ours"), u64::MAX).unwrap();

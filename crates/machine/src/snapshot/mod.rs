@@ -5,7 +5,7 @@
 //! a user should know is in `docs/snapshots.md`.
 
 mod catalogue;
-mod digest;
+pub(crate) mod digest;
 mod elsewhere;
 mod error;
 mod host;

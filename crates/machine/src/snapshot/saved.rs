@@ -132,7 +132,7 @@ impl Saved {
     ///
     /// # Errors
     /// They cannot be read, or the disk is full.
-    pub(crate) fn seal(dir: &Path, draft: Draft, boot_id: &str) -> Result<Self, SnapshotError> {
+    pub(crate) fn seal(dir: &Path, mut draft: Draft, boot_id: &str) -> Result<Self, SnapshotError> {
         let mut files = BTreeMap::new();
         let mut stamps = BTreeMap::new();
         let mut usage = 0;
@@ -147,7 +147,10 @@ impl Saved {
             // QEMU makes its files for everybody to read.
             let private = Permissions::from_mode(0o600);
             file.set_permissions(private).path(&path)?;
-            let digest = digest::of_file(&file).path(&path)?;
+            let digest = match draft.digests.remove(&name) {
+                Some(digest) => digest,
+                None => digest::of_file(&file).path(&path)?,
+            };
             let found = file.metadata().path(&path)?;
             usage += found.blocks() * 512;
             stamps.insert(name.clone(), Stamp::of(&found));
@@ -337,6 +340,8 @@ pub(crate) struct Draft {
     pub(crate) system_ready: bool,
     pub(crate) settled: Settled,
     pub(crate) parts: Parts,
+    /// Of files, by name, that were hashed when they were written.
+    pub(crate) digests: BTreeMap<String, String>,
 }
 
 #[cfg(test)]
@@ -357,6 +362,7 @@ mod tests {
             system_ready: true,
             settled: Settled::default(),
             parts: Parts::default(),
+            digests: BTreeMap::new(),
         };
         Saved::seal(dir, draft, "this boot").unwrap()
     }

@@ -465,6 +465,7 @@ fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::os::unix::fs::PermissionsExt;
 
     use machinist_guest::Settled;
@@ -484,6 +485,7 @@ mod tests {
             system_ready: true,
             settled: Settled::default(),
             parts,
+            digests: BTreeMap::new(),
         }
     }
 

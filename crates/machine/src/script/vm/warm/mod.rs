@@ -19,7 +19,7 @@ mod record;
 mod ripe;
 mod state;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
@@ -145,6 +145,7 @@ impl Golden {
                 system_ready: true,
                 settled,
                 parts: self.parts,
+                digests: BTreeMap::new(),
             };
             self.making.commit(draft).map_err(|error| chain(&error))
         };
