@@ -8,8 +8,9 @@ use tempfile::TempDir;
 
 use crate::{Before, Command, wait_until};
 
-/// How long the kernel may take to end what has been killed, and the guard to clean up after it.
-const GRACE: Duration = Duration::from_secs(30);
+/// How long the kernel may take to end what has been killed, and the guard to clean up after it; and
+/// how long another test, beside this one, may have something mounted.
+const GRACE: Duration = Duration::from_secs(120);
 
 /// The cache of whoever runs the tests, which keeps the images of all.
 ///

@@ -12,6 +12,9 @@ use anyhow::{Context, Result};
 use crate::processes::{Process, processes};
 use crate::reaper::is_above_us;
 
+/// What the first machine of all makes in /run, and what stays there. It may be another test's.
+const STAYS: [&str; 3] = ["machinist", "mount", "systemd"];
+
 /// What the host looked like.
 #[derive(Debug)]
 pub struct Before {
@@ -93,15 +96,18 @@ fn things() -> BTreeSet<String> {
     for name in names(Path::new("/run/netns")) {
         things.insert(format!("network namespace {name}"));
     }
-    for name in names(Path::new("/run")) {
-        things.insert(format!("/run/{name}"));
-    }
+    let in_run = names(Path::new("/run")).into_iter();
+    things.extend(
+        in_run
+            .filter(|name| !STAYS.contains(&name.as_str()))
+            .map(|name| format!("/run/{name}")),
+    );
     let sessions = Path::new("/run/machinist");
     for name in names(sessions) {
         // Directories are sessions, and may be somebody else's.
         let is_session =
             std::fs::symlink_metadata(sessions.join(&name)).is_ok_and(|at| at.is_dir());
-        if !is_session {
+        if !is_session && name != ".gate" {
             things.insert(format!("/run/machinist/{name}"));
         }
     }
@@ -126,8 +132,10 @@ fn groups(directory: &Path, things: &mut BTreeSet<String>) {
         }
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        // A system that another test runs has units that are called after us, without processes.
-        if name.starts_with("mt-") && !is_deserted(&entry.path()) {
+        // A system that a test runs has units that are called after us, without processes; they go
+        // with what is the test's.
+        let is_own = name == format!("mt-nix-{}", std::process::id());
+        if name.starts_with("mt-") && !(is_own && is_deserted(&entry.path())) {
             continue;
         }
         if name.contains("machinist") {

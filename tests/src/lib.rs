@@ -35,7 +35,7 @@ pub use modules::Modules;
 pub use need::Need;
 pub use ordinary_user::OrdinaryUser;
 pub use processes::{Process, processes, wait_until};
-pub use program::{Command, Running, machinist};
+pub use program::{Command, OTHER_PROGRAM, Running, machinist};
 pub use pytest::python_with_pytest;
 pub use ran::Ran;
 pub use reaper::above_us;

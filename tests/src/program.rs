@@ -17,8 +17,9 @@ use crate::Ran;
 /// long may its output be open after its end, too.
 const LIMIT: Duration = Duration::from_secs(480);
 
-/// Names a program to test in the place of the one that cargo builds, such as an installed one.
-const OTHER: &str = "MACHINIST_TESTS_PROGRAM";
+/// The variable that names a program to test in the place of the one that cargo builds: one that is
+/// installed, or that is built already.
+pub const OTHER_PROGRAM: &str = "MACHINIST_TESTS_PROGRAM";
 
 /// The `machinist` program, built when it is first asked for.
 ///
@@ -30,7 +31,7 @@ pub fn machinist() -> &'static Path {
 }
 
 fn build() -> Result<PathBuf> {
-    if let Some(other) = std::env::var_os(OTHER) {
+    if let Some(other) = std::env::var_os(OTHER_PROGRAM) {
         return Ok(PathBuf::from(other));
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -10,6 +10,12 @@ use crate::test::Tally;
 
 /// Writes all of them.
 pub fn write() -> Result<()> {
+    command::run(&mut cargo([
+        "build",
+        "--quiet",
+        "--package",
+        "machinist-cli",
+    ]))?;
     for (path, text) in files()? {
         std::fs::write(path, text).with_context(|| format!("cannot write {path}"))?;
         println!("{path}");
@@ -17,7 +23,7 @@ pub fn write() -> Result<()> {
     Ok(())
 }
 
-/// Checks that all of them are what `write` would write.
+/// Checks that all of them are what `write` would write with the program that is built already.
 pub fn check(tally: &mut Tally) -> Result<()> {
     for (path, text) in files()? {
         let current = std::fs::read_to_string(path).unwrap_or_default();
@@ -30,12 +36,6 @@ pub fn check(tally: &mut Tally) -> Result<()> {
 }
 
 fn files() -> Result<Vec<(&'static str, String)>> {
-    command::run(&mut cargo([
-        "build",
-        "--quiet",
-        "--package",
-        "machinist-cli",
-    ]))?;
     let program = machinist()?;
     let schema = command::stdout(&mut command(&program.to_string_lossy(), ["schema"]))?;
     Ok(vec![

@@ -1,15 +1,20 @@
-//! The test programs that cargo builds: which there are, and running them one after another.
+//! The test programs that cargo builds: which there are, and running one.
 
-use std::io::{BufRead, BufReader, PipeReader};
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use machinist_tests::OTHER_PROGRAM;
 use serde_json::Value;
 
+use super::Stage;
+use super::lanes::Job;
 use super::tally::Tally;
-use crate::command::{cargo, command, shown};
+use crate::command::{cargo, command, machinist, shown};
 
 /// What a test program needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +23,7 @@ pub enum Group {
     Unit,
     /// The `machinist` program.
     Cli,
-    /// Real machines, and the two cores of the host for itself.
+    /// Real machines.
     Machines,
     /// The same, in the sandbox of a real Nix.
     Nix,
@@ -44,26 +49,58 @@ struct Binary {
     group: Group,
 }
 
-/// All test programs, built when they are first asked for.
+/// The test programs that have not been given out yet.
 #[derive(Default)]
 pub struct Binaries {
-    built: Option<Vec<Binary>>,
+    built: Vec<Binary>,
 }
 
 impl Binaries {
-    /// Builds what is not built, and runs the programs of `group`.
-    pub fn run(&mut self, group: Group, tally: &mut Tally) -> Result<()> {
-        if self.built.is_none() {
-            self.built = Some(build()?);
+    /// Builds all, and the `machinist` that some of them run: at once, so that no crate is built a
+    /// second time with fewer features.
+    pub fn build() -> Result<Self> {
+        let mut build = cargo(["build", "--workspace", "--lib", "--bins", "--tests"]);
+        build.arg("--message-format=json-render-diagnostics");
+        let (messages, stdout) = std::io::pipe().context("cannot make a pipe")?;
+        let (words, stderr) = std::io::pipe().context("cannot make a pipe")?;
+        let mut cargo = build
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn()
+            .context("cannot run cargo")?;
+        // Our copies of the pipes' ends would keep them open for ever.
+        drop(build);
+        let said = thread::spawn(move || copied(words));
+        let built = collect(messages, None)?;
+        let status = cargo.wait().context("cannot wait for cargo")?;
+        let said = said.join().unwrap_or_default();
+        if !status.success() {
+            bail!("the tests do not build\n{said}");
         }
-        for binary in self.built.iter().flatten().filter(|it| it.group == group) {
-            // Real machines take their time: show each test as it ends.
-            let live = matches!(group, Group::Machines | Group::Nix);
-            let mut program = command("timeout", ["--kill-after=10s", group.limit()]);
-            program.arg(&binary.path).current_dir(&binary.package);
-            run_one(&binary.name, &mut program, live, tally)?;
+        let built = built.lines().filter_map(parse).collect();
+        Ok(Self { built })
+    }
+
+    /// Running the programs of `group`, one by one.
+    pub fn jobs(&mut self, stage: Stage, group: Group) -> Vec<Job> {
+        let of_group = self.built.extract_if(.., |it| it.group == group);
+        let job =
+            |binary: Binary| Job::new(stage, binary.name.clone(), move |tally| binary.run(tally));
+        of_group.map(job).collect()
+    }
+}
+
+impl Binary {
+    fn run(&self, tally: &mut Tally) -> Result<()> {
+        // Real machines take their time: show each test as it ends.
+        let live = matches!(self.group, Group::Machines | Group::Nix);
+        let mut program = command("timeout", ["--kill-after=10s", self.group.limit()]);
+        program.arg(&self.path).current_dir(&self.package);
+        if std::env::var_os(OTHER_PROGRAM).is_none() {
+            // Or each would ask cargo for it, which waits until clippy is done.
+            program.env(OTHER_PROGRAM, machinist()?);
         }
-        Ok(())
+        run_one(&self.name, &mut program, live, tally)
     }
 }
 
@@ -85,13 +122,12 @@ fn run_one(name: &str, program: &mut Command, live: bool, tally: &mut Tally) -> 
     let both = writer.try_clone().context("cannot make a pipe")?;
     program.stdin(Stdio::null()).stdout(writer).stderr(both);
     let words = shown(program);
-    let begin = Instant::now();
     let mut child = program
         .spawn()
         .with_context(|| format!("cannot run {words}"))?;
     // Our copies of the pipe's end would keep it open for ever.
     program.stdout(Stdio::null()).stderr(Stdio::null());
-    let output = collect(reader, live)?;
+    let output = collect(reader, live.then_some(name))?;
     let status = child
         .wait()
         .with_context(|| format!("cannot wait for {words}"))?;
@@ -100,8 +136,6 @@ fn run_one(name: &str, program: &mut Command, live: bool, tally: &mut Tally) -> 
     if !own.is_ok() && !live {
         println!("{output}");
     }
-    let seconds = begin.elapsed().as_secs_f64();
-    println!("{name}: {} ({seconds:.1} s)", own.counts());
     if !status.success() {
         println!("{name}: {status}; run it again: {words}");
     }
@@ -109,23 +143,26 @@ fn run_one(name: &str, program: &mut Command, live: bool, tally: &mut Tally) -> 
     Ok(())
 }
 
-fn collect(reader: PipeReader, live: bool) -> Result<String> {
+/// All that comes, shown as it comes if it has a `name`: others may print at the same time.
+fn collect(reader: impl Read, name: Option<&str>) -> Result<String> {
     let mut all = String::new();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     let mut begin = Instant::now();
     while reader
         .read_until(b'\n', &mut line)
-        .context("cannot read a test's output")?
+        .context("cannot read a program's output")?
         > 0
     {
         let text = String::from_utf8_lossy(&line);
-        if live && text.starts_with("test ") {
-            let seconds = begin.elapsed().as_secs_f64();
-            println!("{} ({seconds:.1} s)", text.trim_end());
-            begin = Instant::now();
-        } else if live {
-            print!("{text}");
+        match name {
+            Some(name) if text.starts_with("test ") => {
+                let seconds = begin.elapsed().as_secs_f64();
+                println!("{name}: {} ({seconds:.1} s)", text.trim_end());
+                begin = Instant::now();
+            }
+            Some(name) => println!("{name}: {}", text.trim_end()),
+            None => {}
         }
         all += &text;
         line.clear();
@@ -133,29 +170,17 @@ fn collect(reader: PipeReader, live: bool) -> Result<String> {
     Ok(all)
 }
 
-/// Builds all test programs, and the `machinist` that some of them run.
-fn build() -> Result<Vec<Binary>> {
-    let mut build = cargo([
-        "test",
-        "--workspace",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ]);
-    let output = build
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
-    if !output.status.success() {
-        bail!("the tests do not build");
+/// The last lines of all that comes, which is shown on standard error as it comes.
+fn copied(reader: impl Read) -> String {
+    let mut last = VecDeque::new();
+    for line in BufReader::new(reader).lines().map_while(Result::ok) {
+        eprintln!("{line}");
+        last.push_back(line);
+        if last.len() > 100 {
+            last.pop_front();
+        }
     }
-    let text = String::from_utf8_lossy(&output.stdout);
-    crate::command::run(&mut cargo([
-        "build",
-        "--quiet",
-        "--package",
-        "machinist-cli",
-    ]))?;
-    Ok(text.lines().filter_map(parse).collect())
+    Vec::from(last).join("\n")
 }
 
 /// A test program from one line of cargo's messages.

@@ -7,17 +7,11 @@ use anyhow::{Context, Result};
 use machinist_tests::python_with_pytest;
 
 use super::tally::Tally;
-use crate::command::{self, cargo, command, machinist};
+use crate::command::{command, machinist};
 
-/// Runs `machinist test` in each folder of `examples/` that has a lab, pytest in those with modules
-/// of it, and counts.
+/// Runs the `machinist test` that is built in each folder of `examples/` that has a lab, pytest in
+/// those with modules of it, and counts.
 pub fn run(tally: &mut Tally) -> Result<()> {
-    command::run(&mut cargo([
-        "build",
-        "--quiet",
-        "--package",
-        "machinist-cli",
-    ]))?;
     let program = machinist()?;
     let mut folders = Vec::new();
     for entry in std::fs::read_dir("examples").context("cannot read examples")? {
@@ -29,7 +23,6 @@ pub fn run(tally: &mut Tally) -> Result<()> {
     folders.sort();
     for folder in folders {
         let name = folder.display().to_string();
-        println!("{name}");
         let mut test = if !has_modules(&folder)? {
             command(&program.to_string_lossy(), ["test"])
         } else if let Some(python) = python_with_pytest() {
@@ -38,8 +31,7 @@ pub fn run(tally: &mut Tally) -> Result<()> {
             tally.skip(format!("{name}: no Python has pytest"));
             continue;
         };
-        let ok = command::run(test.current_dir(&folder)).is_ok();
-        tally.check(ok, name);
+        tally.command(name, test.current_dir(&folder))?;
     }
     Ok(())
 }

@@ -1,17 +1,16 @@
 //! What cargo itself can check: formatting, clippy, documentation.
 
-use std::process::Command;
-
 use anyhow::Result;
 
 use super::tally::Tally;
-use crate::command::{cargo, humbly, output, run};
+use crate::command::{cargo, humbly};
 
 /// Formatting of all crates.
 pub fn fmt(tally: &mut Tally) -> Result<()> {
-    let ok = run(&mut cargo(["fmt", "--all", "--check"])).is_ok();
-    tally.check(ok, "fmt: run `cargo fmt --all`");
-    Ok(())
+    tally.command(
+        "fmt: run `cargo fmt --all`",
+        &mut cargo(["fmt", "--all", "--check"]),
+    )
 }
 
 /// Clippy over all targets; a warning is an error.
@@ -25,8 +24,7 @@ pub fn clippy(tally: &mut Tally) -> Result<()> {
         "-D",
         "warnings",
     ];
-    tally.check(passes(&mut humbly(cargo(clippy)))?, "clippy");
-    Ok(())
+    tally.command("clippy", &mut humbly(cargo(clippy)))
 }
 
 /// API documentation, private items too, so that no link in it is broken.
@@ -39,14 +37,5 @@ pub fn doc(tally: &mut Tally) -> Result<()> {
         "--document-private-items",
     ]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
-    tally.check(passes(&mut humbly(doc))?, "doc");
-    Ok(())
-}
-
-/// Whether a command ends with 0. What it prints is shown in one piece: it may run beside others.
-fn passes(command: &mut Command) -> Result<bool> {
-    let said = output(command)?;
-    let text = [said.stdout, said.stderr].concat();
-    print!("{}", String::from_utf8_lossy(&text));
-    Ok(said.status.success())
+    tally.command("doc", &mut humbly(doc))
 }

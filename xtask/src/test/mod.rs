@@ -1,29 +1,37 @@
-//! `cargo xtask test`: every check that there is, stage by stage, all failures reported.
+//! `cargo xtask test`: every check that there is, all failures reported.
 //!
-//! The last line is `N passed, N failed` (and `, N skipped`), over all tests of all stages. It
-//! needs no terminal and reads nothing.
+//! ```text
+//! setup fmt structure licences      one after another: what fails soonest comes first
+//! the build of all test programs
+//! unit python generated cli machines nix examples     in two lanes, beside
+//! the examples in the documentation, clippy, doc      which compile
+//! ```
+//!
+//! What failed, and what it said, stands at the end. The last line is `N passed, N failed` (and
+//! `, N skipped`), over all tests of all stages. It needs no terminal and reads nothing.
 
 mod binaries;
 mod examples;
+mod lanes;
 mod licences;
 mod lints;
 mod python;
 mod structure;
 mod tally;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::thread;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::ValueEnum;
 
 use binaries::{Binaries, Group};
+use lanes::{Job, Ran};
 pub use tally::Tally;
 
-/// The stages, in the order in which they run: what fails soonest comes first. Clippy and the
-/// documentation run beside real machines, where these are asked for, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// The stages, as they are listed at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Stage {
     /// System packages.
     Setup,
@@ -33,10 +41,6 @@ pub enum Stage {
     Structure,
     /// Licences of all dependencies.
     Licences,
-    /// Clippy, warnings are errors.
-    Clippy,
-    /// The API documentation builds without a warning.
-    Doc,
     /// Unit and property tests of every crate.
     Unit,
     /// Generated files are up to date.
@@ -51,7 +55,23 @@ pub enum Stage {
     Nix,
     /// The examples, each as a user runs it.
     Examples,
+    /// Clippy, warnings are errors.
+    Clippy,
+    /// The API documentation builds without a warning.
+    Doc,
 }
+
+/// What takes longest, longest first: begun last, it would keep one lane busy when the other has
+/// nothing left to do. All else is begun before (it is short, and what fails soonest comes first),
+/// or after.
+const LONGEST: [&str; 6] = [
+    "tests/machines",
+    "tests/builder",
+    "tests/driver",
+    "machine/real",
+    "tests/nix",
+    "image/real",
+];
 
 /// Runs `stages`, or all.
 pub fn run(stages: &[Stage]) -> Result<ExitCode> {
@@ -61,44 +81,55 @@ pub fn run(stages: &[Stage]) -> Result<ExitCode> {
         stages
     };
     let begin = Instant::now();
-    // Real machines mostly wait, or keep one processor busy: what only compiles runs beside them.
-    let real = stages.iter().position(|it| *it == Stage::Machines);
-    let (beside, mut rest): (Vec<Stage>, Vec<Stage>) = stages
-        .iter()
-        .partition(|it| real.is_some() && matches!(it, Stage::Clippy | Stage::Doc));
-    let after = rest.iter().position(|it| *it == Stage::Machines);
-    let after = rest.split_off(after.unwrap_or(rest.len()));
+    let alone = stages.iter().copied().filter_map(Stage::alone);
+    let mut ran: Vec<Ran> = alone.map(Job::run).collect();
     let mut binaries = Binaries::default();
-    let mut ran: Vec<Ran> = Vec::new();
-    ran.extend(rest.into_iter().map(|stage| stage.ran(&mut binaries)));
-    let aside = thread::spawn(move || {
-        let all = beside.into_iter();
-        all.map(|stage| stage.ran(&mut Binaries::default()))
-            .collect::<Vec<_>>()
-    });
-    ran.extend(after.into_iter().map(|stage| stage.ran(&mut binaries)));
-    let aside = aside.join();
-    ran.extend(aside.map_err(|_| anyhow!("clippy or doc: a panic"))?);
-    println!("stage       seconds");
+    if stages.iter().any(|stage| stage.is_built()) {
+        let built = lanes::timed(Stage::Unit, "build", |_| {
+            binaries = Binaries::build()?;
+            Ok(())
+        });
+        let is_ok = built.tally.is_ok();
+        ran.push(built);
+        if !is_ok {
+            return Ok(report(ran, begin));
+        }
+    }
+    let jobs = stages.iter().flat_map(|stage| stage.beside(&mut binaries));
+    let mut jobs: Vec<Job> = jobs.collect();
+    jobs.sort_by_key(|job| turn(job.name()));
+    let cargo = stages.iter().copied().filter_map(Stage::of_cargo);
+    ran.extend(lanes::run(jobs, cargo.collect()));
+    Ok(report(ran, begin))
+}
+
+/// The place among [`LONGEST`] of the job that is so called. Those that are not there come before
+/// them, real machines after.
+fn turn(name: &str) -> usize {
+    let place = LONGEST.iter().position(|it| *it == name);
+    match place {
+        Some(place) => 1 + place,
+        None if name.ends_with("/real") || name == "examples" => 1 + LONGEST.len(),
+        None => 0,
+    }
+}
+
+/// Prints how long each stage took, and all that failed.
+fn report(ran: Vec<Ran>, begin: Instant) -> ExitCode {
+    let mut stages: BTreeMap<Stage, (f64, Tally)> = BTreeMap::new();
+    for ran in ran {
+        let (seconds, tally) = stages.entry(ran.stage).or_default();
+        *seconds += ran.seconds;
+        tally.add(ran.tally);
+    }
+    println!("\nstage       seconds, some of them at once");
     let mut all = Tally::default();
-    for Ran {
-        name,
-        seconds,
-        tally,
-    } in ran
-    {
-        println!("{name:<11} {seconds:>7.1}  {}", tally.counts());
+    for (stage, (seconds, tally)) in stages {
+        println!("{:<11} {seconds:>7.1}  {}", stage.name(), tally.counts());
         all.add(tally);
     }
     println!("{:<11} {:>7.1}\n", "total", begin.elapsed().as_secs_f64());
-    Ok(all.report())
-}
-
-/// A stage that has run.
-struct Ran {
-    name: String,
-    seconds: f64,
-    tally: Tally,
+    all.report()
 }
 
 impl Stage {
@@ -108,47 +139,51 @@ impl Stage {
             .unwrap_or_default()
     }
 
-    /// Runs it, and tells of it.
-    fn ran(self, binaries: &mut Binaries) -> Ran {
-        let name = self.name();
-        println!("== {name}");
-        let begin = Instant::now();
-        let mut tally = Tally::default();
-        if let Err(error) = self.run(&mut tally, binaries) {
-            println!("{error:#}");
-            tally.fail(format!("{name}: could not be finished"));
-        }
-        let seconds = begin.elapsed().as_secs_f64();
-        println!("== {name}: {} ({seconds:.1} s)\n", tally.counts());
-        Ran {
-            name,
-            seconds,
-            tally,
-        }
+    /// Whether it needs what is built.
+    fn is_built(self) -> bool {
+        let group = matches!(self, Self::Unit | Self::Cli | Self::Machines | Self::Nix);
+        group || matches!(self, Self::Generated | Self::Examples)
     }
 
-    fn run(self, tally: &mut Tally, binaries: &mut Binaries) -> Result<()> {
-        match self {
-            Self::Setup => {
+    /// What is to be done of it before anything is built.
+    fn alone(self) -> Option<Job> {
+        let check: fn(&mut Tally) -> Result<()> = match self {
+            Self::Setup => |tally| {
                 crate::setup::run(false)?;
                 tally.pass();
                 Ok(())
-            }
-            Self::Fmt => lints::fmt(tally),
-            Self::Structure => structure::check(tally),
-            Self::Licences => licences::check(tally),
-            Self::Clippy => lints::clippy(tally),
-            Self::Doc => lints::doc(tally),
-            Self::Unit => {
-                binaries.run(Group::Unit, tally)?;
-                binaries::doc_tests(tally)
-            }
-            Self::Generated => crate::generate::check(tally),
-            Self::Python => python::run(tally),
-            Self::Cli => binaries.run(Group::Cli, tally),
-            Self::Machines => binaries.run(Group::Machines, tally),
-            Self::Nix => binaries.run(Group::Nix, tally),
-            Self::Examples => examples::run(tally),
-        }
+            },
+            Self::Fmt => lints::fmt,
+            Self::Structure => structure::check,
+            Self::Licences => licences::check,
+            _ => return None,
+        };
+        Some(Job::new(self, self.name(), check))
+    }
+
+    /// What may run beside other jobs.
+    fn beside(self, binaries: &mut Binaries) -> Vec<Job> {
+        let check: fn(&mut Tally) -> Result<()> = match self {
+            Self::Unit => return binaries.jobs(self, Group::Unit),
+            Self::Cli => return binaries.jobs(self, Group::Cli),
+            Self::Machines => return binaries.jobs(self, Group::Machines),
+            Self::Nix => return binaries.jobs(self, Group::Nix),
+            Self::Generated => crate::generate::check,
+            Self::Python => python::run,
+            Self::Examples => examples::run,
+            _ => return Vec::new(),
+        };
+        vec![Job::new(self, self.name(), check)]
+    }
+
+    /// What cargo runs.
+    fn of_cargo(self) -> Option<Job> {
+        let (name, check): (&str, fn(&mut Tally) -> Result<()>) = match self {
+            Self::Unit => ("doc tests", binaries::doc_tests),
+            Self::Clippy => ("clippy", lints::clippy),
+            Self::Doc => ("doc", lints::doc),
+            _ => return None,
+        };
+        Some(Job::new(self, name, check))
     }
 }

@@ -19,7 +19,7 @@ pub fn run(tally: &mut Tally) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stderr);
     let Some(counts) = Counts::parse(&text) else {
         println!("{}{text}", String::from_utf8_lossy(&output.stdout));
-        tally.fail("python: ended without a summary");
+        tally.fail_saying("python: ended without a summary", &text);
         return Ok(());
     };
     if !output.status.success() {
@@ -29,8 +29,13 @@ pub fn run(tally: &mut Tally) -> Result<()> {
     for _ in 0..counts.ran.saturating_sub(counts.bad + skipped.len()) {
         tally.pass();
     }
-    for _ in 0..counts.bad.max(usize::from(!output.status.success())) {
-        tally.fail("python: a test");
+    let failed = failed(&text);
+    for (test, said) in &failed {
+        tally.fail_saying(format!("python: {test}"), said);
+    }
+    let bad = counts.bad.max(usize::from(!output.status.success()));
+    for _ in failed.len()..bad {
+        tally.fail_saying("python: a test", &text);
     }
     for test in skipped {
         tally.skip(format!("python: {test}"));
@@ -45,6 +50,19 @@ fn skipped(text: &str) -> Vec<String> {
         .map(|(test, why)| {
             let name = test.split(' ').next().unwrap_or(test);
             format!("{name}: {}", why.trim_matches(['\'', '"']))
+        })
+        .collect()
+}
+
+/// Names, and what was said of them, from parts that begin with a line of `=` and `FAIL: test_x
+/// (module.Class.test_x)`.
+fn failed(text: &str) -> Vec<(&str, &str)> {
+    let parts = text.split("\n======").skip(1);
+    parts
+        .filter_map(|part| {
+            let (heading, said) = part.split_once('\n')?.1.split_once('\n')?;
+            let name = heading.split_once(": ")?.1;
+            Some((name, said.split("\nRan ").next()?.trim_matches(['-', '\n'])))
         })
         .collect()
 }
@@ -88,5 +106,16 @@ mod tests {
         let bad = "Ran 1 test in 0.0s\n\nFAILED (failures=1, errors=2)\n";
         assert_eq!(Counts::parse(bad), Some(Counts { ran: 1, bad: 3 }));
         assert_eq!(Counts::parse("Traceback"), None);
+    }
+
+    #[test]
+    fn what_failed_is_known_by_name() {
+        let line = "=".repeat(70);
+        let text = format!(
+            "test_a (m.C.test_a) ... FAIL\n\n{line}\nFAIL: test_a (m.C.test_a)\n-----\n\
+             Traceback\nAssertionError: 1 != 2\n\n-----\nRan 1 test in 0.1s\n\nFAILED (failures=1)\n"
+        );
+        let said = "Traceback\nAssertionError: 1 != 2";
+        assert_eq!(failed(&text), [("test_a (m.C.test_a)", said)]);
     }
 }

@@ -1,6 +1,10 @@
 //! Counting tests, ours and those of test programs.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+
+use crate::command::output;
 
 /// What passed, what failed, what was skipped.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,9 +23,9 @@ struct Failure {
     said: String,
 }
 
-/// The most lines of what a failed test said that are told again at the end. All of it stands where
-/// the test ran.
-const LINES: usize = 30;
+/// The most lines of what failed that are told again at the end, of which whoever runs us may keep
+/// no more. All of it stands where the test ran.
+const LINES: usize = 36;
 
 impl Tally {
     /// One more passed.
@@ -35,6 +39,29 @@ impl Tally {
             what: what.into(),
             said: String::new(),
         });
+    }
+
+    /// The same, with what is known of it.
+    pub fn fail_saying(&mut self, what: impl Into<String>, said: &str) {
+        self.failed.push(Failure {
+            what: what.into(),
+            said: said.trim_end().to_owned(),
+        });
+    }
+
+    /// One more passed or failed: `command` ends with 0, or it does not. What it prints is shown in
+    /// one piece: it may run beside others.
+    pub fn command(&mut self, what: impl Into<String>, command: &mut Command) -> Result<()> {
+        let output = output(command)?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        print!("{said}");
+        if output.status.success() {
+            self.pass();
+        } else {
+            self.fail_saying(what, &said);
+        }
+        Ok(())
     }
 
     /// One more was not run: `what`, and why.
@@ -72,16 +99,13 @@ impl Tally {
         text
     }
 
-    /// Prints what failed and what was skipped, and the counts as the last line.
+    /// Prints what was skipped and what failed, and the counts as the last line.
     pub fn report(&self) -> ExitCode {
         for what in &self.skipped {
             println!("skipped: {what}");
         }
-        for failure in &self.failed {
-            println!("FAILED:  {}", failure.what);
-            for line in failure.said.lines() {
-                println!("         {line}");
-            }
+        for line in self.told() {
+            println!("{line}");
         }
         println!("{}", self.counts());
         if self.is_ok() {
@@ -89,6 +113,23 @@ impl Tally {
         } else {
             ExitCode::FAILURE
         }
+    }
+
+    /// What failed and what it said, in [`LINES`] lines at the most: of many, each says less.
+    fn told(&self) -> Vec<String> {
+        let share = LINES / self.failed.len().max(1);
+        let mut lines = Vec::new();
+        for failure in &self.failed {
+            lines.push(format!("FAILED:  {}", failure.what));
+            let said: Vec<&str> = failure.said.lines().collect();
+            let said = both_ends(&said, share.saturating_sub(1));
+            lines.extend(said.iter().map(|line| format!("         {line}")));
+        }
+        if lines.len() > LINES {
+            lines.truncate(LINES - 1);
+            lines.push("         ... and more".to_owned());
+        }
+        lines
     }
 
     /// Adds the tests of a program that prints as libtest does. `program` is its name, `output`
@@ -158,13 +199,19 @@ fn said(output: &str, name: &str) -> String {
     let lines: Vec<&str> = from
         .take_while(|line| !is_heading(line) && *line != "failures:")
         .collect();
-    // A panic tells its reason first, a program that ran its own last.
-    let (first, last) = (LINES / 3, LINES * 2 / 3);
-    let kept = match lines.len().checked_sub(last) {
-        Some(from) if from > first => [&lines[..first], &["..."], &lines[from..]].concat(),
-        _ => lines,
-    };
-    kept.join("\n").trim().to_owned()
+    lines.join("\n").trim().to_owned()
+}
+
+/// At the most `count` of these lines. A panic tells its reason first, a program that ran its own
+/// last.
+fn both_ends<'a>(lines: &[&'a str], count: usize) -> Vec<&'a str> {
+    if lines.len() <= count {
+        return lines.to_vec();
+    }
+    let first = count.div_ceil(3);
+    let last = count.saturating_sub(first + 1);
+    let dots: &[&str] = if count > first { &["..."] } else { &[] };
+    [&lines[..first], dots, &lines[lines.len() - last..]].concat()
 }
 
 /// What tells where a program ended that printed no summary: the tests that it was in for long, and
@@ -253,6 +300,26 @@ mod tests {
         let said = &tally.failed[0].said;
         assert!(said.starts_with("test a has been"), "{said}");
         assert_eq!(said.lines().count(), 1 + LINES / 2);
+    }
+
+    #[test]
+    fn the_end_names_all_that_failed() {
+        let mut tally = Tally::default();
+        tally.fail_saying("a", &"why\n".repeat(100));
+        assert_eq!(tally.told().len(), LINES);
+        for number in 0..9 {
+            let said: Vec<String> = (0..50).map(|line| format!("{number}.{line}")).collect();
+            tally.fail_saying("b", &said.join("\n"));
+        }
+        let told = tally.told();
+        assert!(told.len() <= LINES, "{told:?}");
+        let names = told.iter().filter(|line| line.starts_with("FAILED"));
+        assert_eq!(names.count(), 10);
+        assert!(told.iter().any(|line| line.ends_with("8.0")), "{told:?}");
+        for _ in 0..40 {
+            tally.fail("c");
+        }
+        assert_eq!(tally.told().len(), LINES);
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(crate) fn built_once_by_two() -> Result<(), Failed> {
     })?;
     // Some milliseconds, on a host that has nothing else to do.
     assert!(
-        begun.elapsed() < Duration::from_secs(5),
+        begun.elapsed() < Duration::from_secs(30),
         "{:?}",
         begun.elapsed()
     );
