@@ -56,7 +56,7 @@ pub use machine::{Machine, StartOptions, Status};
 pub use path_error::PathError;
 pub use qemu::PROGRAM as QEMU;
 pub use qemu::qmp::{Qmp, QmpError, QmpEvents};
-pub use script::{ScriptKind, ScriptSpec};
+pub use script::{ScriptKind, ScriptSpec, Variables};
 pub use snapshot::{
     Difference, Freed, Golden, Manifest, Part, Parts, ReadyPoint, Saved, SnapshotError,
     SnapshotInfo, SnapshotKey, SnapshotStore, Warm,

@@ -243,6 +243,7 @@ fn driver(
     let links = Arc::clone(&ground.network);
     let hub = Hub::new(facts, Arc::clone(log), machines)
         .with_links(links)
+        .with_variables(farm.variables())
         .with_adder(farm.into_adder());
     Ok((hub, ground))
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use futures_util::stream::BoxStream;
 use machinist_guest::Agent;
 use machinist_machine::checkpoint::{Checkpoint, Taking};
-use machinist_machine::{Console, HostLine};
+use machinist_machine::{Console, HostLine, Status};
 use machinist_network::addresses::MachineNumber;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::checkpoints::Wire;
 use crate::protocol::{Fault, Published};
@@ -95,6 +96,11 @@ pub(crate) trait Control: Send + Sync {
     /// Its ports that this host publishes.
     fn published(&self) -> Vec<Published> {
         Vec::new()
+    }
+
+    /// How it is, and how often it has come up; nothing where it has not been made yet.
+    fn status(&self) -> Option<watch::Receiver<Status>> {
+        None
     }
 
     /// The process that runs it.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use machinist_events::What;
+use machinist_machine::Variables;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -71,6 +72,8 @@ pub(crate) struct Hub {
     pub(crate) log: Arc<Log>,
     machines: RwLock<BTreeMap<String, Arc<dyn Control>>>,
     adder: Option<Adder>,
+    /// What start scripts find, where there are such.
+    pub(crate) variables: Option<Arc<Variables>>,
     pub(crate) links: Option<Arc<dyn Links>>,
     pub(crate) checkpoints: Checkpoints,
     /// How many numbers of machines are given away.
@@ -101,6 +104,7 @@ impl Hub {
             log,
             machines: RwLock::new(machines),
             adder: None,
+            variables: None,
             links: None,
             script: watch::Sender::new(Script::Silent),
             paused: watch::Sender::new(false),
@@ -114,6 +118,12 @@ impl Hub {
     /// The same hub, whose clients can add machines.
     pub(crate) fn with_adder(mut self, adder: Adder) -> Self {
         self.adder = Some(adder);
+        self
+    }
+
+    /// The same hub, whose start scripts find these.
+    pub(crate) fn with_variables(mut self, variables: Arc<Variables>) -> Self {
+        self.variables = Some(variables);
         self
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use machinist_lab::RunsAs;
-use machinist_machine::{self as machine, Environment, Machine, ScriptSpec};
+use machinist_machine::{self as machine, Environment, Machine, ScriptSpec, Variables};
 use machinist_network::AttachError;
 use machinist_network::vde::LONGEST_DIRECTORY;
 use thiserror::Error;
@@ -66,7 +66,7 @@ pub(crate) struct ScriptPlan {
     /// Whether there is a display for windows.
     display: bool,
     warm: bool,
-    variables: Arc<BTreeMap<String, String>>,
+    variables: Arc<Variables>,
 }
 
 impl ScriptPlan {
@@ -121,7 +121,7 @@ impl ScriptPlan {
             display: self.display,
             start_within: START,
             warm: self.is_warm(),
-            variables: BTreeMap::clone(&self.variables),
+            variables: Arc::clone(&self.variables),
         };
         Machine::scripted(spec, environment).map_err(|error| Fault::machinery(chain::text(&error)))
     }
@@ -132,7 +132,7 @@ pub(crate) struct ScriptFarm {
     places: Arc<StatePlaces>,
     display: bool,
     warm: bool,
-    variables: Arc<BTreeMap<String, String>>,
+    variables: Arc<Variables>,
     ground: Arc<Ground>,
 }
 
@@ -143,7 +143,7 @@ impl ScriptFarm {
             places: Arc::new(StatePlaces::open(&job.state_root, &job.shared_dir())?),
             display: job.display,
             warm: job.warm,
-            variables: Arc::new(job.variables.clone()),
+            variables: Arc::new(Variables::new(job.variables.clone())),
             ground,
         })
     }
@@ -181,6 +181,11 @@ impl ScriptFarm {
         let recipe = Recipe::Script(plan);
         let machine = SessionMachine::new(recipe, Arc::clone(&self.ground));
         Ok(Arc::new(machine))
+    }
+
+    /// What the start scripts of all its machines find.
+    pub(crate) fn variables(&self) -> Arc<Variables> {
+        Arc::clone(&self.variables)
     }
 
     /// What adds machines while the session runs.

@@ -11,11 +11,13 @@ mod kin;
 pub(crate) mod stage;
 pub(crate) mod supervise;
 mod unrunnable;
+mod variables;
 pub(crate) mod vm;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use machinist_guest::systemd::Manager;
@@ -26,8 +28,11 @@ use crate::error::{MachineError, chain};
 use crate::machine::Machine;
 use crate::path_error::{PathContext, PathError};
 
-/// What a machine with a start script is to be. Nothing in it changes while the machine lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+pub use variables::Variables;
+
+/// What a machine with a start script is to be. Nothing in it but the variables changes while the
+/// machine lives.
+#[derive(Debug, Clone)]
 pub struct ScriptSpec {
     /// Its name: unique in its session.
     pub name: String,
@@ -53,8 +58,8 @@ pub struct ScriptSpec {
     /// Whether a VM is restored from a snapshot where there is one, and one is made where there is
     /// none.
     pub warm: bool,
-    /// The variables of our own environment, which the script finds, too.
-    pub variables: BTreeMap<String, String>,
+    /// The variables that the script finds beside those of the contract.
+    pub variables: Arc<Variables>,
 }
 
 /// What a start script runs.

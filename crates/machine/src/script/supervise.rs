@@ -75,8 +75,8 @@ pub(crate) struct Start<'a> {
     pub(crate) command: &'a str,
     /// What is added to it.
     pub(crate) arguments: &'a [OsString],
-    /// Variables beside those of our own environment.
-    pub(crate) environment: &'a [(String, OsString)],
+    /// What is not as in our own environment. What has no value is not there.
+    pub(crate) environment: &'a [(String, Option<OsString>)],
     /// Where it runs.
     pub(crate) dir: &'a Path,
 }
@@ -92,7 +92,10 @@ impl Script {
         command.args([said.to_string(), std::process::id().to_string()]);
         command.args(words(start.command, start.arguments));
         for (name, value) in start.environment {
-            command.env(name, value);
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
         command.current_dir(start.dir);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());

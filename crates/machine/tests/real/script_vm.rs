@@ -59,7 +59,7 @@ impl Stage {
             display: false,
             start_within: LONG,
             warm: false,
-            variables: std::collections::BTreeMap::new(),
+            variables: Arc::default(),
         };
         let reports = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&reports);

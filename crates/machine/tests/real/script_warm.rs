@@ -37,7 +37,7 @@ impl Stage {
             display: false,
             start_within: LONG,
             warm: true,
-            variables: BTreeMap::new(),
+            variables: Arc::default(),
         };
         let reports = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&reports);

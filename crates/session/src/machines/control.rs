@@ -10,7 +10,7 @@ use futures_util::stream::BoxStream;
 use machinist_guest::Agent;
 use machinist_lab::{Checkpoint as Checkpoints, Ready, RunsAs};
 use machinist_machine::checkpoint::{Checkpoint, Taking};
-use machinist_machine::{Attach, Boot, Console, HostLine, Machine, State};
+use machinist_machine::{Attach, Boot, Console, HostLine, Machine, State, Status};
 use machinist_network::addresses::MachineNumber;
 use serde_json::Value;
 
@@ -219,6 +219,10 @@ impl Control for SessionMachine {
             self.tape(&machine).await;
             Ok(true)
         })
+    }
+
+    fn status(&self) -> Option<tokio::sync::watch::Receiver<Status>> {
+        self.made().map(|machine| machine.status())
     }
 
     fn pid(&self) -> Option<u32> {

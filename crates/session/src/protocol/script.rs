@@ -123,6 +123,9 @@ pub struct Description {
     pub booted: bool,
     /// Its agent answers.
     pub connected: bool,
+    /// How often it has come up.
+    #[serde(default)]
+    pub boots: u64,
     /// Its ports that this host publishes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Published>,

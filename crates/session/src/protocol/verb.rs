@@ -1,5 +1,6 @@
 //! What a client asks.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use machinist_events::Level;
@@ -216,6 +217,9 @@ pub enum Verb {
     Connect {
         /// The machine.
         machine: String,
+        /// Of one that goes to restart by itself: not before it has come up more often than this.
+        #[serde(default)]
+        after: Option<u64>,
         /// After which it is an error.
         #[serde(default)]
         timeout: Option<f64>,
@@ -247,6 +251,11 @@ pub enum Verb {
         /// What the script runs.
         #[serde(default)]
         kind: ScriptKind,
+    },
+    /// Sets variables for start scripts that run from now on; `null` takes one away.
+    SetVariables {
+        /// By their names.
+        variables: BTreeMap<String, Option<String>>,
     },
     /// Gives a machine of a start script another state directory, as it is there: that of a machine
     /// which has installed its system, say. Only while it is off.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use futures_util::StreamExt;
+use machinist_machine::Status;
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -23,10 +24,14 @@ pub(super) async fn perform(
 ) -> Result<Value, Fault> {
     match verb {
         Verb::Release { machine } => nothing(hub.machine(&machine)?.crash().await),
-        Verb::Connect { machine, timeout } => {
+        Verb::Connect {
+            machine,
+            after,
+            timeout,
+        } => {
             let within = hub.limit(timeout)?;
             let control = hub.machine(&machine)?;
-            let up = async { control.agent().await.map(drop) };
+            let up = up_after(&*control, after);
             nothing(
                 hub.waiting(&machine, "the machine to be up", within, up)
                     .await,
@@ -46,6 +51,13 @@ pub(super) async fn perform(
         Verb::SetStateDir { machine, path } => {
             nothing(hub.machine(&machine)?.set_state_dir(path).await)
         }
+        Verb::SetVariables { variables } => match &hub.variables {
+            Some(known) => {
+                known.change(variables);
+                nothing(Ok(()))
+            }
+            None => Err(Fault::usage("no start scripts run here")),
+        },
         Verb::AddMachine {
             command,
             name,
@@ -84,7 +96,27 @@ fn describe(hub: &Hub, name: String, control: &dyn Control) -> Description {
         out_dir: hub.facts.driver.as_ref().map(|it| it.out_dir.clone()),
         booted: !matches!(state, "off" | "failed"),
         connected: matches!(state, "up" | "ready"),
+        boots: boots(control),
         published: control.published(),
+    }
+}
+
+fn boots(control: &dyn Control) -> u64 {
+    control.status().map_or(0, |status| status.borrow().boots)
+}
+
+/// Starts a machine that is off, and waits until it is up, and has come up more often than `after`.
+async fn up_after(control: &dyn Control, after: Option<u64>) -> Result<(), Fault> {
+    loop {
+        control.agent().await?;
+        let Some((after, mut status)) = after.zip(control.status()) else {
+            return Ok(());
+        };
+        let next = |now: &Status| now.boots > after || now.state.is_over();
+        let again = status.wait_for(next).await.map_err(Fault::machinery)?;
+        if again.boots > after {
+            return Ok(());
+        }
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) async fn perform(
         | Verb::Describe { .. }
         | Verb::AddMachine { .. }
         | Verb::SetStateDir { .. }
+        | Verb::SetVariables { .. }
         | Verb::Monitor { .. }
         | Verb::Qmp { .. }
         | Verb::QmpEvents { .. }

@@ -97,19 +97,23 @@ pub(super) fn arguments(spec: &ScriptSpec, may_restart: bool) -> Vec<OsString> {
     argv
 }
 
-/// The variables that a script finds beside those of our own environment.
-pub(super) fn environment(spec: &ScriptSpec) -> Vec<(String, OsString)> {
-    let text = |name: &str, value: &OsStr| (name.to_owned(), value.to_owned());
-    let mut variables = vec![
+/// The variables that a script does not find as they are in our own environment. Those without a
+/// value are not there at all.
+pub(super) fn environment(spec: &ScriptSpec) -> Vec<(String, Option<OsString>)> {
+    let text = |name: &str, value: &OsStr| (name.to_owned(), Some(value.to_owned()));
+    // Where tests write the firmware's variables, too.
+    let mut variables = vec![text("NIX_EFI_VARS", efi_vars(spec).as_os_str())];
+    let changed = spec.variables.changed().into_iter();
+    variables.extend(changed.map(|(name, value)| (name, value.map(OsString::from))));
+    variables.extend([
         text("TMPDIR", spec.state_dir.as_os_str()),
         text("SHARED_DIR", spec.shared_dir.as_os_str()),
         text("USE_TMPDIR", OsStr::new("1")),
-        // Where tests write the firmware's variables, too.
-        text("NIX_EFI_VARS", efi_vars(spec).as_os_str()),
-    ];
+    ]);
     // Whether it emulates is the script's choice; for all else this is nothing.
-    let own = spec.variables.get(tunables::NAME).map(String::as_str);
-    variables.push((tunables::NAME.to_owned(), tunables::value(own).into()));
+    let own = spec.variables.get(tunables::NAME);
+    let tuned = tunables::value(own.as_deref());
+    variables.push((tunables::NAME.to_owned(), Some(tuned.into())));
     for (vlan, socket) in &spec.vlan_sockets {
         variables.push(text(&format!("QEMU_VDE_SOCKET_{vlan}"), socket.as_os_str()));
     }
@@ -140,7 +144,7 @@ mod tests {
             display: false,
             start_within: Duration::from_secs(1),
             warm: false,
-            variables: std::collections::BTreeMap::new(),
+            variables: std::sync::Arc::default(),
         }
     }
 
@@ -171,14 +175,17 @@ mod tests {
         };
         let text = text(&free, true);
         assert!(!text.contains("-no-reboot") && !text.contains("-nographic"));
+        let disk = [("NIX_DISK_IMAGE".to_owned(), Some("/x".to_owned()))];
+        free.variables.change(disk.into());
         let names: Vec<_> = environment(&free).into_iter().map(|it| it.0).collect();
         assert_eq!(
             names,
             [
+                "NIX_EFI_VARS",
+                "NIX_DISK_IMAGE",
                 "TMPDIR",
                 "SHARED_DIR",
                 "USE_TMPDIR",
-                "NIX_EFI_VARS",
                 "GLIBC_TUNABLES",
                 "QEMU_VDE_SOCKET_1"
             ]

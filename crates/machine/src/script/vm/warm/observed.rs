@@ -259,7 +259,7 @@ mod tests {
             display: false,
             start_within: Duration::from_secs(1),
             warm: false,
-            variables: BTreeMap::new(),
+            variables: std::sync::Arc::default(),
         };
         let general = |word| general(word, &spec);
         assert_eq!(
