@@ -3,47 +3,18 @@
 //!
 //! A Mac runs no machines yet: it has what `doctor`, and Nix's way to a builder, need.
 
+pub mod id_map;
 #[cfg(target_os = "linux")]
-mod call;
-#[cfg(target_os = "linux")]
-pub mod descriptors;
-#[cfg(target_os = "linux")]
-pub mod device;
-#[cfg(target_os = "linux")]
-pub mod ethtool;
-#[cfg(target_os = "linux")]
-pub mod isolation;
+mod linux;
 pub mod lock;
+// What can be tested of it on Linux is.
+#[cfg(any(target_os = "macos", test))]
+mod macos;
 pub mod memory;
-#[cfg(target_os = "linux")]
-pub mod mounts;
-#[cfg(target_os = "linux")]
-pub mod namespace;
-#[cfg(target_os = "linux")]
-pub mod netlink;
-#[cfg(target_os = "linux")]
-pub mod outgoing;
-#[cfg(target_os = "linux")]
-pub mod owner;
-#[cfg(target_os = "linux")]
-pub mod packet;
 pub mod path_error;
+pub mod stat;
+
 #[cfg(target_os = "linux")]
-pub mod power;
-#[cfg(target_os = "linux")]
-pub mod process;
+pub use linux::*;
 #[cfg(target_os = "macos")]
-#[path = "process_macos.rs"]
-pub mod process;
-#[cfg(all(test, target_os = "linux"))]
-mod process_macos;
-#[cfg(target_os = "linux")]
-pub mod random;
-#[cfg(target_os = "linux")]
-pub mod schedule;
-#[cfg(target_os = "linux")]
-pub mod tsc;
-#[cfg(target_os = "linux")]
-pub mod user_namespace;
-#[cfg(target_os = "linux")]
-pub mod vfork;
+pub use macos::*;

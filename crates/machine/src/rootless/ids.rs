@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use machinist_sys::user_namespace::IdRange;
+use machinist_sys::id_map::IdRange;
 
 /// So many ids a system needs beside root's, the last of them `nobody`'s (65534) and one more.
 const NEEDED: u32 = 65_535;

@@ -14,7 +14,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use machinist_sys::user_namespace::{self, IdMap, IdRange, UserNamespaceError};
+use machinist_sys::id_map::IdRange;
+use machinist_sys::user_namespace::{self, IdMap, UserNamespaceError};
 use serde::{Deserialize, Serialize};
 
 use crate::error::chain;

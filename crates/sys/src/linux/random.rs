@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use rustix::ioctl::{Opcode, opcode};
 
-use crate::call::check;
+use super::call::check;
 
 // Requests of the kernel's, which libc does not know.
 const ADD: Opcode = opcode::write::<[libc::c_int; 2]>(b'R', 3);

@@ -10,7 +10,7 @@ use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use crate::call::check;
+use super::call::check;
 
 /// What is at `path` (a last link is followed), as a mount of its own that is nowhere yet: read-only,
 /// without set-user-id programs and devices, and without what is mounted below. It goes with the

@@ -4,7 +4,7 @@ use std::io;
 
 use rustix::process::Pid;
 
-use crate::call::check;
+use super::call::check;
 
 /// When a process gets its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,16 +12,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
-/// Ids that follow one another, inside and outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdRange {
-    /// The first of them, inside.
-    pub inside: u32,
-    /// The first of them, outside.
-    pub outside: u32,
-    /// How many, at least one.
-    pub count: u32,
-}
+use crate::id_map::IdRange;
 
 /// One of the two kinds of ids, and who maps them.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,3 @@
+//! What a Mac does in its own way.
+
+pub mod process;
