@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use machinist_sys::device;
+use machinist_sys::id_map;
 use machinist_sys::namespace::NetNs;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount};
@@ -75,10 +76,7 @@ fn sandbox() -> io::Result<()> {
 fn ids() -> io::Result<()> {
     let user = rustix::process::getuid();
     let map = fs::read_to_string("/proc/self/uid_map")?;
-    let count = map
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
-    let count: u64 = count.fold(0, u64::saturating_add);
+    let count = id_map::count(&map);
     if !user.is_root() || count < IDS {
         return no(format!("user {} of {count} ids", user.as_raw()));
     }

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use machinist_sys::id_map::{self, IdRange};
 use machinist_sys::owner::{self, NotOurs, is_for_all, not_ours};
 use rustix::process::geteuid;
 use thiserror::Error;
@@ -142,8 +143,12 @@ fn may_let(owner: u32) -> bool {
 /// Whether this is a user namespace with some ids only.
 fn in_namespace() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let whole = |it: &str| it.split_whitespace().eq(["0", "0", "4294967295"]);
-    !map.lines().any(whole)
+    let whole = IdRange {
+        inside: 0,
+        outside: 0,
+        count: u32::MAX,
+    };
+    !id_map::ranges(&map).any(|it| it == whole)
 }
 
 /// Whether somebody else, who is not root, owns a directory that this one is or would be in.

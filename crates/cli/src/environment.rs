@@ -35,6 +35,7 @@ use std::sync::OnceLock;
 use machinist_builder::nix_conf::{Process, VARIABLES};
 use machinist_builder::registration::NixHost;
 use machinist_session::{Accel, Settings};
+use machinist_sys::id_map;
 
 use crate::cache::{Cache, is_below_anothers};
 use crate::containers::Containers;
@@ -249,13 +250,8 @@ fn user() -> u32 {
 
 /// Who `user` is outside, where no id but that one is mapped so.
 fn mapped_alone(map: &str, user: u32) -> Option<u32> {
-    map.lines().find_map(|line| {
-        let numbers: Vec<u32> = line
-            .split_whitespace()
-            .map_while(|word| word.parse().ok())
-            .collect();
-        (numbers[..] == [user, *numbers.get(1)?, 1]).then_some(numbers[1])
-    })
+    let alone = id_map::ranges(map).find(|it| it.inside == user && it.count == 1)?;
+    Some(alone.outside)
 }
 
 /// The directory of live sessions, where it can be written to; else one that can.

@@ -289,8 +289,8 @@ fn open_lock(path: &Path) -> std::io::Result<File> {
         .open(path)
 }
 
-/// Takes a session's lock, as `take` does it, if nobody holds it. A directory without a lock file is nobody's: its
-/// engine, or who removed it, died half way; then the lock is made.
+/// Takes a session's lock, as `take` does it, if nobody holds it. A directory without a lock file is
+/// nobody's: its engine, or who removed it, died half way; then the lock is made.
 pub(crate) fn try_lock(
     session: &Path,
     take: impl FnOnce(File) -> std::io::Result<Option<Locked>>,

@@ -10,6 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use machinist_sys::stat::Stat;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -160,12 +161,11 @@ fn is_in_exec(pid: u32) -> bool {
     // Of include/linux/sched.h: these have no program, and will have none.
     const EXITING: u64 = 0x4;
     const KERNEL_THREAD: u64 = 0x20_0000;
-    let Some(stat) = stat(pid) else {
+    let Some(stat) = Stat::of(pid) else {
         return false;
     };
-    let number = |number| field(&stat, number)?.parse::<u64>().ok();
     // Where the code begins is noted right after the environment is laid out.
-    let (Some(flags), Some(code)) = (number(9), number(26)) else {
+    let (Some(flags), Some(code)) = (stat.number(9), stat.number(26)) else {
         return false;
     };
     code == 0 && flags & (EXITING | KERNEL_THREAD) == 0
@@ -174,26 +174,14 @@ fn is_in_exec(pid: u32) -> bool {
 /// When process `pid` started, in clock ticks since the host booted. With the boot's id before it,
 /// since ticks begin anew at every boot; the two as one number, which is never shown.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
-    let ticks: u64 = field(&stat(pid)?, 22)?.parse().ok()?;
+    let ticks = Stat::of(pid)?.started()?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let boot = u64::from_str_radix(boot.get(..8)?, 16).ok()?;
     Some((boot << 32) ^ ticks)
 }
 
 fn is_zombie(pid: u32) -> bool {
-    stat(pid).is_none_or(|stat| matches!(field(&stat, 3), Some("Z" | "X")))
-}
-
-/// What /proc/PID/stat says from its third field on.
-fn stat(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses, and may hold any of them.
-    Some(stat.rsplit_once(')')?.1.to_owned())
-}
-
-/// A field of it, counted from 1 as in proc(5).
-fn field(stat: &str, number: usize) -> Option<&str> {
-    stat.split_whitespace().nth(number - 3)
+    Stat::of(pid).is_none_or(|stat| stat.has_ended())
 }
 
 /// Removes what belongs to machines: their cgroups and directories.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use machinist_sys::stat::Stat;
 use machinist_wire::message::Reply;
 use machinist_wire::renewal::{Lack, Renewed};
 use machinist_wire::{Endpoint, StreamId};
@@ -29,12 +30,7 @@ pub(super) fn servers() -> Vec<u32> {
 }
 
 fn is_server(pid: u32) -> bool {
-    // "PID (NAME) STATE PARENT ..."
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let Some((head, rest)) = stat.rsplit_once(')') else {
-        return false;
-    };
-    head.ends_with("(sshd") && rest.split_whitespace().nth(1) == Some("1")
+    Stat::of(pid).is_some_and(|stat| stat.name() == "sshd" && stat.parent() == Some(1))
 }
 
 /// A renewal of which this is left.

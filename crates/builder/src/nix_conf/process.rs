@@ -9,6 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use machinist_sys::stat::Stat;
+
 use super::{Assignment, NixConf, NixConfError, parse};
 use crate::machines_file::{HostFiles, Place};
 
@@ -66,9 +68,10 @@ impl Daemon {
         let own = namespaces(files, "self");
         let pids = pids.filter(|pid| namespaces(files, &pid.to_string()) <= own);
         let daemons = pids.filter_map(|pid| {
-            let stat = text(files, &format!("/proc/{pid}/stat"))?;
-            let started = boot + started(&stat, "nix-daemon")?;
-            Some(Self { pid, started })
+            let stat = Stat::read(&text(files, &format!("/proc/{pid}/stat"))?)?;
+            // The kernel counts in hundredths of a second for all that it tells users.
+            let started = boot + Duration::from_millis(stat.started()? * 10);
+            (stat.name() == "nix-daemon").then_some(Self { pid, started })
         });
         daemons.min_by_key(|daemon| daemon.started)
     }
@@ -109,15 +112,6 @@ fn namespaces(files: &HostFiles, process: &str) -> usize {
     let status = text(files, &format!("/proc/{process}/status")).unwrap_or_default();
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     numbers.map_or(0, |numbers| numbers.split_whitespace().count())
-}
-
-/// From a process's `stat`: how long after the boot it started, if that is its name.
-fn started(stat: &str, name: &str) -> Option<Duration> {
-    let (before, after) = stat.rsplit_once(')')?;
-    let (_, found) = before.split_once('(')?;
-    // The 22nd field; the kernel counts in hundredths of a second for all that it tells users.
-    let ticks: u64 = after.split_whitespace().nth(19)?.parse().ok()?;
-    (found == name).then(|| Duration::from_millis(ticks * 10))
 }
 
 impl Process {
@@ -220,15 +214,6 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn when_a_process_started() {
-        let stat =
-            "812 (nix-daemon) S 1 812 812 0 -1 4194560 1033 0 0 0 1 2 0 0 20 0 1 0 4500 1 2 3";
-        assert_eq!(started(stat, "nix-daemon"), Some(Duration::from_secs(45)));
-        assert_eq!(started(stat, "nix"), None);
-        assert_eq!(started("1 (a) b) S", "a) b"), None);
-    }
 
     /// A host with a daemon, which has this environment and these arguments.
     fn daemon(environment: &str, arguments: &str) -> (tempfile::TempDir, HostFiles) {

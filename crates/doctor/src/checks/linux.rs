@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use machinist_builder::nix_conf::{Daemon, NixConf};
+use machinist_sys::id_map;
 
 use crate::finding::{Finding, Repair};
 use crate::host::{Host, SOON};
@@ -365,15 +366,9 @@ fn clashes(host: &Host, conf: &NixConf) -> Option<Finding> {
 
 /// Whether all ids up to `end` are mapped. Parts of them are no use: builds get them one after another.
 fn covers(map: &str, end: u64) -> bool {
-    map.lines().any(|line| {
-        let mut words = line
-            .split_whitespace()
-            .map_while(|it| it.parse::<u64>().ok());
-        let (Some(inside), Some(_), Some(count)) = (words.next(), words.next(), words.next())
-        else {
-            return false;
-        };
-        inside <= START_ID && inside + count >= end
+    id_map::ranges(map).any(|range| {
+        let first = u64::from(range.inside);
+        first <= START_ID && first + u64::from(range.count) >= end
     })
 }
 

@@ -10,13 +10,15 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
+use machinist_sys::id_map;
+use machinist_sys::process::Spawn;
+
 use super::lack::{Lack, Lacks, Need};
 use super::mirror::mirror;
 use crate::error::chain;
 use crate::mounts::{bind, handle, keep_to_ourselves, mount};
 use crate::nspawn::cgroup;
 use crate::path_error::{PathContext, PathError};
-use machinist_sys::process::Spawn;
 
 /// Where cgroup2 is on every ground.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -93,7 +95,7 @@ pub(crate) fn lay() -> Vec<Lack> {
 fn ids() -> Result<(), String> {
     for map in ["/proc/self/uid_map", "/proc/self/gid_map"] {
         let text = fs::read_to_string(map).map_err(|error| format!("{map}: {error}"))?;
-        let mapped = mapped_ids(&text);
+        let mapped = id_map::count(&text);
         if mapped < IDS {
             let ids = if mapped == 1 { "id is" } else { "ids are" };
             return Err(format!("{map}: only {mapped} {ids} mapped"));
@@ -104,12 +106,6 @@ fn ids() -> Result<(), String> {
         Ok(word) if word.trim() == "deny" => Err("/proc/self/setgroups: deny".to_owned()),
         _ => Ok(()),
     }
-}
-
-fn mapped_ids(map: &str) -> u64 {
-    map.lines()
-        .filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok())
-        .fold(0, u64::saturating_add)
 }
 
 fn namespaces() -> Result<(), String> {
@@ -228,20 +224,4 @@ fn processes() -> Result<(), String> {
         return Ok(());
     }
     Err(exit.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mapped_ids_are_counted() {
-        assert_eq!(
-            mapped_ids("         0          0 4294967295\n"),
-            4_294_967_295
-        );
-        assert_eq!(mapped_ids("0 872415232 65536\n"), 65_536);
-        assert_eq!(mapped_ids("0 1000 1\n1 100000 65536\n"), 65_537);
-        assert_eq!(mapped_ids(""), 0);
-    }
 }

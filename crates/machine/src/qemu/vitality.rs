@@ -4,8 +4,9 @@
 //! processor time without any is stuck: a kernel that runs natively says something many times in
 //! each second of its boot. A guest that waits (for a busy host, for a disk) burns nothing.
 
-use std::fs;
 use std::time::Duration;
+
+use machinist_sys::stat::Stat;
 
 /// Processor time that may pass between two signs of life.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,19 +37,10 @@ impl Vitality {
 /// Processor time that all threads of process `pid` have used. Until a guest lives, hardly any but
 /// the virtual processors use some.
 pub(crate) fn processor_time(pid: u32) -> Option<Duration> {
-    let ticks = ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    let stat = Stat::of(pid)?;
+    let (user, system) = (stat.number(14)?, stat.number(15)?);
     let per_second = rustix::param::clock_ticks_per_second().max(1);
-    Some(Duration::from_millis(ticks * 1000 / per_second))
-}
-
-/// User and system time in the text of /proc/PID/stat, in clock ticks.
-fn ticks(stat: &str) -> Option<u64> {
-    // The name in parentheses may hold anything, also parentheses.
-    let (_, after) = stat.rsplit_once(") ")?;
-    let mut fields = after.split(' ').skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
+    Some(Duration::from_millis((user + system) * 1000 / per_second))
 }
 
 #[cfg(test)]
@@ -68,12 +60,5 @@ mod tests {
         assert_eq!(vitality.look(11, seconds(9)), None);
         assert_eq!(vitality.look(11, seconds(9)), None);
         assert_eq!(vitality.look(11, seconds(14)), Some(seconds(5)));
-    }
-
-    #[test]
-    fn stat_is_read_behind_the_name() {
-        let stat = "42 (CPU 0/KVM) ) R 1 42 42 0 -1 4194368 9 0 0 0 130 20 0 0 20 0 5 0 77";
-        assert_eq!(ticks(stat), Some(150));
-        assert_eq!(ticks("nonsense"), None);
     }
 }

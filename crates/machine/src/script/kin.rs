@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 
+use machinist_sys::stat::Stat;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 /// How often to look again: what is forked while we look is seen the next time.
@@ -50,13 +51,8 @@ fn descendants(root: u32) -> Vec<(u32, u32)> {
 
 /// The parent of a process that has not ended.
 fn parent_of(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything, also parentheses.
-    let (_, after) = stat.rsplit_once(") ")?;
-    let mut fields = after.split(' ');
-    let state = fields.next()?;
-    let parent = fields.next()?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some(parent)
+    let stat = Stat::of(pid).filter(|stat| !stat.has_ended())?;
+    stat.parent()
 }
 
 /// Kills a process, if it still is the one that was found.
