@@ -45,6 +45,8 @@ pub struct Status {
     /// How often it has gone off or failed: who waits for that may come too late to see it, where
     /// somebody else starts it again at once.
     pub ends: u64,
+    /// Why it failed, if the last of these was a failure.
+    pub failure: Option<String>,
     /// Where its published ports are reached, in the order of its specification.
     pub published: Vec<SocketAddr>,
 }
@@ -100,6 +102,7 @@ impl Machine {
             last_words: Vec::new(),
             boots: 0,
             ends: 0,
+            failure: None,
             published: Vec::new(),
         });
         let (agents, agent) = watch::channel(None);
@@ -193,22 +196,39 @@ impl Machine {
         agent.ok_or_else(|| self.trouble(&self.status.borrow()))
     }
 
-    /// Starts it, and waits until its agent answers. A machine that runs is left alone.
+    /// Starts it, and waits until its agent answers. A machine that runs is left alone. It is asked
+    /// when this is called: what is asked of it later comes after that.
     ///
     /// # Errors
     /// It could not be started, or is about to stop.
-    pub async fn start(&self, options: StartOptions) -> Result<(), MachineError> {
-        self.ask(Ask::Start(options)).await?;
-        self.until_it_answers().await
+    pub fn start(
+        &self,
+        options: StartOptions,
+    ) -> impl Future<Output = Result<(), MachineError>> + Send {
+        let asked = self.ask(Ask::Start(options));
+        async {
+            asked.await?;
+            self.until_it_answers().await
+        }
     }
 
     /// Starts it, and waits until its backend runs, no longer: nothing has booted by then. A machine
-    /// that runs is left alone.
+    /// that runs is left alone. It is asked when this is called.
     ///
     /// # Errors
     /// It could not be started, or is about to stop.
-    pub async fn launch(&self, options: StartOptions) -> Result<(), MachineError> {
-        self.ask(Ask::Start(options)).await?;
+    pub fn launch(
+        &self,
+        options: StartOptions,
+    ) -> impl Future<Output = Result<(), MachineError>> + Send {
+        let asked = self.ask(Ask::Start(options));
+        async {
+            asked.await?;
+            self.until_it_runs().await
+        }
+    }
+
+    async fn until_it_runs(&self) -> Result<(), MachineError> {
         let mut status = self.status.clone();
         let mut reach = self.reach.clone();
         tokio::select! {
@@ -297,12 +317,9 @@ impl Machine {
     /// # Errors
     /// It fails instead, or runs longer than `within`.
     pub async fn wait_for_shutdown(&self, within: Duration) -> Result<(), MachineError> {
-        self.wait(within, "its end", |state| match state {
-            State::Off => Some(true),
-            State::Failed { .. } => Some(false),
-            _ => None,
-        })
-        .await
+        let before = self.status.borrow().ends;
+        let off = tokio::time::timeout(within, self.until_off(before)).await;
+        off.unwrap_or_else(|_| Err(self.late("its end", within)))
     }
 
     /// Why the machine does not answer, from what is known of it.
@@ -334,17 +351,20 @@ impl Machine {
         }
     }
 
-    pub(crate) async fn ask(&self, what: Ask) -> Result<(), MachineError> {
+    /// Asks its task when this is called, and waits for the answer.
+    pub(crate) fn ask(&self, what: Ask) -> impl Future<Output = Result<(), MachineError>> + Send {
         let (answer, answered) = oneshot::channel();
-        let request = Request { what, answer };
-        self.requests.send(request).map_err(|_| self.gone())?;
-        match answered.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) => Err(MachineError::Refused {
-                machine: self.name().to_owned(),
-                why,
-            }),
-            Err(_) => Err(self.gone()),
+        // Without a task the answer is dropped with the request, and never comes.
+        drop(self.requests.send(Request { what, answer }));
+        async {
+            match answered.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(why)) => Err(MachineError::Refused {
+                    machine: self.name().to_owned(),
+                    why,
+                }),
+                Err(_) => Err(self.gone()),
+            }
         }
     }
 
@@ -369,9 +389,23 @@ impl Machine {
             .await
             .map_err(|_| self.gone())?
             .clone();
-        match now.state {
-            State::Failed { .. } => Err(self.trouble(&now)),
-            _ => Ok(()),
+        match now.failure.clone() {
+            None => Ok(()),
+            Some(_) if now.state.is_over() => Err(self.trouble(&now)),
+            // It was started again since.
+            Some(reason) => Err(MachineError::Failed {
+                machine: self.name().to_owned(),
+                reason,
+                last_words: Vec::new(),
+            }),
+        }
+    }
+
+    fn late(&self, what: &'static str, within: Duration) -> MachineError {
+        MachineError::Late {
+            machine: self.name().to_owned(),
+            what,
+            within,
         }
     }
 
@@ -387,13 +421,7 @@ impl Machine {
         let now = match tokio::time::timeout(within, waiting).await {
             Ok(Ok(status)) => status.clone(),
             Ok(Err(_)) => return Err(self.gone()),
-            Err(_) => {
-                return Err(MachineError::Late {
-                    machine: self.name().to_owned(),
-                    what,
-                    within,
-                });
-            }
+            Err(_) => return Err(self.late(what, within)),
         };
         if decided(&now.state) == Some(true) {
             return Ok(());

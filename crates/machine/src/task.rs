@@ -333,7 +333,13 @@ impl Task {
             _ => {}
         }
         self.status.send_modify(|status| {
-            status.ends += u64::from(after.is_over() && !before.is_over());
+            if after.is_over() && !before.is_over() {
+                status.ends += 1;
+                status.failure = match after {
+                    State::Failed { reason } => Some(reason.clone()),
+                    _ => None,
+                };
+            }
             status.state = after.clone();
             status.last_words = last_words;
         });

@@ -45,7 +45,10 @@ pub(crate) trait Control: Send + Sync {
 
     /// Starts it if it is off, and waits until its agent answers. `allow_reboot`: whether a restart
     /// of its own is one, or its end; `None` is as the machine has it.
-    fn start(&self, allow_reboot: Option<bool>) -> Doing<'_, Agent>;
+    ///
+    /// This and all that starts, ends or needs a machine has been said when it is called, not when
+    /// it is first waited for: a machine that is told to go off after this is not started by it.
+    fn start(self: Arc<Self>, allow_reboot: Option<bool>) -> Doing<'static, Agent>;
 
     /// Starts it if it is off, and waits until commands can count on its system.
     fn agent(&self) -> Doing<'_, Agent>;

@@ -248,7 +248,7 @@ impl Session {
     /// There is no such machine, or one does not start.
     pub async fn start(&self, machines: &[String]) -> Result<(), Fault> {
         let machines = self.chosen(machines)?;
-        let starts = machines.iter().map(|machine| machine.start(None));
+        let starts = machines.into_iter().map(|machine| machine.start(None));
         futures_util::future::try_join_all(starts).await.map(drop)
     }
 

@@ -1,6 +1,7 @@
 //! Tests without code: their steps, one after the other.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use machinist_events::{Failure, FailureKind, Frame};
@@ -158,7 +159,7 @@ async fn console(
 ) -> Result<(), Fault> {
     let pattern = pattern(regex)?;
     let control = hub.machine(machine)?;
-    control.start(None).await?;
+    Arc::clone(&control).start(None).await?;
     let console = control.console().await?;
     let wait = Wait::begin(hub, machine, &format!("/{regex}/ on the console"));
     let within = within.unwrap_or(Duration::MAX);

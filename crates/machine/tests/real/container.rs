@@ -1,8 +1,10 @@
 //! Containers.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use libtest_mimic::Failed;
 use machinist_image::{Source, Want};
 use machinist_machine::devices::{Asked, Devices, Places};
@@ -73,9 +75,13 @@ pub fn restarts() -> Result<(), Failed> {
         let found = bench.sh("cat /var/kept; test ! -e /run/lost").await?;
         check(found == "kept", found)?;
         machine.ready(LONG).await?;
+        // Who waits for its end sees that, though it is started again before he looks.
+        let mut end = pin!(machine.wait_for_shutdown(LONG));
+        check(end.as_mut().now_or_never().is_none(), "it runs")?;
         // Where it may not restart, a restart is its end.
         machine.crash().await?;
         machine.start(StartOptions { may_restart: false }).await?;
+        end.await?;
         machine.ready(LONG).await?;
         bench.sh("systemctl reboot --no-block").await?;
         machine.wait_for_shutdown(LONG).await?;

@@ -27,7 +27,7 @@ impl SessionMachine {
             return Err(Fault::usage("machines of start scripts cannot be cloned"));
         };
         // It has to be as ready as commands want it: its clones are as it is.
-        drop(self.settled().await?);
+        drop(self.settled(&mut self.turns.need()).await?);
         let session = self.ground.session.clone();
         let mut plans: Vec<MachinePlan> = of
             .iter()

@@ -54,6 +54,8 @@ impl Control for SessionMachine {
             .made()
             .map(|machine| machine.status().borrow().state.clone());
         match state {
+            // What does not start is told by who waits for it.
+            None | Some(State::Off) if self.turns.is_to_start() => "starting",
             None | Some(State::Off) => "off",
             Some(State::Starting | State::Rebooting) => "starting",
             Some(State::Up) => "up",
@@ -67,17 +69,20 @@ impl Control for SessionMachine {
         Box::pin(async { self.machine().await.map(drop) })
     }
 
-    fn start(&self, allow_reboot: Option<bool>) -> Doing<'_, Agent> {
-        Box::pin(async move { Ok(self.started(true, allow_reboot).await?.1) })
+    fn start(self: Arc<Self>, allow_reboot: Option<bool>) -> Doing<'static, Agent> {
+        let mut turn = self.turns.start();
+        Box::pin(async move { Ok(self.started(&mut turn, true, allow_reboot).await?.1) })
     }
 
     fn agent(&self) -> Doing<'_, Agent> {
-        Box::pin(self.settled())
+        let mut turn = self.turns.need();
+        Box::pin(async move { self.settled(&mut turn).await })
     }
 
     fn ready(&self) -> Doing<'_, ()> {
-        Box::pin(async {
-            let (machine, agent) = self.started(false, None).await?;
+        let mut turn = self.turns.need();
+        Box::pin(async move {
+            let (machine, agent) = self.started(&mut turn, false, None).await?;
             if self.ground.boot == Boot::Agent {
                 return Ok(());
             }
@@ -86,13 +91,14 @@ impl Control for SessionMachine {
                 Ready::System => machine.ready(FOREVER).await.map_err(|error| fault(&error)),
                 Ready::Unit(name) => readiness::unit(&agent, name, None, &mut |_| {}).await,
                 Ready::Command(command) => {
-                    readiness::command(&self.settled().await?, command).await
+                    readiness::command(&self.settled(&mut turn).await?, command).await
                 }
             }
         })
     }
 
     fn shutdown(&self, within: Option<Duration>) -> Doing<'_, ()> {
+        self.turns.end();
         Box::pin(async move {
             let Some(machine) = self.made() else {
                 return Ok(());
@@ -113,6 +119,7 @@ impl Control for SessionMachine {
     }
 
     fn crash(&self) -> Doing<'_, ()> {
+        self.turns.end();
         Box::pin(async {
             match self.made() {
                 None => Ok(()),
@@ -123,7 +130,7 @@ impl Control for SessionMachine {
 
     fn reboot(&self) -> Doing<'_, ()> {
         Box::pin(async {
-            let machine = self.running()?;
+            let machine = self.running().await?;
             let mut status = machine.status();
             let boots = status.borrow().boots;
             let back = machine.reboot();
@@ -142,18 +149,16 @@ impl Control for SessionMachine {
 
     fn wait_shutdown(&self) -> Doing<'_, ()> {
         Box::pin(async {
-            match self.made() {
-                None => Ok(()),
-                Some(machine) if matches!(self.recipe, Recipe::Script(_)) => {
-                    // As NixOS' driver sees it, however the script's process ended.
-                    let mut status = machine.status();
-                    drop(status.wait_for(|status| status.state.is_over()).await);
-                    Ok(())
-                }
-                Some(machine) => {
-                    let off = machine.wait_for_shutdown(FOREVER).await;
-                    off.map_err(|error| fault(&error))
-                }
+            // Who says it after a start means the end that comes after that.
+            self.turns.told().await;
+            let Some(machine) = self.made() else {
+                return Ok(());
+            };
+            let off = machine.wait_for_shutdown(FOREVER).await;
+            match self.recipe {
+                Recipe::Lab { .. } => off.map_err(|error| fault(&error)),
+                // As NixOS' driver sees it, however the script's process ended.
+                Recipe::Script(_) => Ok(()),
             }
         })
     }
@@ -162,10 +167,13 @@ impl Control for SessionMachine {
         Box::pin(async {
             let machine = self.made()?;
             let mut status = machine.status();
-            let before = status.borrow().boots;
+            let (before, ends) = {
+                let now = status.borrow();
+                (now.boots, now.ends)
+            };
             let gone = status.wait_for(|status| {
                 let known = !status.state.answers() && status.state != State::Silent;
-                known || status.boots > before
+                known || status.boots > before || status.ends > ends
             });
             // One that neither goes on nor off within this time is told as it is.
             drop(tokio::time::timeout(NOTICE, gone).await);
@@ -175,6 +183,13 @@ impl Control for SessionMachine {
                 && *boots == before
             {
                 return Some(reason.clone());
+            }
+            if status.ends > ends && !status.state.is_over() {
+                // Somebody started it again at once.
+                return Some(match status.failure {
+                    Some(reason) => format!("{name}: {reason}"),
+                    None => format!("{name} went off"),
+                });
             }
             Some(match status.state {
                 State::Failed { reason } => format!("{name}: {reason}"),
@@ -189,6 +204,7 @@ impl Control for SessionMachine {
     }
 
     fn end(&self, grace: Option<Duration>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.turns.end();
         Box::pin(async move {
             let Some(machine) = self.made() else {
                 return;
@@ -208,14 +224,17 @@ impl Control for SessionMachine {
     }
 
     fn launch(&self, allow_reboot: Option<bool>) -> Doing<'_, bool> {
+        let mut turn = self.turns.start();
         Box::pin(async move {
             // Of a lab's machine it is the image that takes long, and nobody speaks to its QEMU.
             if matches!(self.recipe, Recipe::Lab { .. }) {
                 return Ok(false);
             }
             let machine = self.machine().await?;
-            let launched = machine.launch(self.options(allow_reboot)).await;
-            launched.map_err(|error| fault(&error))?;
+            let Some(launch) = turn.tell(|| machine.launch(self.options(allow_reboot))) else {
+                return Err(fault(&self.is_off()));
+            };
+            launch.await.map_err(|error| fault(&error))?;
             self.tape(&machine).await;
             Ok(true)
         })
@@ -239,14 +258,14 @@ impl Control for SessionMachine {
 
     fn monitor(&self, command: String) -> Doing<'_, String> {
         Box::pin(async move {
-            let answer = self.running()?.monitor(&command).await;
+            let answer = self.running().await?.monitor(&command).await;
             answer.map_err(|error| fault(&error))
         })
     }
 
     fn qmp(&self, command: String, arguments: Value) -> Doing<'_, Value> {
         Box::pin(async move {
-            let machine = self.running()?;
+            let machine = self.running().await?;
             // What comes of it is to be heard: a machine that was saved and restored has another
             // QEMU than when it was launched.
             self.tape(&machine).await;
@@ -256,7 +275,7 @@ impl Control for SessionMachine {
 
     fn qmp_events(&self) -> Doing<'_, BoxStream<'static, Value>> {
         Box::pin(async {
-            let machine = self.running()?;
+            let machine = self.running().await?;
             machine.qmp().await.map_err(|error| fault(&error))?;
             self.tape(&machine).await;
             Ok(self.tape.play())
@@ -278,14 +297,14 @@ impl Control for SessionMachine {
 
     fn screenshot(&self) -> Doing<'_, Vec<u8>> {
         Box::pin(async {
-            let picture = self.running()?.screenshot().await;
+            let picture = self.running().await?.screenshot().await;
             picture.map_err(|error| fault(&error))
         })
     }
 
     fn console_send(&self, bytes: Vec<u8>) -> Doing<'_, ()> {
         Box::pin(async move {
-            let sent = self.running()?.console_send(&bytes).await;
+            let sent = self.running().await?.console_send(&bytes).await;
             sent.map_err(|error| fault(&error))
         })
     }

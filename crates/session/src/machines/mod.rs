@@ -4,9 +4,11 @@ mod clones;
 mod control;
 mod spare;
 mod tell;
+mod turns;
 
 pub(crate) use tell::fault;
 use tell::reporter;
+use turns::{Turn, Turns};
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -119,6 +121,8 @@ pub(crate) struct SessionMachine {
     machine: Mutex<Option<Machine>>,
     /// Held by who makes it.
     making: tokio::sync::Mutex<()>,
+    /// What has been said to it.
+    turns: Arc<Turns>,
     /// What its QEMU has told, and the process that tells it.
     tape: Arc<Tape>,
     taped: Mutex<Option<u32>>,
@@ -135,6 +139,7 @@ impl SessionMachine {
             ground,
             machine: Mutex::new(None),
             making: tokio::sync::Mutex::new(()),
+            turns: Arc::default(),
             tape: Arc::default(),
             taped: Mutex::new(None),
             settled: AtomicU64::new(0),
@@ -230,6 +235,7 @@ impl SessionMachine {
     /// asked to start in so many words: what comes later must not hide the failure.
     async fn started(
         &self,
+        turn: &mut Turn,
         anew: bool,
         allow_reboot: Option<bool>,
     ) -> Result<(Machine, Agent), Fault> {
@@ -246,6 +252,7 @@ impl SessionMachine {
         if status.borrow().state.answers()
             && let Ok(agent) = machine.agent()
         {
+            turn.known();
             return Ok((machine, agent));
         }
         // A machine that leaves just now is waited for, and started again if it went off.
@@ -254,14 +261,17 @@ impl SessionMachine {
                 status.borrow_and_update().state,
                 State::Silent | State::Rebooting | State::Stopping
             );
-            if !leaving {
-                if matches!(self.recipe, Recipe::Script(_)) {
+            if leaving {
+                turn.known();
+            } else {
+                let is_script = matches!(self.recipe, Recipe::Script(_));
+                if is_script && let Some(launch) = turn.tell(|| machine.launch(options)) {
                     // What its QEMU tells is recorded from the first moment on. Why it does not
                     // start, the next line says.
-                    drop(machine.launch(options).await);
+                    drop(launch.await);
                     self.tape(&machine).await;
                 }
-                match self.start(&machine, options).await {
+                match self.start(&machine, options, turn).await {
                     Err(MachineError::Refused { .. }) => {}
                     Err(error) => return Err(fault(&error)),
                     Ok(()) => {
@@ -277,13 +287,24 @@ impl SessionMachine {
         }
     }
 
-    /// Starts it, in its turn.
-    async fn start(&self, machine: &Machine, options: StartOptions) -> Result<(), MachineError> {
+    /// Starts it, in its turn, unless it has been told to go off since.
+    async fn start(
+        &self,
+        machine: &Machine,
+        options: StartOptions,
+        turn: &mut Turn,
+    ) -> Result<(), MachineError> {
+        let start = async {
+            match turn.tell(|| machine.start(options)) {
+                Some(start) => start.await,
+                None => Err(self.is_off()),
+            }
+        };
         let Recipe::Lab { plan, .. } = &self.recipe else {
-            return machine.start(options).await;
+            return start.await;
         };
         if !machine.status().borrow().state.is_over() {
-            return machine.start(options).await;
+            return start.await;
         }
         let _first = match self.gate() {
             Some(gate) => Some(gate.pass().await),
@@ -293,7 +314,7 @@ impl SessionMachine {
             RunsAs::Vm if self.ground.boot == Boot::System => Until::Ready,
             _ => Until::Up,
         };
-        self.ground.places.start(machine, options, until).await
+        self.ground.places.start(machine, start, until).await
     }
 
     fn gate(&self) -> Option<Arc<Gate>> {
@@ -305,8 +326,8 @@ impl SessionMachine {
         }
     }
 
-    async fn settled(&self) -> Result<Agent, Fault> {
-        let (machine, agent) = self.started(false, None).await?;
+    async fn settled(&self, turn: &mut Turn) -> Result<Agent, Fault> {
+        let (machine, agent) = self.started(turn, false, None).await?;
         let status = machine.status().borrow().clone();
         // The shell of a script's VM comes when its system wants that.
         let is_settled = matches!(&self.recipe, Recipe::Script(script) if script.is_vm());
@@ -340,8 +361,15 @@ impl SessionMachine {
         }
     }
 
-    fn running(&self) -> Result<Machine, Fault> {
-        self.made()
-            .ok_or_else(|| Fault::usage(format!("{} is off", self.name())))
+    /// The machine, once it knows of the starts that were asked for before.
+    async fn running(&self) -> Result<Machine, Fault> {
+        self.turns.told().await;
+        self.made().ok_or_else(|| fault(&self.is_off()))
+    }
+
+    fn is_off(&self) -> MachineError {
+        MachineError::Off {
+            machine: self.name().to_owned(),
+        }
     }
 }

@@ -49,7 +49,9 @@ async fn start(
         machines.push(hub.machine(name)?);
     }
     if wait {
-        let starts = machines.iter().map(|machine| machine.start(allow_reboot));
+        let starts = machines
+            .into_iter()
+            .map(|machine| machine.start(allow_reboot));
         futures_util::future::try_join_all(starts).await?;
     } else {
         let launches = machines.iter().map(|machine| machine.launch(allow_reboot));
@@ -57,8 +59,9 @@ async fn start(
         // One that runs is not started once more: it may have been crashed by then.
         let rest = machines.into_iter().zip(launched).filter(|it| !it.1);
         for (machine, _) in rest {
-            // Who needs the machine gets to know that it did not start.
-            hub.detach(async move { drop(machine.start(allow_reboot).await) });
+            // Said now, done later. Who needs the machine gets to know that it did not start.
+            let start = machine.start(allow_reboot);
+            hub.detach(async { drop(start.await) });
         }
     }
     Ok(())

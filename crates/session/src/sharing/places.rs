@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use machinist_machine::{Machine, MachineError, StartOptions, State};
+use machinist_machine::{Machine, MachineError, State};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// How often a machine that starts is looked at.
@@ -35,16 +35,16 @@ impl Places {
         Place(Arc::clone(&self.0).acquire_owned().await.ok())
     }
 
-    /// Starts a machine in a place, which it keeps until it has started, or waits for something
-    /// that is not its own work: another machine, perhaps, that needs a place to start.
+    /// Starts a machine, by `start`, in a place, which it keeps until it has started, or waits for
+    /// something that is not its own work: another machine, perhaps, that needs a place to start.
     pub(crate) async fn start(
         &self,
         machine: &Machine,
-        options: StartOptions,
+        start: impl Future<Output = Result<(), MachineError>>,
         until: Until,
     ) -> Result<(), MachineError> {
         let place = self.take().await;
-        let mut start = pin!(machine.start(options));
+        let mut start = pin!(start);
         tokio::select! {
             started = &mut start => started?,
             () = idle(|| machine.pid()) => {

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use machinist_guest::Agent;
@@ -83,8 +83,9 @@ impl Control for Local {
         }
     }
 
-    fn start(&self, _allow_reboot: Option<bool>) -> Doing<'_, Agent> {
-        self.agent()
+    fn start(self: Arc<Self>, _allow_reboot: Option<bool>) -> Doing<'static, Agent> {
+        let agent = self.agent.clone();
+        Box::pin(async { Ok(agent) })
     }
 
     fn agent(&self) -> Doing<'_, Agent> {

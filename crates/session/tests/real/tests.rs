@@ -1,5 +1,6 @@
 //! Tests of labs, to their end.
 
+use std::num::NonZero;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
@@ -116,10 +117,22 @@ pub fn step_fails() -> Result<(), Failed> {
 }
 
 pub fn script_passes() -> Result<(), Failed> {
-    let place = Place::new();
+    let mut place = Place::new();
+    place.settings.starts = NonZero::<usize>::MIN;
     let mut job = place.script(
         r#"
 import helper
+# A start that has to wait for its place, and what is said after it.
+a.start()
+b.start()
+t.assertTrue(b.booted)
+b.crash()
+a.wait_until_ready()
+a.succeed("true")
+t.assertFalse(b.booted)
+b.start()
+with t.assertRaises(Exception):
+    b.wait_for_shutdown(timeout=0.1)
 start_all()
 with subtest("names"):
     for machine in machines:
