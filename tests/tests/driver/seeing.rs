@@ -27,8 +27,8 @@ m.succeed(
     "systemd-run -p StandardInput=tty-force -p StandardOutput=tty -p TTYPath=/dev/tty1 "
     "-p TTYReset=yes env PS1='ready here: ' bash --norc -i"
 )
-m.wait_until_tty_matches("1", "ready here:", timeout=60)
-m.wait_for_text("ready here", timeout=120)
+m.wait_until_tty_matches("1", "ready here:", timeout=200)
+m.wait_for_text("ready here", timeout=200)
 with t.assertRaisesRegex(RequestedAssertionFailed, "^action timed out after "):
     m.wait_until_tty_matches("1", "no such text", timeout=0.5)
 
@@ -46,7 +46,7 @@ m.dump_tty_contents("1")
 
 # Its terminal echoes what is typed.
 m.send_console("typed at the console\n")
-m.wait_for_console_text("typed at the console", timeout=30)
+m.wait_for_console_text("typed at the console", timeout=200)
 "#;
 
 fn typed(bench: &Bench) -> Result<()> {
@@ -84,7 +84,7 @@ assert "VNC" in m.send_monitor_command("help") or "vnc" in m.send_monitor_comman
 m.qmp_client.send("stop")
 m.qmp_client.send("cont")
 # What happened before is not lost.
-stopped = m.wait_for_qmp_event(lambda event: event["event"] == "STOP", timeout=30)
+stopped = m.wait_for_qmp_event(lambda event: event["event"] == "STOP", timeout=200)
 t.assertEqual(m.wait_for_qmp_event(lambda _: True)["event"], "RESUME")
 with t.assertRaises(TimeoutError):
     soon = datetime.timedelta(seconds=0.2)

@@ -80,7 +80,7 @@ one.succeed(knock)
 one.block()
 one.fail(knock)
 one.unblock()
-one.wait_until_succeeds(knock, timeout=30)
+one.wait_until_succeeds(knock, timeout=200)
 two.shutdown()
 assert not two.is_up()
 two.wait_for_shutdown()
@@ -279,7 +279,7 @@ other.start(allow_reboot=True)
 boot = other.succeed("cat /proc/sys/kernel/random/boot_id")
 other.reboot()
 assert other.wait_until_succeeds("cat /proc/sys/kernel/random/boot_id") != boot
-reset = other.wait_for_qmp_event(lambda event: event["event"] == "RESET", timeout=120)
+reset = other.wait_for_qmp_event(lambda event: event["event"] == "RESET", timeout=200)
 assert "timestamp" in reset
 pathlib.Path(other.state_dir, "disk").write_text("installed")
 

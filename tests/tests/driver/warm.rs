@@ -28,7 +28,7 @@ with subtest("it is on its VLAN"):
     server.block()
     client.fail("curl -fsS --max-time 1 http://192.168.1.1/")
     server.unblock()
-    client.wait_until_succeeds("curl -fsS --max-time 1 http://192.168.1.1/", timeout=30)
+    client.wait_until_succeeds("curl -fsS --max-time 1 http://192.168.1.1/", timeout=200)
 with subtest("it has its shared directories"):
     server.succeed("echo from the guest > /tmp/shared/file")
     t.assertEqual((server.shared_dir / "file").read_text(), "from the guest\n")
@@ -36,12 +36,13 @@ with subtest("it has its shared directories"):
 with subtest("QEMU is asked, tells, and shows a picture"):
     server.qmp_client.send("stop")
     server.qmp_client.send("cont")
-    server.wait_for_qmp_event(lambda event: event["event"] == "RESUME", timeout=30)
+    server.wait_for_qmp_event(lambda event: event["event"] == "RESUME", timeout=200)
     server.screenshot("screen")
 with subtest("its time is now"):
     import time
-    off = abs(float(server.succeed("date +%s.%N")) - time.time())
-    assert off < 1, off
+    before = time.time()
+    now = float(server.succeed("date +%s.%N"))
+    assert before - 1 < now < time.time() + 1, (before, now)
 print("random:", server.succeed("head -c 16 /dev/urandom | base64").strip())
 with subtest("it starts again with what it has"):
     server.crash()

@@ -27,7 +27,7 @@ count = 3
 [[test]]
 name = "failover"
 script = "failover.py"
-timeout = "90s"
+timeout = "200s"
 "#,
     )?;
     bench.write(
@@ -50,10 +50,10 @@ for name, node in nodes.items():
 for node in nodes.values():
     node.wait_for_open_port(2379)
 
-def ctl(node, arguments, timeout=30):
+def ctl(node, arguments, timeout=200):
     return node.succeed(f"ETCDCTL_API=3 etcdctl --endpoints={endpoints} {arguments}", timeout=timeout)
 
-node_1.wait_until_succeeds(f"ETCDCTL_API=3 etcdctl --endpoints={endpoints} endpoint health", timeout=30)
+node_1.wait_until_succeeds(f"ETCDCTL_API=3 etcdctl --endpoints={endpoints} endpoint health", timeout=200)
 ctl(node_1, "put fruit apple")
 
 status = json.loads(ctl(node_1, "endpoint status -w json"))
@@ -64,7 +64,7 @@ with subtest(f"the leader, {leader}, dies"):
     nodes[leader].crash()
     alive = ",".join(f"http://{name}:2379" for name in rest)
     survivor = nodes[rest[0]]
-    survivor.wait_until_succeeds(f"ETCDCTL_API=3 etcdctl --endpoints={alive} put fruit pear", timeout=30)
+    survivor.wait_until_succeeds(f"ETCDCTL_API=3 etcdctl --endpoints={alive} put fruit pear", timeout=200)
     assert "pear" in nodes[rest[1]].succeed(f"ETCDCTL_API=3 etcdctl --endpoints={alive} get fruit")
 with subtest("and comes back"):
     nodes[leader].start()

@@ -39,11 +39,11 @@ b.block()
 a.fail(knock("b"))
 a.succeed(knock("c"))
 b.unblock()
-a.wait_until_succeeds(knock("b"), timeout=30)
+a.wait_until_succeeds(knock("b"), timeout=200)
 vlan1.block()
 a.fail(knock("c"))
 vlan1.unblock()
-a.wait_until_succeeds(knock("c"), timeout=30)
+a.wait_until_succeeds(knock("c"), timeout=200)
 "#,
     )?;
     bench.machinist(&["test"]).run()?.exits(0)?;

@@ -55,7 +55,7 @@ assert m.succeed("cat /tmp/sent") == "from the host"
 m.wait_until_succeeds("test -e /tmp/sent")
 with m.spawn("read line; echo got $line") as p:
     p.send("hello\n")
-    p.expect("got hello", timeout=10)
+    p.expect("got hello", timeout=200)
 m.shutdown()
 m.start()
 m.succeed("test ! -e /tmp/flag")

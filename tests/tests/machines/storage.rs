@@ -42,7 +42,7 @@ memory = "768M"
 name = "both ways"
 steps = [
   { machine = "c", wait = "unit:nginx.service" },
-  { machine = "v", wait = "unit:nginx.service", timeout = "120s" },
+  { machine = "v", wait = "unit:nginx.service", timeout = "200s" },
   { machine = "c", run = "head -c 100000000 /dev/urandom > /var/www/html/f && sha256sum < /var/www/html/f > /var/www/html/sum" },
   { machine = "v", run = "curl -fsS http://c/f > /var/www/html/f && sha256sum < /var/www/html/f > /var/www/html/sum" },
   { machine = "v", run = "curl -fsS http://c/sum | cmp - /var/www/html/sum" },

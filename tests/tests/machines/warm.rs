@@ -78,8 +78,8 @@ memory = "512M"
 [[test]]
 name = "t"
 steps = [
-  { machine = "web", wait = "console:Linux version", timeout = "30s" },
-  { machine = "web", wait = "journal:Started.*nginx", timeout = "30s" },
+  { machine = "web", wait = "console:Linux version", timeout = "200s" },
+  { machine = "web", wait = "journal:Started.*nginx", timeout = "200s" },
   { machine = "web", run = "hostname", stdout = { equals = "web" } },
   { machine = "web", run = "curl -fsS http://web/", stdout = { contains = "nginx" } },
 ]

@@ -60,7 +60,7 @@ with subtest("all know all"):
             found = one.succeed(f"getent ahostsv4 {name}").split()
             t.assertIn(found[0], (address, "127.0.1.1") if name == one.name else (address,))
     for one, other in [(vm_2, "vm-1-c1"), (first, "vm-1-c2"), (second, "vm-1")]:
-        one.succeed(f"curl -fsS http://{other}/ > /dev/null", timeout=60)
+        one.succeed(f"curl -fsS http://{other}/ > /dev/null", timeout=200)
 
 
 def memory(machine):

@@ -65,7 +65,7 @@ with subtest("back, several times"):
         t.assertEqual(box.succeed("cat /shared/file"), "later\n")
         vm_1.succeed("cat /tmp/kept")
         box.succeed("systemctl start nginx")
-        vm_1.wait_until_succeeds("curl -fsS http://box/ > /dev/null", timeout=60)
+        vm_1.wait_until_succeeds("curl -fsS http://box/ > /dev/null", timeout=200)
 
 with subtest("it restarts with what it had"):
     lab.restore(checkpoint)

@@ -28,7 +28,7 @@ checkpoint = lab.checkpoint()
 for _ in range(2):
     lab.restore(checkpoint)
 engine = parent(vm_1.pid)
-retry(lambda _: any(is_spare(pid) for pid in processes()), timeout=60)
+retry(lambda _: any(is_spare(pid) for pid in processes()), timeout=200)
 with open(os.path.join(os.path.dirname(__file__), "waits"), "w"):
     pass
 os.kill(engine, signal.SIGKILL)

@@ -71,7 +71,7 @@ for machine in machines:
 
 vm_1.succeed("head -c 1500000 /dev/urandom > /var/www/html/big")
 expected = vm_1.succeed("sha256sum < /var/www/html/big")
-vm_2.wait_until_succeeds("curl -fsS http://vm-1/big | sha256sum > /tmp/quick", timeout=120)
+vm_2.wait_until_succeeds("curl -fsS http://vm-1/big | sha256sum > /tmp/quick", timeout=200)
 t.assertEqual(vm_2.succeed("cat /tmp/quick"), expected)
 for machine, name, script in [
     (vm_1, "writer", WRITER),
@@ -81,8 +81,8 @@ for machine, name, script in [
     machine.succeed(f"cat > /run/{name}.sh <<'EOF'\n{script}\nEOF")
 vm_1.succeed("systemd-run --unit=writer -p KillMode=process bash /run/writer.sh")
 vm_2.succeed("systemd-run --unit=clock bash /run/clock.sh")
-vm_1.wait_until_succeeds("test $(wc -l < /run/written) -gt 5", timeout=120)
-vm_2.wait_until_succeeds("test $(wc -l < /run/clock) -gt 5", timeout=120)
+vm_1.wait_until_succeeds("test $(wc -l < /run/written) -gt 5", timeout=200)
+vm_2.wait_until_succeeds("test $(wc -l < /run/clock) -gt 5", timeout=200)
 vm_2.succeed("systemd-run --unit=stream bash /run/stream.sh")
 
 with subtest("a checkpoint, and all goes on"):
@@ -110,7 +110,7 @@ with subtest("back under load, many times"):
         done = f"test \"$(</run/slow)\" = '{expected}0'"
         vm_2.succeed(f"kill -0 $(</run/stream.pid) 2> /dev/null || {done}")
         if number % 10 == 9:
-            vm_2.wait_until_succeeds("test -e /run/slow", timeout=120)
+            vm_2.wait_until_succeeds("test -e /run/slow", timeout=200)
             vm_2.succeed(done)
             t.assertGreater(int(vm_1.succeed(CHECK)), 5)
             vm_2.succeed("test $(wc -l < /run/clock) -gt 6; sort -c -n /run/clock")
@@ -123,21 +123,21 @@ with subtest("random numbers differ after each"):
     t.assertEqual(len(seen), 3)
 
 with subtest("spares take the place of machines"):
-    retry(lambda _: spares(vm_1) and spares(vm_2), timeout=60)
+    retry(lambda _: spares(vm_1) and spares(vm_2), timeout=200)
     waiting = spares(vm_1) + spares(vm_2)
     vlan1.block()
     lab.restore(checkpoint)
     t.assertEqual(waiting, [vm_1.pid, vm_2.pid])
-    vm_2.succeed("curl -fsS --max-time 60 http://vm-1/ > /dev/null")
+    vm_2.succeed("curl -fsS --max-time 200 http://vm-1/ > /dev/null")
 
 with subtest("a spare that was killed is not missed"):
-    retry(lambda _: spares(vm_1), timeout=60)
+    retry(lambda _: spares(vm_1), timeout=200)
     (killed,) = spares(vm_1)
     os.kill(killed, signal.SIGKILL)
     vm_1.succeed("touch /tmp/later")
     lab.restore(checkpoint)
     t.assertNotEqual(vm_1.pid, killed)
-    vm_1.succeed("test ! -e /tmp/later; curl -fsS --max-time 60 http://vm-2/ > /dev/null")
+    vm_1.succeed("test ! -e /tmp/later; curl -fsS --max-time 200 http://vm-2/ > /dev/null")
 
 with subtest("rollbacks, nested, and by an exception"):
     vm_1.succeed("echo 0 > /tmp/depth")
@@ -159,7 +159,7 @@ with subtest("a command that is overtaken says so"):
     overtaken = vm_1.spawn("sleep 600")
     lab.restore("loaded")
     try:
-        overtaken.wait(timeout=30)
+        overtaken.wait(timeout=200)
     except MachineError as error:
         t.assertIn("went back to the checkpoint", str(error))
     else:
@@ -188,7 +188,7 @@ with subtest("a disk that is full"):
 with subtest("no spare outlives its checkpoint"):
     # The last ones may have been in the making while their checkpoint was out of sight.
     lab.restore(checkpoint)
-    retry(lambda _: spares(vm_1) and spares(vm_2), timeout=60)
+    retry(lambda _: spares(vm_1) and spares(vm_2), timeout=200)
     checkpoint.drop()
     t.assertEqual(spares(vm_1) + spares(vm_2), [])
     sockets = [name for _, _, files in os.walk(SESSION) for name in files if "agent" in name]

@@ -62,7 +62,7 @@ def test_whose_command_is_overtaken(lab):
     running = lab.machine("vm-1").spawn("sleep 600")
     checkpoint = lab.checkpoints[-1]
     checkpoint.restore()
-    running.wait(timeout=60)
+    running.wait(timeout=200)
 
 
 def test_that_does_without_the_lab():
