@@ -54,7 +54,7 @@ impl Interface {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         for (to, from) in field.iter_mut().zip(name.bytes()) {
-            *to = from.cast_signed();
+            *to = libc::c_char::from_ne_bytes([from]);
         }
         let (family, kind) = (AddressFamily::INET, SocketType::DGRAM);
         let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
