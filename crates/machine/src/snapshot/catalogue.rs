@@ -84,14 +84,6 @@ impl SnapshotStore {
         Ok(freed)
     }
 
-    fn forget_refusals(&self) {
-        let entries = fs::read_dir(self.shared.dir.join("refused"));
-        for entry in entries.into_iter().flatten().flatten() {
-            // One that stays ends with its time.
-            drop(fs::remove_file(entry.path()));
-        }
-    }
-
     /// Removes a snapshot, unless it is in use: then false.
     fn remove(&self, info: &SnapshotInfo) -> Result<bool, SnapshotError> {
         let Some(_lock) = DirectoryLock::exclusive(&info.path)? else {

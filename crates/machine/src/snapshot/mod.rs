@@ -5,21 +5,26 @@
 //! a user should know is in `docs/snapshots.md`.
 
 mod catalogue;
+mod claim;
 pub(crate) mod digest;
 mod elsewhere;
 mod error;
 mod host;
 mod known;
+mod layout;
 mod lock;
 mod parts;
+mod refusal;
 mod saved;
 mod store;
+#[cfg(test)]
+mod tests;
 mod warm;
 
+pub(crate) use claim::{Claim, Making};
 pub(crate) use host::qemu as qemu_identity;
 pub(crate) use known::Known;
 pub(crate) use saved::{CONSOLE, Draft, MEMORY, STATE, disk_name};
-pub(crate) use store::{Claim, Making};
 
 /// What a file system says of a file, as text that changes when the file is written.
 pub(crate) fn stamp_of(found: &std::fs::Metadata) -> String {
