@@ -35,7 +35,7 @@ impl Group {
     fn limit(self) -> &'static str {
         match self {
             Self::Unit | Self::Cli => "4m",
-            Self::Machines | Self::Nix => "15m",
+            Self::Machines | Self::Nix => "20m",
         }
     }
 }
@@ -161,8 +161,8 @@ fn collect(reader: impl Read, name: Option<&str>) -> Result<String> {
                 println!("{name}: {} ({seconds:.1} s)", text.trim_end());
                 begin = Instant::now();
             }
-            Some(name) => println!("{name}: {}", text.trim_end()),
-            None => {}
+            Some(name) if !text.trim().is_empty() => println!("{name}: {}", text.trim_end()),
+            _ => {}
         }
         all += &text;
         line.clear();

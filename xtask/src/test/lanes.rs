@@ -71,7 +71,11 @@ pub fn timed(stage: Stage, name: &str, work: impl FnOnce(&mut Tally) -> Result<(
         tally.fail_saying(what, &format!("{error:#}"));
     }
     let seconds = begin.elapsed().as_secs_f64();
-    println!("{name}: {} ({seconds:.1} s)", tally.counts());
+    let counts = match tally == Tally::default() {
+        true => "done".to_owned(),
+        false => tally.counts(),
+    };
+    println!("{name}: {counts} ({seconds:.1} s)");
     Ran {
         stage,
         seconds,
