@@ -149,6 +149,7 @@ class Commands(Handle):
 
         It ends with the script, or earlier by ``kill``. What it prints is read by ``expect``.
         """
+        self._prepare("spawn")
         self._connection.keep_reading()
         arguments = {
             "machine": self.name,

@@ -21,6 +21,7 @@ from machinist._logger import Attributes, Logger, LogLevel
 from machinist._machine import Machine, NspawnMachine, QemuMachine, machine_of
 from machinist._polling import Condition, PollingCondition, polling_condition
 from machinist._retry import retry
+from machinist._variables import Variables
 from machinist._vlan import VLan
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Driver(Checkpoints):
         job: dict[str, Any] | None = hello.get("driver")
         self.job = job or {}
         """What the engine says of the job, if it runs machines by start scripts."""
+        self.variables = None if job is None else Variables(self.connection)
         exits = job is not None and not self.job["interactive"]
         level = LogLevel[self.job.get("log_level", "debug").upper()]
         self.logger = Logger(self, exit_on_error=exits, level=level)

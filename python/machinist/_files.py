@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from machinist._commands import Commands
@@ -16,13 +20,18 @@ class Files(Commands):
         """Copy a file or a tree of the host into the machine, with its permissions.
 
         ``target`` is where it will be, unless that is a directory: then it will be in there under
-        its own name. Directories above are made.
+        its own name. Directories above are made. Symbolic links are copied as links; in a NixOS
+        test as what they lead to, as the NixOS driver does: a store has many.
         """
         host = os.path.abspath(source)
         guest = PurePosixPath(target)
         if self.run(["test", "-d", guest]).status == 0:
             guest /= os.path.basename(host)
-        self._ask("copy_in", host=host, guest=str(guest))
+        if not self._driver.job:
+            self._ask("copy_in", host=host, guest=str(guest))
+            return
+        with _without_links(host) as plain:
+            self._ask("copy_in", host=plain, guest=str(guest))
 
     def copy_from_host_via_shell(self, source: str | os.PathLike[str], target: str) -> None:
         """Copy what a file of the host says into a file of the machine, by its shell.
@@ -50,3 +59,17 @@ class Files(Commands):
             "copy_from_vm() is called copy_from_machine() now", DeprecationWarning, stacklevel=2
         )
         self.copy_from_machine(source, target_dir)
+
+
+@contextmanager
+def _without_links(host: str) -> Iterator[str]:
+    """A path of what ``host`` is, with no links in it."""
+    plain = os.path.realpath(host)
+    names = ((at, name) for at, *lists in os.walk(plain) for name in (*lists[0], *lists[1]))
+    if not any(os.path.islink(os.path.join(at, name)) for at, name in names):
+        yield plain
+        return
+    with tempfile.TemporaryDirectory(prefix="machinist-copy-") as directory:
+        copy = os.path.join(directory, "tree")
+        shutil.copytree(plain, copy)
+        yield copy

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 
 from machinist._errors import RequestedAssertionFailed, UsageError
 from machinist._retry import seconds
+from machinist._variables import NOW
 
 if TYPE_CHECKING:
     from machinist._connection import Request
@@ -22,6 +23,12 @@ Timeout = Union[float, timedelta, None]
 """Seconds, or a ``timedelta``; ``None`` is no limit."""
 
 Kind = Literal["vm", "container"]
+
+_WITHOUT_A_SHELL = {
+    "connect", "console_send", "crash", "describe", "link", "monitor", "qmp", "reboot", "release",
+    "screenshot", "shutdown", "start", "wait_shutdown",
+}  # fmt: skip
+"""What is asked of a machine, but not of its system's shell."""
 
 
 class Handle:
@@ -34,6 +41,10 @@ class Handle:
         self._driver = driver
         self._connection = driver.connection
         self._description: dict[str, Any] = {}
+        self._shell_after: int | None = None
+        """After how many starts the shell comes that the script waits for, if it said so."""
+        self._shell_known: int | None = None
+        """How many starts there had been when it last came, if the script waited for it."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -41,6 +52,10 @@ class Handle:
     def log(self, msg: str) -> None:
         """Write a line into the log of the test, as said by this machine."""
         self._connection.call("log", {"text": str(msg), "machine": self.name})
+
+    def log_serial(self, msg: str) -> None:
+        """Write a line into the log of the test, as printed by this machine's console."""
+        self.logger.log_serial(str(msg), self.name)
 
     def nested(
         self, msg: str, attrs: Mapping[str, str] | None = None
@@ -73,6 +88,11 @@ class Handle:
         self._description = {}
 
     @property
+    def tmp_dir(self) -> Path:
+        """The directory in which those of all machines of start scripts are."""
+        return self.shared_dir.parent
+
+    @property
     def shared_dir(self) -> Path:
         """The directory on the host that machines of start scripts see as ``/tmp/shared``."""
         return Path(self._constant("shared_dir"))
@@ -87,9 +107,31 @@ class Handle:
 
     def _call(self, verb: str, arguments: dict[str, Any]) -> Any:
         """As ``call`` of the connection, and looks at polling conditions while it waits."""
+        self._prepare(verb)
         if self._driver.polling_conditions:
             return self._driver.call_and_poll(verb, arguments)
         return self._connection.call(verb, arguments)
+
+    def _prepare(self, verb: str) -> None:
+        """What a script has only noted down until it asks for something."""
+        variables = self._driver.variables
+        if variables is not None and variables.told != NOW:
+            variables.tell()
+        if self._shell_after is not None and verb not in _WITHOUT_A_SHELL:
+            self._connect()
+
+    def _connect(self) -> None:
+        after, self._shell_after = self._shell_after, None
+        if after is None:
+            self._ask("connect")
+        else:
+            self._ask("connect", after=after)
+        if self._driver.job:
+            self._shell_known = self._describe()["boots"] if after is None else after + 1
+
+    def _forget_shell(self) -> None:
+        """It starts, restarts or ends by the script's own will."""
+        self._shell_after = self._shell_known = None
 
     def _wait(self, verb: str, timeout: Timeout, **arguments: Any) -> Any:
         """As ``_ask``, for what may take until ``timeout``."""

@@ -114,9 +114,11 @@ class Qmp(Commands):
     _qmp_session: QMPSession | None = None
 
     def send_monitor_command(self, command: str) -> str:
-        """Do a command of QEMU's monitor for people. Returns what it answered."""
+        """Do a command of QEMU's monitor for people. Returns what it answered; in a NixOS test with
+        the monitor's next prompt behind it, as the NixOS driver does."""
         self._only_vms("send_monitor_command")
-        return str(self._ask("monitor", command=string("command", command)))
+        answer = str(self._ask("monitor", command=string("command", command)))
+        return f"{answer}\n(qemu) " if self._driver.job else answer
 
     @property
     def qmp_client(self) -> QMPSession:

@@ -51,6 +51,9 @@ class Waits(Commands):
         self._wait_port(port, addr, False, timeout)
 
     def _wait_port(self, port: int, addr: str, is_open: bool, timeout: Timeout) -> None:
+        if self._driver.job and isinstance(port, str) and port.isdecimal():
+            # Scripts that no types are checked of give what a configuration says, as it stands there.
+            port = int(port)
         self._wait(
             "wait_port",
             timeout,

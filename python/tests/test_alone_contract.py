@@ -99,7 +99,7 @@ MACHINE: dict[str, dict[str, Any]] = {
 }
 ATTRIBUTES = (
     "name state_dir shared_dir out_dir booted connected pid process qmp_client ssh_backdoor_command "
-    "efi_vars efi_vars_path"
+    "efi_vars efi_vars_path last_lines full_console_log tmp_dir log_serial"
 ).split()
 
 DRIVER: dict[str, dict[str, Any]] = {

@@ -138,6 +138,9 @@ text: str = web.get_screen_text_variants()[0] + web.get_tty_text("1") + web.name
 web.wait_until_tty_matches("1", "login:")
 web.wait_for_qmp_event(lambda event: event["event"] == "RESET", timeout=10)
 web.send_monitor_command("info version").splitlines()
+web.connected = False
+web.booted = False
+line: str = web.last_lines.get(block=False) + web.full_console_log[0] + str(web.tmp_dir / "x")
 web.forward_port(8080, 80)
 web.block()
 web.unblock()

@@ -47,6 +47,7 @@ const FILES: &[(&str, &str)] = files![
     "machinist/_seeing.py"
     "machinist/_terminal.py"
     "machinist/_units.py"
+    "machinist/_variables.py"
     "machinist/_viewer.py"
     "machinist/_vlan.py"
     "machinist/_waits.py"

@@ -97,6 +97,11 @@ assert not m.booted and m.pid is None and m.process is None
 m.start()
 m.succeed("echo of the second start > /dev/ttyS0")
 m.wait_for_console_text("of the second start")
+# NixOS' driver looks at lines run together, and scripts read the console by themselves, too.
+m.succeed("printf 'first line\\nsecond line\\nthird line\\n' > /dev/ttyS0")
+m.wait_for_console_text("first.*second", timeout=300)
+t.assertEqual(m.last_lines.get(timeout=300), "third line")
+assert "third line" in m.full_console_log
 log = m.get_console_log()
 assert "of the second start" in log and "of the first start" not in log, log
 assert m.process.poll() is None

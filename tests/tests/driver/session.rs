@@ -231,7 +231,8 @@ def knock(number):
     return f"(timeout 3 bash -c 'exec 3<>/dev/tcp/192.168.1.{number}/9' 2>&1 || true) | grep refused"
 
 vm.start()
-assert "running" in vm.send_monitor_command("info status")
+status = vm.send_monitor_command("info status")
+assert "running" in status and status.endswith("(qemu) "), status
 box.wait_until_succeeds(knock(2))
 vm.succeed(knock(1))
 t.assertEqual(carriers(vm), "1\n1\n")
@@ -275,10 +276,17 @@ script = os.path.join(os.getcwd(), "run-vm-vm")
 # The machine of the command line is never started.
 other = create_machine(f"env FOO=1 {script}", name="other")
 assert other.name == "other" and not other.is_up()
+os.environ["NIX_DISK_IMAGE"] = "/a disk"
 other.start(allow_reboot=True)
 boot = other.succeed("cat /proc/sys/kernel/random/boot_id")
-other.reboot()
-assert other.wait_until_succeeds("cat /proc/sys/kernel/random/boot_id") != boot
+environment = pathlib.Path(f"/proc/{other.pid}/environ").read_bytes()
+assert b"NIX_DISK_IMAGE=/a disk" in environment.split(b"\0"), environment
+# It goes by itself, and the script waits for the next start.
+assert other.execute("systemctl reboot >&2 &", check_return=False) == (-1, "")
+other.connected = False
+assert not other.connected
+assert other.succeed("cat /proc/sys/kernel/random/boot_id") != boot
+assert other.connected
 reset = other.wait_for_qmp_event(lambda event: event["event"] == "RESET", timeout=200)
 assert "timestamp" in reset
 pathlib.Path(other.state_dir, "disk").write_text("installed")
@@ -298,10 +306,12 @@ assert not other.is_up()
 
 # What one machine has installed, another boots.
 vm.state_dir = other.state_dir
+del os.environ["NIX_DISK_IMAGE"]
 vm.start()
 vm.succeed("true")
 environment = pathlib.Path(f"/proc/{vm.pid}/environ").read_bytes()
 assert f"TMPDIR={other.state_dir}".encode() in environment.split(b"\0"), environment
+assert b"NIX_DISK_IMAGE" not in environment, environment
 assert pathlib.Path(vm.state_dir, "disk").read_text() == "installed"
 # Without leave to restart, that is its end.
 vm.execute("systemctl reboot", check_return=False)
