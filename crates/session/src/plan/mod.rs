@@ -1,8 +1,9 @@
 //! From a lab to what its machines are made of. Nothing here touches the host.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+mod identity;
+mod warm;
+
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use machinist_lab::{self as lab, ContainerLimits, DiskContents, Gpu, Lab, RunsAs
 use machinist_machine as machine;
 use machinist_machine::devices::{Asked, Devices};
 use machinist_network::addresses::{self, MachineNumber, MachineNumberError};
+
+use identity::{hosts, machine_id, nics};
+use warm::{first_of_several, warm};
 
 /// How long an agent may take to answer. Emulated VMs on a loaded host are slow.
 const VM_START: Duration = Duration::from_secs(300);
@@ -145,76 +149,6 @@ fn plan_machine(
     })
 }
 
-/// Whether a VM may be restored, and who it is in its snapshot.
-fn warm(
-    lab: &Lab,
-    machine: &lab::Machine,
-    circumstances: Circumstances<'_>,
-) -> Result<machine::Warm, MachineNumberError> {
-    if !circumstances.warm {
-        return Ok(machine::Warm::default());
-    }
-    let because = if circumstances.late_disks {
-        machine.cold_but_for_disks()
-    } else {
-        machine.cold()
-    };
-    if because.is_some() {
-        return Ok(machine::Warm::Cold { because });
-    }
-    let ready = match &machine.ready {
-        _ if circumstances.agent_only => machine::ReadyPoint::Agent,
-        lab::Ready::Agent => machine::ReadyPoint::Agent,
-        lab::Ready::System => machine::ReadyPoint::System,
-        lab::Ready::Unit(unit) => machine::ReadyPoint::Unit(unit.clone()),
-        lab::Ready::Command(command) => machine::ReadyPoint::Command(command.clone()),
-    };
-    let first = first_of_several(lab, machine).unwrap_or(machine);
-    let group = lab.machines.iter().filter(|it| it.group == machine.group);
-    let mut golden = golden(lab, first, group.count())?;
-    if circumstances.late_disks {
-        // What it is, is on its disks: those that are alike share a snapshot, whatever they are called.
-        rename(&mut golden, "machine");
-    }
-    let golden = Some(golden);
-    Ok(machine::Warm::At { ready, golden })
-}
-
-/// The first of the machines that this one shares a table of the lab file with, if there are
-/// others.
-fn first_of_several<'a>(lab: &'a Lab, machine: &lab::Machine) -> Option<&'a lab::Machine> {
-    let mut members = lab.machines.iter();
-    let mut members = members.by_ref().filter(|it| it.group == machine.group);
-    let first = members.next()?;
-    members.next().map(|_| first)
-}
-
-/// Who a machine is in its snapshot, which it may share with a group: the first of them. Its machine
-/// id is the same in every session, as that of a machine is not.
-fn golden(
-    lab: &Lab,
-    first: &lab::Machine,
-    shared_by: usize,
-) -> Result<machine::Golden, MachineNumberError> {
-    let name = first.name.as_str().to_owned();
-    Ok(machine::Golden {
-        machine_id: machine_id("", &name),
-        nics: nics(first)?,
-        hosts: hosts(lab, first)?,
-        name,
-        shared_by,
-    })
-}
-
-fn rename(golden: &mut machine::Golden, name: &str) {
-    let names = golden.hosts.iter_mut().flat_map(|line| &mut line.names);
-    for own in names.filter(|own| **own == golden.name) {
-        name.clone_into(own);
-    }
-    name.clone_into(&mut golden.name);
-    golden.machine_id = machine_id("", name);
-}
-
 /// What of the host's devices a machine asks for.
 #[must_use]
 pub fn asked(machine: &lab::Machine) -> Asked {
@@ -241,51 +175,6 @@ fn plan_disk(disk: &lab::Disk, circumstances: Circumstances<'_>) -> machine::Dis
             },
         },
     }
-}
-
-fn number(machine: &lab::Machine) -> Result<MachineNumber, MachineNumberError> {
-    MachineNumber::at(usize::from(machine.number).saturating_sub(1))
-}
-
-fn nics(machine: &lab::Machine) -> Result<Vec<machine::NicSpec>, MachineNumberError> {
-    let number = number(machine)?;
-    let nic = |(position, vlan): (usize, &lab::VlanId)| machine::NicSpec {
-        vlan: vlan.get(),
-        name: addresses::interface(position),
-        mac: addresses::mac(vlan.get(), number).0,
-        addresses: addresses::both(vlan.get(), number).to_vec(),
-    };
-    Ok(machine.vlans.iter().enumerate().map(nic).collect())
-}
-
-/// Everybody's names, at their addresses on their first VLAN. A machine without a network knows
-/// itself by a loopback address, as on Debian.
-fn hosts(lab: &Lab, own: &lab::Machine) -> Result<Vec<machine::HostLine>, MachineNumberError> {
-    let mut lines = Vec::new();
-    for machine in &lab.machines {
-        let names = vec![machine.name.as_str().to_owned()];
-        let number = number(machine)?;
-        if let Some(vlan) = machine.vlans.first() {
-            for (address, _) in addresses::both(vlan.get(), number) {
-                let names = names.clone();
-                lines.push(machine::HostLine { address, names });
-            }
-        } else if machine.name == own.name {
-            let address = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-            lines.push(machine::HostLine { address, names });
-        }
-    }
-    Ok(lines)
-}
-
-/// 32 hexadecimal digits that no other machine has, in this session or another.
-fn machine_id(session: &str, name: &str) -> String {
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        (salt, session, name).hash(&mut hasher);
-        hasher.finish()
-    };
-    format!("{:016x}{:016x}", half(0), half(1))
 }
 
 impl MachinePlan {
@@ -405,59 +294,26 @@ image = "host"
 vlans = []
 "#;
 
-    fn planned(wanted: &[&str]) -> Vec<MachinePlan> {
-        let lab = Lab::parse_toml(LAB, "lab.toml").unwrap();
-        let circumstances = Circumstances {
+    /// Nothing is special.
+    pub(super) fn usual() -> Circumstances<'static> {
+        Circumstances {
             session: "abcdefgh",
             base: Path::new("/lab"),
-            timeout_factor: 2.0,
-            containers: &ContainerLimits::default(),
+            timeout_factor: 1.0,
+            containers: &ContainerLimits {
+                any: None,
+                host_image: None,
+            },
             warm: true,
             agent_only: false,
             uplink: false,
             late_disks: false,
-        };
-        plan(&lab, wanted, circumstances).unwrap()
+        }
     }
 
-    #[test]
-    fn machines_get_their_addresses_by_their_place() {
-        let all = planned(&[]);
-        let names: Vec<&str> = all.iter().map(|plan| plan.name.as_str()).collect();
-        assert_eq!(names, ["app-1", "app-2", "db", "lone"]);
-        assert_eq!(
-            all[1].addresses(),
-            [
-                "192.168.2.2/24",
-                "2001:db8:2::2/64",
-                "192.168.1.2/24",
-                "2001:db8:1::2/64"
-            ]
-        );
-        assert_eq!(all[1].nics[0].name, "eth1");
-        assert_eq!(all[1].nics[1].mac, [0x52, 0x54, 0, 0x12, 1, 2]);
-        assert!(all[3].addresses().is_empty());
-    }
-
-    #[test]
-    fn everybody_knows_everybody_by_the_first_vlan() {
-        let all = planned(&[]);
-        let hosts: Vec<String> = all[2]
-            .hosts
-            .iter()
-            .map(|line| format!("{} {}", line.address, line.names.join(" ")))
-            .collect();
-        let expected = [
-            "192.168.2.1 app-1",
-            "2001:db8:2::1 app-1",
-            "192.168.2.2 app-2",
-            "2001:db8:2::2 app-2",
-            "192.168.2.3 db",
-            "2001:db8:2::3 db",
-        ];
-        assert_eq!(hosts, expected);
-        let own = all[3].hosts.last().unwrap();
-        assert_eq!(own.address.to_string(), "127.0.1.1");
+    pub(super) fn planned(wanted: &[&str]) -> Vec<MachinePlan> {
+        let lab = Lab::parse_toml(LAB, "lab.toml").unwrap();
+        plan(&lab, wanted, usual()).unwrap()
     }
 
     #[test]
@@ -478,7 +334,7 @@ vlans = []
         let path = "/lab/disk.img".into();
         let access = machine::DiskAccess::ReadOnly;
         assert_eq!(db.disks[1], machine::Disk::File { path, access });
-        assert_eq!(app.start_within, CONTAINER_START * 2);
+        assert_eq!(app.start_within, CONTAINER_START);
         // A machine that is left out keeps its place: addresses do not depend on the test.
         assert_eq!(planned(&["db"])[0].addresses()[0], "192.168.2.3/24");
     }
@@ -487,20 +343,16 @@ vlans = []
     fn a_machine_that_may_be_either_goes_where_it_can() {
         let lab = Lab::parse_toml("machine.a.image = 'host'", "lab.toml").unwrap();
         let planned = |limits: &ContainerLimits| {
-            let circumstances = Circumstances {
-                session: "abcdefgh",
-                base: Path::new("/lab"),
-                timeout_factor: 1.0,
+            let slow = Circumstances {
                 containers: limits,
-                warm: true,
-                agent_only: false,
-                uplink: false,
-                late_disks: false,
+                timeout_factor: 2.0,
+                ..usual()
             };
-            plan(&lab, &[], circumstances).unwrap().remove(0)
+            plan(&lab, &[], slow).unwrap().remove(0)
         };
         let here = planned(&ContainerLimits::default());
         assert_eq!((here.runs_as, here.moved), (RunsAs::Container, None));
+        assert_eq!(here.start_within, CONTAINER_START * 2);
         let any = Some("no ids".to_owned());
         let limits = ContainerLimits {
             any: any.clone(),
@@ -509,90 +361,5 @@ vlans = []
         let elsewhere = planned(&limits);
         assert_eq!((elsewhere.runs_as, elsewhere.moved), (RunsAs::Vm, any));
         assert!(matches!(elsewhere.want, image::Want::Vm { .. }));
-    }
-
-    #[test]
-    fn machines_of_one_table_share_a_snapshot() {
-        let text = "[machine.a]\nkind = 'vm'\nimage = 'dir:x'\ncount = 3\nready = 'unit:x'\n\
-                    [machine.b]\nkind = 'vm'\nimage = 'dir:x'\n\
-                    [machine.c]\nkind = 'vm'\nimage = 'dir:x'\nsnapshot = false\n\
-                    [machine.d]\nkind = 'container'\nimage = 'dir:x'\n";
-        let lab = Lab::parse_toml(text, "lab.toml").unwrap();
-        let planned = |wanted: &[&str], warm, agent_only| {
-            let circumstances = Circumstances {
-                session: "abcdefgh",
-                base: Path::new("/lab"),
-                timeout_factor: 1.0,
-                containers: &ContainerLimits::default(),
-                warm,
-                agent_only,
-                uplink: false,
-                late_disks: false,
-            };
-            plan(&lab, wanted, circumstances).unwrap()
-        };
-        let all = planned(&[], true, false);
-        let goldens: Vec<Option<&str>> = all
-            .iter()
-            .map(|plan| match &plan.warm {
-                machine::Warm::At { golden, .. } => golden.as_ref().map(|it| it.name.as_str()),
-                machine::Warm::Cold { because } => Some(because.as_deref().unwrap_or("cold")),
-            })
-            .collect();
-        let no = "the lab file says `snapshot = false`";
-        let a = Some("a-1");
-        assert_eq!(goldens, [a, a, a, Some("b"), Some(no), Some("cold")]);
-        assert_eq!(all[0].group.as_deref(), Some("a"));
-        assert_eq!(all[3].group, None);
-        // The first of them need not be in the test, and it is the same in each session.
-        let some = planned(&["a-2"], true, false);
-        assert_eq!(some[0].warm, all[1].warm);
-        assert_eq!(some[0].warm, all[0].warm);
-        let machine::Warm::At { ready, golden } = &some[0].warm else {
-            panic!("cold")
-        };
-        assert_eq!(*ready, machine::ReadyPoint::Unit("x.service".to_owned()));
-        assert_eq!(golden.as_ref().unwrap().nics, all[0].nics);
-        let alone = planned(&["b"], true, true).remove(0).warm;
-        let machine::Warm::At { ready, .. } = alone else {
-            panic!("cold")
-        };
-        assert_eq!(ready, machine::ReadyPoint::Agent);
-        let cold = planned(&["b"], false, false).remove(0).warm;
-        assert_eq!(cold, machine::Warm::default());
-    }
-
-    #[test]
-    fn machines_whose_disks_come_late_share_a_snapshot() {
-        let warm = |name: &str| {
-            let text = format!("[machine.{name}]\nkind = 'vm'\nimage = 'dir:x'\n");
-            let lab = Lab::parse_toml(&text, "lab.toml").unwrap();
-            let circumstances = Circumstances {
-                session: "abcdefgh",
-                base: Path::new("/lab"),
-                timeout_factor: 1.0,
-                containers: &ContainerLimits::default(),
-                warm: true,
-                agent_only: false,
-                uplink: true,
-                late_disks: true,
-            };
-            plan(&lab, &[], circumstances).unwrap().remove(0).warm
-        };
-        let machine::Warm::At { golden, .. } = warm("a") else {
-            panic!("cold")
-        };
-        assert_eq!(golden.unwrap().hosts[0].names, ["machine"]);
-        assert_eq!(warm("a"), warm("b"));
-    }
-
-    #[test]
-    fn machine_ids_are_32_digits_and_all_differ() {
-        let all = planned(&[]);
-        let ids: std::collections::HashSet<&str> =
-            all.iter().map(|plan| plan.machine_id.as_str()).collect();
-        assert_eq!(ids.len(), all.len());
-        assert!(ids.iter().all(|id| id.len() == 32));
-        assert_ne!(machine_id("abcdefgh", "a"), machine_id("abcdefgj", "a"));
     }
 }
