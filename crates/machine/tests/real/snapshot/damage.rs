@@ -169,14 +169,12 @@ pub fn disk_full() -> Result<(), Failed> {
     })
 }
 
-/// Takes all room as soon as a guest's memory lies there.
+/// Takes all room as soon as a machine boots that is to be saved there.
 fn fill_up(store: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let grown = |path: &Path| fs::metadata(path).is_ok_and(|found| found.blocks() > 8 << 10);
     loop {
         let entries = fs::read_dir(store.join("tmp"))?;
-        let mut paths = entries.flatten().map(|entry| entry.path().join("memory"));
-        if paths.any(|path| grown(&path)) {
+        let mut consoles = entries.flatten().map(|entry| entry.path().join("console"));
+        if consoles.any(|path| path.exists()) {
             break;
         }
         std::thread::sleep(Duration::from_millis(5));
