@@ -51,13 +51,12 @@ pub(super) async fn perform(
         Verb::SetStateDir { machine, path } => {
             nothing(hub.machine(&machine)?.set_state_dir(path).await)
         }
-        Verb::SetVariables { variables } => match &hub.variables {
-            Some(known) => {
-                known.change(variables);
-                nothing(Ok(()))
-            }
-            None => Err(Fault::usage("no start scripts run here")),
-        },
+        Verb::SetVariables { variables } => {
+            let known = hub.variables.as_ref();
+            let known = known.ok_or_else(|| Fault::usage("no start scripts run here"))?;
+            known.change(variables);
+            nothing(Ok(()))
+        }
         Verb::AddMachine {
             command,
             name,

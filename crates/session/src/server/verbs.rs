@@ -19,6 +19,7 @@ pub(super) async fn perform(
     parts: &Parts,
     words: UnboundedReceiver<Word>,
 ) -> Result<Value, Fault> {
+    let checkpoints = &hub.checkpoints;
     match verb {
         Verb::Status => value(&hub.status()),
         Verb::Start { .. }
@@ -60,13 +61,11 @@ pub(super) async fn perform(
         | Verb::Screenshot { .. }
         | Verb::ConsoleSend { .. }
         | Verb::Link { .. } => machine::perform(hub, verb, parts, words).await,
-        Verb::Checkpoint { name } => value(&hub.checkpoints.take(hub, name).await?),
-        Verb::Clone { machine, count } => {
-            value(&hub.checkpoints.clone(hub, &machine, count).await?)
-        }
-        Verb::Restore { name } => value(&hub.checkpoints.back_to(hub, &name).await?),
-        Verb::Checkpoints => value(&hub.checkpoints.list()),
-        Verb::DropCheckpoint { name } => nothing(hub.checkpoints.drop_one(hub, &name).await),
+        Verb::Checkpoint { name } => value(&checkpoints.take(hub, name).await?),
+        Verb::Clone { machine, count } => value(&checkpoints.clone(hub, &machine, count).await?),
+        Verb::Restore { name } => value(&checkpoints.back_to(hub, &name).await?),
+        Verb::Checkpoints => value(&checkpoints.list()),
+        Verb::DropCheckpoint { name } => nothing(checkpoints.drop_one(hub, &name).await),
         Verb::Forward { .. } => value(&forward::perform(hub, verb).await?),
         Verb::Ssh { machine } => value(&forward::ssh(hub, &machine)?),
         Verb::Breakpoint { failure } => nothing(pause::at_breakpoint(hub, failure).await),
