@@ -214,16 +214,16 @@ fn both_ends<'a>(lines: &[&'a str], count: usize) -> Vec<&'a str> {
     [&lines[..first], dots, &lines[lines.len() - last..]].concat()
 }
 
-/// What tells where a program ended that printed no summary: the tests that it was in for long, and
-/// its last lines.
+/// What tells where a program ended that printed no summary: the tests that failed, those that it was
+/// in for long, and its last lines.
 fn end(output: &str) -> String {
     let lines: Vec<&str> = output.lines().collect();
     let last = &lines[lines.len().saturating_sub(LINES / 2)..];
-    let hung = lines
+    let named = lines
         .iter()
-        .filter(|line| line.contains(" has been running for over "))
+        .filter(|line| line.contains(" has been running for over ") || line.ends_with(" FAILED"))
         .filter(|line| !last.contains(line));
-    let told: Vec<&str> = hung.chain(last).copied().collect();
+    let told: Vec<&str> = named.chain(last).copied().collect();
     told.join("\n")
 }
 
@@ -295,11 +295,12 @@ mod tests {
     #[test]
     fn a_crash_tells_what_it_was_in() {
         let slow = "test a has been running for over 60 seconds\n";
-        let output = format!("running 40 tests\n{slow}{}", "test b ... ok\n".repeat(20));
+        let failed = "test c   ... FAILED\n";
+        let output = format!("{slow}{failed}{}", "test b ... ok\n".repeat(20));
         let tally = tally(&output, false);
         let said = &tally.failed[0].said;
-        assert!(said.starts_with("test a has been"), "{said}");
-        assert_eq!(said.lines().count(), 1 + LINES / 2);
+        assert!(said.starts_with(&format!("{slow}{failed}")), "{said}");
+        assert_eq!(said.lines().count(), 2 + LINES / 2);
     }
 
     #[test]
