@@ -280,7 +280,8 @@ fn what_never_fits_into_the_budget_is_told_before_anything_boots() -> Result<()>
 #[test]
 fn without_snapshots_there_are_none_to_list() -> Result<()> {
     let bench = Bench::with_lab(LAB)?;
-    let machinist = |words: &[&str]| bench.machinist(words).env("MACHINIST_CACHE", bench.path());
+    let cache = bench.path().join("cache");
+    let machinist = |words: &[&str]| bench.machinist(words).env("MACHINIST_CACHE", &cache);
     let list = machinist(&["snapshot", "list", "--format", "json"]);
     assert_eq!(list.run()?.exits(0)?.json()?, serde_json::json!([]));
     let prune = machinist(&["snapshot", "prune", "--all"]);
@@ -288,6 +289,65 @@ fn without_snapshots_there_are_none_to_list() -> Result<()> {
     machinist(&["snapshot", "prune", "--all", "--to-size", "1G"])
         .run()?
         .exits(2)?;
+    // Who only looks makes nothing.
+    let list = machinist(&["image", "list", "--format", "json"]);
+    assert_eq!(list.run()?.exits(0)?.json()?, serde_json::json!([]));
+    machinist(&["image", "show", "x"]).run()?.exits(4)?;
+    machinist(&["image", "prune"]).run()?.exits(0)?;
+    machinist(&["show", "stores"]).run()?.exits(0)?;
+    machinist(&["list"]).run()?.exits(0)?;
+    machinist(&["check"]).run()?.exits(104)?;
+    assert!(!cache.exists(), "a cache that nobody needs");
+    Ok(())
+}
+
+#[test]
+fn who_needs_no_cache_is_not_told_that_there_is_no_place_for_one() -> Result<()> {
+    let bench = Bench::with_lab(LAB)?;
+    let program = machinist_tests::machinist();
+    // An ordinary user: root has a cache without a home.
+    let nobody = |words: &[&str], here: &std::path::Path| {
+        let mut command = std::process::Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(program)
+            .args(words)
+            .current_dir(here)
+            .env_remove("HOME")
+            .env_remove("MACHINIST_CACHE")
+            .env_remove("XDG_CACHE_HOME");
+        command.output()
+    };
+    if !nobody(&["--version"], &bench.path())?.status.success() {
+        eprintln!("skipped: this needs root, and a program that all may run");
+        return Ok(());
+    }
+    let schema = nobody(&["schema"], &bench.path())?;
+    assert!(schema.status.success(), "{schema:?}");
+    let images = nobody(&["image", "list"], &bench.path())?;
+    let said = String::from_utf8_lossy(&images.stderr);
+    assert!(
+        said.contains("HOME is not set") && said.contains("MACHINIST_CACHE"),
+        "{said}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_directory_that_is_gone_is_96_and_says_so() -> Result<()> {
+    let bench = Bench::new()?;
+    let program = machinist_tests::machinist().display().to_string();
+    let output = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(format!("mkdir gone; cd gone; rmdir ../gone; {program} ps"))
+        .current_dir(bench.path())
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(96), "{said}");
+    assert!(
+        said.contains("it has been deleted: cd to another"),
+        "{said}"
+    );
     Ok(())
 }
 
@@ -433,5 +493,17 @@ fn a_reader_that_goes_away_is_no_error() -> Result<()> {
         .current_dir(bench.path())
         .output()?;
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    // What cannot be stored is: whoever reads the file would believe that it is whole.
+    for words in [&["schema"][..], &["list"], &["completions", "bash"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full")?;
+        let output = std::process::Command::new(&program)
+            .args(words)
+            .current_dir(bench.path())
+            .stdout(full)
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(96), "{said}");
+        assert!(said.contains("No space left on device"), "{said}");
+    }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use machinist_sys::id_map::{self, IdRange};
 use machinist_sys::owner::{self, NotOurs, is_for_all, not_ours};
+use rustix::fs::Access;
 use rustix::process::geteuid;
 use thiserror::Error;
 
@@ -38,6 +39,9 @@ pub enum CacheError {
         /// Who owns it.
         user: u32,
     },
+    /// There is no place for it.
+    #[error("there is no place for the cache: HOME is not set")]
+    Nowhere,
     /// It is not there and cannot be made, or cannot be looked at.
     #[error("the cache cannot be used: {}: {source}", path.display())]
     Path {
@@ -63,7 +67,7 @@ impl CacheError {
             Self::Landlord { path, .. } => {
                 vec![format!("sudo chown root {}", path.display()), other]
             }
-            Self::Path { .. } => vec![other],
+            Self::Path { .. } | Self::Nowhere => vec![other],
         }
     }
 }
@@ -75,7 +79,10 @@ impl From<CacheError> for CliError {
     }
 }
 
-/// The cache's place. Nothing is made or checked before [`Cache::check`].
+/// Where nothing is, and nobody can make something.
+const NOWHERE: &str = "/proc/no-cache";
+
+/// The cache's place. Nothing is checked before [`Cache::look`], nor made before [`Cache::check`].
 #[derive(Debug, Clone)]
 pub struct Cache {
     dir: PathBuf,
@@ -99,17 +106,25 @@ impl Cache {
         }
     }
 
+    /// None, which harms nobody but who needs it.
+    pub fn nowhere() -> Self {
+        Self {
+            dir: NOWHERE.into(),
+            shared: None,
+        }
+    }
+
     /// Where it is, or will be.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Makes it where it is not there, and sees to it that nobody else may write to it.
-    pub fn check(&self) -> Result<(), CacheError> {
-        let at = |path: &Path, source| CacheError::Path {
-            path: path.to_owned(),
-            source,
-        };
+    /// Whether it is there. Nobody else may write to it; where it is not there, we could make it.
+    /// Nothing is written for that.
+    pub fn look(&self) -> Result<bool, CacheError> {
+        if self.dir == Path::new(NOWHERE) {
+            return Err(CacheError::Nowhere);
+        }
         if let Some(shared) = &self.shared {
             let owner = fs::metadata(shared).map_err(|it| at(shared, it))?.uid();
             if !may_let(owner) {
@@ -117,6 +132,24 @@ impl Cache {
                 return Err(CacheError::Landlord { path, user: owner });
             }
         }
+        match not_ours(&self.dir) {
+            Ok(Some(why)) => Err(CacheError::NotOurs(why)),
+            Ok(None) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let above = self.dir.ancestors().skip(1).find(|it| it.exists());
+                let above = above.unwrap_or(Path::new("/"));
+                let may = Access::WRITE_OK | Access::EXEC_OK;
+                let could = rustix::fs::access(above, may);
+                could.map_err(|it| at(above, it.into()))?;
+                Ok(false)
+            }
+            Err(error) => Err(at(&self.dir, error)),
+        }
+    }
+
+    /// Makes it where it is not there, and sees to it that nobody else may write to it.
+    pub fn check(&self) -> Result<(), CacheError> {
+        self.look()?;
         let mut builder = DirBuilder::new();
         // Others need to know nothing of what is in a part of our own.
         builder.mode(if self.shared.is_some() { 0o700 } else { 0o755 });
@@ -131,6 +164,13 @@ impl Cache {
             Some(why) => Err(CacheError::NotOurs(why)),
             None => Ok(()),
         }
+    }
+}
+
+fn at(path: &Path, source: io::Error) -> CacheError {
+    CacheError::Path {
+        path: path.to_owned(),
+        source,
     }
 }
 
@@ -174,7 +214,10 @@ mod tests {
         let path = place.path().join("cache");
         // Made with all above it.
         let own = Cache::at(path.join("own"), 7);
+        assert!(!own.look().unwrap() && !path.exists());
         own.check().unwrap();
+        assert!(own.look().unwrap());
+        assert!(matches!(Cache::nowhere().look(), Err(CacheError::Nowhere)));
         assert_eq!(own.dir(), path.join("own"));
         fs::set_permissions(&path, Permissions::from_mode(0o1777)).unwrap();
         let cache = Cache::at(path.clone(), 7);

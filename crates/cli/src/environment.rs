@@ -39,7 +39,7 @@ use machinist_sys::id_map;
 
 use crate::cache::{Cache, is_below_anothers};
 use crate::containers::Containers;
-use crate::error::CliError;
+use crate::error::{CliError, Kind};
 use crate::starts::Starts;
 
 /// The environment, read once.
@@ -71,20 +71,23 @@ impl Environment {
     /// Reads it.
     pub fn read() -> Result<Self, CliError> {
         let root = rustix::process::geteuid().is_root();
-        let cache = cache(set, root).ok_or_else(|| {
-            CliError::host("there is no place for the cache: HOME is not set")
-                .hint("set MACHINIST_CACHE to a directory")
-        })?;
-        Self::with(cache, runtime(set))
+        // Who needs it is told that there is none.
+        Self::with(cache(set, root), runtime(set))
     }
 
-    fn with(cache: PathBuf, runtime: PathBuf) -> Result<Self, CliError> {
+    fn with(cache: Option<PathBuf>, runtime: PathBuf) -> Result<Self, CliError> {
         let exe = env::current_exe()
             .map_err(|error| CliError::machinery(error).context("cannot find this program"))?;
         let here = env::current_dir().map_err(|error| {
-            CliError::machinery(error).context("cannot tell the current directory")
+            let gone = error.kind() == std::io::ErrorKind::NotFound;
+            let hint = if gone { "it has been deleted: " } else { "" };
+            CliError::new(Kind::Host, error)
+                .context("cannot tell the current directory")
+                .hint(format!("{hint}cd to another"))
         })?;
-        let cache = Cache::at(absolute(&here, cache), user());
+        let cache = cache.map_or_else(Cache::nowhere, |cache| {
+            Cache::at(absolute(&here, cache), user())
+        });
         Ok(Self {
             starts: Starts::read(set, cache.dir(), &here)?,
             images: cache.dir().join("images"),
@@ -205,7 +208,7 @@ impl DriverEnvironment {
         // A driver needs no images: nothing is written there.
         let cache = cache(set, root).unwrap_or_else(|| state_root.join("machinist-cache"));
         Ok(Self {
-            common: Environment::with(cache, runtime)?,
+            common: Environment::with(Some(cache), runtime)?,
             state_root,
             logfile: set("LOGFILE").map(PathBuf::from),
             display: set("DISPLAY").or_else(|| set("WAYLAND_DISPLAY")).is_some(),

@@ -79,6 +79,10 @@ fn run(args: Vec<OsString>) -> Exit {
         Verb::ExternalBuilder(verb) => verb.run(),
         verb => Environment::read().and_then(|environment| verb.run(&environment)),
     };
+    let outcome = match (outcome, ui::lost()) {
+        (Ok(Exit::Passed), Some(lost)) => Err(lost),
+        (outcome, _) => outcome,
+    };
     match outcome {
         Ok(exit) => exit,
         Err(error) => {

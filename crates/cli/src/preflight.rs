@@ -91,6 +91,9 @@ impl Need {
         let (Self::Debian(wanted) | Self::Disk(wanted)) = self else {
             return false;
         };
+        if !environment.images.is_dir() {
+            return false;
+        }
         // Looking needs no agent.
         let entries = Store::open(&environment.images, &[]).and_then(|store| store.list());
         entries.is_ok_and(|entries| entries.iter().any(|entry| entry.name == *wanted))
@@ -119,7 +122,7 @@ pub fn of_machines<'a>(
     let machines: Vec<&Machine> = machines.collect();
     let limits = &environment.containers(machines.iter().copied()).limits;
     let mut needs = BTreeSet::new();
-    if let Err(error) = environment.cache.check() {
+    if let Err(error) = environment.cache.look() {
         needs.insert(Need::Cache(error.to_string(), error.hints()));
     }
     for machine in machines {
@@ -185,14 +188,15 @@ pub fn reasons(needs: &BTreeSet<Need>, environment: &Environment) -> Vec<String>
         .collect()
 }
 
-/// An error that names everything the host lacks, if it lacks anything.
+/// An error that names everything the host lacks, if it lacks anything; else there is a cache after
+/// this.
 pub fn check(needs: &BTreeSet<Need>, environment: &Environment) -> Result<(), CliError> {
     let missing: Vec<_> = needs
         .iter()
         .filter_map(|need| need.missing(environment))
         .collect();
     if missing.is_empty() {
-        return Ok(());
+        return Ok(environment.cache.check()?);
     }
     let messages: Vec<_> = missing
         .iter()

@@ -3,7 +3,8 @@
 //! Colours are left out where the stream is no terminal, or `NO_COLOR` asks for none (`anstream`).
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
+use std::sync::OnceLock;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
@@ -14,17 +15,35 @@ const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default();
 
+/// Why data could not be written, the first time.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// An error, if data has not been written: whoever stored it would believe that it is whole. A reader
+/// that has gone away (`machinist list | head -1`) is no error of ours.
+pub fn lost() -> Option<CliError> {
+    let error = LOST.get()?;
+    let error = io::Error::new(error.kind(), error.to_string());
+    Some(CliError::new(Kind::Host, error).context("cannot write to standard output"))
+}
+
+fn keep(written: io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        // Only the first matters.
+        drop(LOST.set(error));
+    }
+}
+
 /// One line, or more, of data.
-///
-/// A reader that has gone away (`machinist list | head -1`) is no error of ours.
 pub fn data(text: impl Display) {
-    drop(writeln!(anstream::stdout(), "{text}"));
+    keep(writeln!(anstream::stdout(), "{text}"));
 }
 
 /// Data as it is, without a line end.
 pub fn raw_data(bytes: &[u8]) {
-    let mut stdout = std::io::stdout();
-    drop(stdout.write_all(bytes).and_then(|()| stdout.flush()));
+    let mut stdout = io::stdout();
+    keep(stdout.write_all(bytes).and_then(|()| stdout.flush()));
 }
 
 /// Data as JSON, indented.

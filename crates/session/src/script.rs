@@ -61,9 +61,12 @@ pub(crate) enum ScriptError {
          it first on the search path as python3", .0.display()
     )]
     OldPython(PathBuf),
-    /// A file.
+    /// The script.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// What we give it along.
+    #[error(transparent)]
+    Packages(PathError),
     /// The process.
     #[error("cannot run {}", python.display())]
     Process {
@@ -154,7 +157,7 @@ impl Script<'_> {
 
     fn command(&self, python: &Path) -> Result<Command, ScriptError> {
         let packages = self.session.join("python");
-        python::write(&packages)?;
+        python::write(&packages).map_err(ScriptError::Packages)?;
         // A missing script is a clear sentence here, and a traceback of our package there.
         std::fs::metadata(self.path).at("read the script", self.path)?;
         let mut command = Command::new(python);

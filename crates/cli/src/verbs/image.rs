@@ -34,10 +34,15 @@ impl Image {
     }
 }
 
-/// The cache, to be looked at: nothing is built with it, so it needs no agent.
-fn store(environment: &Environment) -> Result<Store, CliError> {
-    environment.cache.check()?;
-    Store::open(&environment.images, &[]).map_err(failed)
+/// The cache, to be looked at: nothing is built with it, so it needs no agent. None, where nothing
+/// has been built yet: who only looks makes nothing.
+fn store(environment: &Environment) -> Result<Option<Store>, CliError> {
+    if !environment.cache.look()? || !environment.images.is_dir() {
+        return Ok(None);
+    }
+    Store::open(&environment.images, &[])
+        .map(Some)
+        .map_err(failed)
 }
 
 fn failed(error: ImageError) -> CliError {

@@ -32,10 +32,15 @@ impl Snapshot {
     }
 }
 
-fn store(environment: &Environment) -> Result<SnapshotStore, CliError> {
-    environment.cache.check()?;
+/// The snapshots; none, where nothing has been saved yet: who only looks makes nothing.
+fn store(environment: &Environment) -> Result<Option<SnapshotStore>, CliError> {
     let snapshots = &environment.starts.snapshots;
-    SnapshotStore::open(&snapshots.directory, snapshots.limit).map_err(failed)
+    if !environment.cache.look()? || !snapshots.directory.is_dir() {
+        return Ok(None);
+    }
+    SnapshotStore::open(&snapshots.directory, snapshots.limit)
+        .map(Some)
+        .map_err(failed)
 }
 
 fn failed(error: SnapshotError) -> CliError {

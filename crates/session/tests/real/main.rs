@@ -26,6 +26,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a_unit_that_cannot_come_is_told_at_once", tests::unit_waits),
     ("a_step_that_fails_says_what_it_got", tests::step_fails),
     ("a_script_passes", tests::script_passes),
+    ("a_full_disk_is_no_failed_test", tests::disk_full),
     (
         "a_script_that_fails_shows_its_own_frames",
         tests::script_fails,

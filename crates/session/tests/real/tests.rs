@@ -171,6 +171,31 @@ a.copy_from_machine("/etc/hostname")
     Ok(())
 }
 
+pub fn disk_full() -> Result<(), Failed> {
+    let place = Place::new();
+    let runtime = &place.settings.runtime;
+    std::fs::create_dir(runtime)?;
+    let mount = |program: &str, words: &[&str]| -> Result<(), Failed> {
+        let done = std::process::Command::new(program)
+            .args(words)
+            .arg(runtime)
+            .status()?;
+        assert!(done.success(), "{program}: {done}");
+        Ok(())
+    };
+    // Room for a session, and not for the package that its script imports.
+    mount(
+        "mount",
+        &["-t", "tmpfs", "-o", "size=128k,mode=700", "tmpfs"],
+    )?;
+    let result = place.run(place.script("print()", ""));
+    mount("umount", &["-l"])?;
+    assert_eq!(result.outcome, Outcome::Error, "{result:?}");
+    let message = result.failure.unwrap().message;
+    assert!(message.contains("No space left on device"), "{message}");
+    Ok(())
+}
+
 pub fn script_fails() -> Result<(), Failed> {
     let place = Place::new();
     let result = place.run(place.script(

@@ -18,7 +18,9 @@ pub struct List {
 impl List {
     /// Lists it.
     pub fn run(self, environment: &Environment) -> Outcome {
-        let entries = super::store(environment)?.list().map_err(super::failed)?;
+        let store = super::store(environment)?;
+        let entries = store.map_or(Ok(Vec::new()), |store| store.list());
+        let entries = entries.map_err(super::failed)?;
         match self.format.format {
             Format::Json => ui::json(&entries),
             Format::Text => ui::data(super::entries(&entries)),

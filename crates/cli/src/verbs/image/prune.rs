@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use machinist_image::Pruned;
 use machinist_lab::Bytes;
 
 use crate::Outcome;
@@ -40,9 +41,9 @@ impl Prune {
             to_size: self.to_size.map(|size| size.0),
             dry_run: self.dry_run,
         };
-        let pruned = super::store(environment)?
-            .prune(&prune)
-            .map_err(super::failed)?;
+        let store = super::store(environment)?;
+        let pruned = store.map_or(Ok(Pruned::default()), |store| store.prune(&prune));
+        let pruned = pruned.map_err(super::failed)?;
         if self.format.format == Format::Json {
             ui::json(&pruned);
             return Ok(Exit::Passed);

@@ -21,9 +21,9 @@ pub struct Show {
 impl Show {
     /// Shows it.
     pub fn run(self, environment: &Environment) -> Outcome {
-        let found = super::store(environment)?
-            .show(&self.id)
-            .map_err(super::failed)?;
+        let store = super::store(environment)?;
+        let found = store.map_or(Ok(Vec::new()), |store| store.show(&self.id));
+        let found = found.map_err(super::failed)?;
         if found.is_empty() {
             let message = format!("nothing in the cache is called {:?}", self.id);
             return Err(CliError::nothing_selected(message)

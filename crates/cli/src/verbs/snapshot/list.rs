@@ -18,7 +18,9 @@ pub struct List {
 impl List {
     /// Lists them.
     pub fn run(self, environment: &Environment) -> Outcome {
-        let infos = super::store(environment)?.list().map_err(super::failed)?;
+        let store = super::store(environment)?;
+        let infos = store.map_or(Ok(Vec::new()), |store| store.list());
+        let infos = infos.map_err(super::failed)?;
         match self.format.format {
             Format::Json => {
                 let shown: Vec<_> = infos.iter().map(super::Shown::of).collect();

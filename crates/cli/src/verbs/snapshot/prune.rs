@@ -53,9 +53,9 @@ impl Prune {
             to_size: self.to_size.map(|size| size.0),
             dry_run: self.dry_run,
         };
-        let freed = super::store(environment)?
-            .prune(&prune)
-            .map_err(super::failed)?;
+        let store = super::store(environment)?;
+        let freed = store.map_or_else(|| Ok(Default::default()), |store| store.prune(&prune));
+        let freed = freed.map_err(super::failed)?;
         let pruned = Pruned {
             removed: freed.removed.iter().map(Shown::of).collect(),
             in_use: freed.in_use.iter().map(Shown::of).collect(),
