@@ -61,6 +61,24 @@ pub struct Brief {
     pub timeout_factor: f64,
 }
 
+impl Brief {
+    /// A lab for its own sake, with nothing special about it.
+    #[must_use]
+    pub fn new(lab: Arc<Lab>, file: PathBuf, base: PathBuf) -> Self {
+        Self {
+            lab,
+            file,
+            base,
+            test: None,
+            agent_only: false,
+            throwaway: false,
+            uplink: false,
+            late_disks: false,
+            timeout_factor: 1.0,
+        }
+    }
+}
+
 /// A running lab. Clones are the same session. Dropping the last without [`Session::close`] kills
 /// its machines and leaves the rest to the guard.
 #[derive(Clone)]

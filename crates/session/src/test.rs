@@ -110,15 +110,9 @@ impl Work {
     fn content(&self) -> Content {
         match self {
             Self::Lab(job) => Content::Lab(Brief {
-                lab: Arc::clone(&job.lab),
-                file: job.file.clone(),
-                base: job.base.clone(),
                 test: Some(job.test.clone()),
-                agent_only: false,
-                throwaway: false,
-                uplink: false,
-                late_disks: false,
                 timeout_factor: job.timeout_factor,
+                ..Brief::new(Arc::clone(&job.lab), job.file.clone(), job.base.clone())
             }),
             Self::Driver(job) => Content::Driver(Arc::clone(job)),
         }

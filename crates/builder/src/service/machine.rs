@@ -75,15 +75,9 @@ impl Starter {
         self.after_the_last().await?;
         self.system_ready().await?;
         let brief = Brief {
-            lab: Arc::new(lab),
-            file: path,
-            base: self.state.path().to_owned(),
-            test: None,
-            agent_only: false,
-            throwaway: false,
             uplink: self.config.network,
             late_disks: self.config.system.is_none(),
-            timeout_factor: 1.0,
+            ..Brief::new(Arc::new(lab), path, self.state.path().to_owned())
         };
         let session = Session::open(&engine, brief).await.map_err(chain)?;
         // From here on what was begun has to be ended.

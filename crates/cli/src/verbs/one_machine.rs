@@ -1,7 +1,6 @@
 //! A machine that is described by options: what `run` and `shell` have in common.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -97,16 +96,14 @@ impl MachineArgs {
         let boot = Boot::begin();
         let engine = Engine::open(self.start.settings(environment), boot.sink()).await?;
         let brief = Brief {
-            lab: Arc::new(lab),
-            file: PathBuf::from("(command line)"),
-            base: environment.here.clone(),
-            test: None,
             agent_only: !self.system,
             // Services may have something to write to a directory of the host's when they stop.
             throwaway: !self.system || self.volumes.is_empty(),
-            uplink: false,
-            late_disks: false,
-            timeout_factor: 1.0,
+            ..Brief::new(
+                Arc::new(lab),
+                "(command line)".into(),
+                environment.here.clone(),
+            )
         };
         let session = Session::open(&engine, brief).await?;
         let kill = Cancel::new();

@@ -56,17 +56,7 @@ impl Up {
         let interrupt = Interrupt::listen()?;
         let boot = Boot::begin();
         let engine = Engine::open(self.start.settings(environment), boot.sink()).await?;
-        let brief = Brief {
-            lab: file.lab,
-            file: file.file,
-            base: file.base,
-            test: None,
-            agent_only: false,
-            throwaway: false,
-            uplink: false,
-            late_disks: false,
-            timeout_factor: 1.0,
-        };
+        let brief = Brief::new(file.lab, file.file, file.base);
         let session = Session::open(&engine, brief).await?;
         let started = tokio::select! {
             started = start(&session) => started.map(|()| true),

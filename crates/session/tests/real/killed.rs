@@ -22,17 +22,8 @@ pub fn be_an_engine(arguments: &[String]) -> ExitCode {
         let engine = Engine::open(settings(&place), Arc::new(|_| {}))
             .await
             .unwrap();
-        let brief = Brief {
-            lab: Arc::new(Lab::parse_toml(MACHINES, "lab.toml").unwrap()),
-            file: place.join("lab.toml"),
-            base: place.clone(),
-            test: None,
-            agent_only: false,
-            throwaway: false,
-            uplink: false,
-            late_disks: false,
-            timeout_factor: 1.0,
-        };
+        let lab = Arc::new(Lab::parse_toml(MACHINES, "lab.toml").unwrap());
+        let brief = Brief::new(lab, place.join("lab.toml"), place.clone());
         let session = Session::open(&engine, brief).await.unwrap();
         session.start(&[]).await.unwrap();
         println!("{}", session.id());

@@ -342,15 +342,8 @@ pub fn dropped() -> Result<(), Failed> {
     runtime().block_on(async {
         let engine = place.engine().await;
         let brief = Brief {
-            lab: job.lab,
-            file: job.file,
-            base: job.base,
             test: Some(job.test),
-            agent_only: false,
-            throwaway: false,
-            uplink: false,
-            late_disks: false,
-            timeout_factor: 1.0,
+            ..Brief::new(job.lab, job.file, job.base)
         };
         let session = Session::open(&engine, brief).await.unwrap();
         session.start(&[]).await.unwrap();

@@ -1,10 +1,9 @@
 //! `machinist image build`
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use machinist_lab::{Lab, Source};
+use machinist_lab::Source;
 use machinist_session::{Brief, Cancel, Engine, Session};
 
 use crate::Outcome;
@@ -42,32 +41,14 @@ impl Build {
         let brief = match self.source {
             Some(source) => {
                 let lab = Arc::new(one_machine(source, self.packages, self.kind)?);
-                brief(
-                    lab,
-                    PathBuf::from("(command line)"),
-                    environment.here.clone(),
-                )
+                Brief::new(lab, "(command line)".into(), environment.here.clone())
             }
             None => {
                 let file = self.lab.load(environment)?;
-                brief(file.lab, file.file, file.base)
+                Brief::new(file.lab, file.file, file.base)
             }
         };
         block_on(build(environment, brief))
-    }
-}
-
-fn brief(lab: Arc<Lab>, file: PathBuf, base: PathBuf) -> Brief {
-    Brief {
-        lab,
-        file,
-        base,
-        test: None,
-        agent_only: false,
-        throwaway: false,
-        uplink: false,
-        late_disks: false,
-        timeout_factor: 1.0,
     }
 }
 

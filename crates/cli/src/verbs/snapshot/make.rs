@@ -72,17 +72,7 @@ impl Make {
             limit: u64::MAX,
         };
         let engine = Engine::open(settings, boot.sink()).await?;
-        let brief = Brief {
-            lab: file.lab,
-            file: file.file,
-            base: file.base,
-            test: None,
-            agent_only: false,
-            throwaway: false,
-            uplink: false,
-            late_disks: false,
-            timeout_factor: 1.0,
-        };
+        let brief = Brief::new(file.lab, file.file, file.base);
         let session = Session::open(&engine, brief).await?;
         let made = tokio::select! {
             made = self.make(&session, output) => made.map(|()| Exit::Passed),
