@@ -119,6 +119,13 @@ impl Console {
         self.shared.version.send_modify(|version| *version += 1);
     }
 
+    /// Takes a line that the machine would have written here, had it not been read elsewhere and
+    /// told already: it is kept, and found by who waits for it.
+    pub fn keep_line(&self, line: &str) {
+        self.log().keep(line.into());
+        self.shared.version.send_modify(|version| *version += 1);
+    }
+
     /// The last `count` lines, also one that has no end yet.
     #[must_use]
     pub fn tail(&self, count: usize) -> Vec<String> {
@@ -185,8 +192,13 @@ impl Log {
     fn end_line(&mut self) -> Arc<str> {
         let line: Arc<str> = text(&self.partial).into();
         self.partial.clear();
-        self.lines.push_back(Arc::clone(&line));
+        self.keep(Arc::clone(&line));
+        line
+    }
+
+    fn keep(&mut self, line: Arc<str>) {
         self.bytes += line.len();
+        self.lines.push_back(line);
         while self.lines.len() > KEPT || self.bytes > KEPT_BYTES {
             let Some(old) = self.lines.pop_front() else {
                 break;
@@ -194,7 +206,6 @@ impl Log {
             self.bytes -= old.len();
             self.dropped += 1;
         }
-        line
     }
 }
 

@@ -102,6 +102,9 @@ m.succeed("printf 'first line\\nsecond line\\nthird line\\n' > /dev/ttyS0")
 m.wait_for_console_text("first.*second", timeout=300)
 t.assertEqual(m.last_lines.get(timeout=300), "third line")
 assert "third line" in m.full_console_log
+m.succeed("echo an error >&2; (sleep 0.5; echo a late error >&2) >&2 &")
+m.wait_for_console_text("an error", timeout=300)
+m.wait_for_console_text("a late error", timeout=300)
 log = m.get_console_log()
 assert "of the second start" in log and "of the first start" not in log, log
 assert m.process.poll() is None

@@ -225,7 +225,12 @@ async fn run(
     };
     let (out, err) = (Keep::all(), Keep::beginning());
     let reading = output::read(stdout, teller(Stream::Stdout), out.clone());
-    let err_reading = output::read(stderr, teller(Stream::Stderr), err.clone());
+    // The shell that NixOS' driver has in a VM writes its errors there.
+    let console = match control.kind() {
+        "vm" if hub.facts.driver.is_some() => control.console().await.ok(),
+        _ => None,
+    };
+    let err_reading = output::read(stderr, teller(Stream::Stderr).on(console), err.clone());
     // It may go on after the command.
     let mut err_reading = Box::pin(err_reading);
     let running = async { tokio::try_join!(end_of(&mut process, reading), feed) };

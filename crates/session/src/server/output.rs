@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use machinist_events::{Stream, What, printed_line};
+use machinist_machine::Console;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::parts::Parts;
@@ -26,6 +27,7 @@ pub(super) struct Teller {
     machine: String,
     id: u64,
     stream: Stream,
+    console: Option<Console>,
     partial: Vec<u8>,
     told: usize,
     untold: usize,
@@ -38,10 +40,17 @@ impl Teller {
             machine: machine.to_owned(),
             id,
             stream,
+            console: None,
             partial: Vec::new(),
             told: 0,
             untold: 0,
         }
+    }
+
+    /// The same, and what it tells is found on this console, too.
+    pub(super) fn on(mut self, console: Option<Console>) -> Self {
+        self.console = console;
+        self
     }
 
     /// Takes what was printed.
@@ -79,6 +88,9 @@ impl Teller {
 
     fn tell(&self, line: String) {
         let (id, stream) = (self.id, self.stream);
+        if let Some(console) = &self.console {
+            console.keep_line(&line);
+        }
         self.log
             .emit_of(&self.machine, What::CommandOutput { id, stream, line });
     }
