@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use crate::channel::{Channel, Read};
 use crate::login::Logins;
 use crate::renewal::{Hold, Lead, Rest, Watch};
+use crate::spawn::Pipes;
 use crate::task::{self, Input, Port, Step, Task, Token, Wants};
 use crate::{plan9, renewal};
 
@@ -50,6 +51,8 @@ pub(crate) struct Server<'a> {
     tasks: BTreeMap<StreamId, Box<dyn Task>>,
     context: Context,
     init: Option<&'a mut dyn Init>,
+    /// Tasks that are over, to be taken apart when the host has their last word.
+    ended: Vec<Box<dyn Task>>,
     /// Set once the last word before a hand-over is queued.
     handing_over: bool,
 }
@@ -67,6 +70,10 @@ pub(crate) struct Context {
     /// Output of background processes whose command has ended: read, so that they can go on, and
     /// thrown away.
     pub(crate) sinks: Vec<OwnedFd>,
+    /// For the next command.
+    pub(crate) pipes: Pipes,
+    /// To be closed when the host has its answer.
+    pub(crate) used: Vec<OwnedFd>,
     /// Files with bytes for the next boot's random state, where they have been looked for.
     pub(crate) seeds: Option<Vec<PathBuf>>,
     /// Nobody else runs, until the machine has been made right.
@@ -94,6 +101,7 @@ impl<'a> Server<'a> {
             tasks: BTreeMap::new(),
             context: Context::default(),
             init: None,
+            ended: Vec::new(),
             handing_over: false,
         })
     }
@@ -321,7 +329,7 @@ impl<'a> Server<'a> {
         let mut port = Port::new(&mut self.endpoint, stream);
         if act(task.as_mut(), &mut port, &mut self.context) == Step::Finished {
             port.close();
-            self.tasks.remove(&stream);
+            self.ended.extend(self.tasks.remove(&stream));
         }
     }
 
@@ -368,7 +376,17 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// Does what can be done while the host is busy with an answer.
+    fn tidy(&mut self) {
+        self.context.used.clear();
+        if !self.ended.is_empty() {
+            self.ended.clear();
+            self.context.pipes.prepare();
+        }
+    }
+
     fn clean_up(&mut self) {
+        self.tidy();
         if let Some(hold) = self.context.hold.take_if(|hold| hold.is_over()) {
             self.context.frozen = hold.hand_over();
         }

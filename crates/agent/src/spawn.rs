@@ -60,15 +60,43 @@ impl Theirs {
     }
 }
 
+/// Pipes for what a command prints, made while nobody waits for anything.
+#[derive(Default)]
+pub(crate) struct Pipes {
+    /// What is read from, which never blocks, and what is written to.
+    ready: Vec<(OwnedFd, OwnedFd)>,
+    /// A command has had some: there may be another.
+    wanted: bool,
+}
+
+impl Pipes {
+    /// Makes what the next command needs, if there was one.
+    pub(crate) fn prepare(&mut self) {
+        while self.wanted && self.ready.len() < 2 {
+            match output() {
+                Ok(pipe) => self.ready.push(pipe),
+                // The next command says why.
+                Err(_) => self.wanted = false,
+            }
+        }
+    }
+
+    fn take(&mut self) -> io::Result<(OwnedFd, OwnedFd)> {
+        self.wanted = true;
+        self.ready.pop().map_or_else(output, Ok)
+    }
+}
+
 /// Starts a command, in a process of its own. Its ends of its streams are still open here too.
 pub(crate) fn spawn(
     request: &Command,
     login: &Login,
     null: &OwnedFd,
+    pipes: &mut Pipes,
 ) -> Result<(Child, Streams, Theirs), Failure> {
     let streams = match request.pty {
         Some(size) => on_terminal(size),
-        None => on_pipes(request.stdin),
+        None => on_pipes(request.stdin, pipes),
     };
     let (ours, theirs) = streams.map_err(|error| failure("cannot make a pipe", &error))?;
     let input = theirs.input.as_ref().unwrap_or(null);
@@ -199,21 +227,26 @@ fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// A pipe for what a command prints.
+fn output() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    Ok((nonblocking(reader)?, writer))
+}
+
 /// Streams for a command, ours and its own.
-fn on_pipes(stdin: bool) -> io::Result<(Streams, Theirs)> {
-    let pipe = || pipe_with(PipeFlags::CLOEXEC);
+fn on_pipes(stdin: bool, pipes: &mut Pipes) -> io::Result<(Streams, Theirs)> {
     let (input, stdin) = match stdin {
         true => {
-            let (reader, writer) = pipe()?;
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
             (Some(reader), Some(nonblocking(writer)?))
         }
         false => (None, None),
     };
-    let ((stdout, output), (stderr, errors)) = (pipe()?, pipe()?);
+    let ((stdout, output), (stderr, errors)) = (pipes.take()?, pipes.take()?);
     let ours = Streams {
         stdin,
-        stdout: nonblocking(stdout)?,
-        stderr: Some(nonblocking(stderr)?),
+        stdout,
+        stderr: Some(stderr),
         terminal: None,
     };
     let theirs = Theirs {

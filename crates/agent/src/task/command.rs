@@ -68,7 +68,7 @@ pub(super) fn start(
             none.insert(spawn::null().map_err(|error| failure("cannot open /dev/null", &error))?)
         }
     };
-    let (child, streams, theirs) = spawn::spawn(request, login, null)?;
+    let (child, streams, theirs) = spawn::spawn(request, login, null, &mut context.pipes)?;
     let Streams {
         stdin,
         stdout,
@@ -336,7 +336,7 @@ impl Running {
             }
             // End of file; a terminal says it by an error.
             _ => {
-                *slot = None;
+                context.used.extend(slot.take());
                 port.end(lane);
             }
         }
