@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use machinist_events::{CommandRecord, Stream, What};
 use machinist_guest::{self as guest, Exit, GuestError, Reader, Running, Writer};
+use machinist_machine::Console;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -225,12 +226,8 @@ async fn run(
     };
     let (out, err) = (Keep::all(), Keep::beginning());
     let reading = output::read(stdout, teller(Stream::Stdout), out.clone());
-    // The shell that NixOS' driver has in a VM writes its errors there.
-    let console = match control.kind() {
-        "vm" if hub.facts.driver.is_some() => control.console().await.ok(),
-        _ => None,
-    };
-    let err_reading = output::read(stderr, teller(Stream::Stderr).on(console), err.clone());
+    let err_teller = teller(Stream::Stderr).on(console_of_errors(hub, &*control).await);
+    let err_reading = output::read(stderr, err_teller, err.clone());
     // It may go on after the command.
     let mut err_reading = Box::pin(err_reading);
     let running = async { tokio::try_join!(end_of(&mut process, reading), feed) };
@@ -267,6 +264,17 @@ async fn run(
         machine: machine.to_owned(),
         command: text,
     })
+}
+
+/// The console on which commands' errors are found, too: the shell that NixOS' driver has in a VM
+/// writes them there.
+async fn console_of_errors(hub: &Hub, control: &dyn Control) -> Option<Console> {
+    let is_driven = hub.facts.driver.is_some() && control.kind() == "vm";
+    if is_driven {
+        control.console().await.ok()
+    } else {
+        None
+    }
 }
 
 /// Waits until a command has ended, and nobody holds its standard output any more.
