@@ -1,5 +1,8 @@
 //! Builds on a builder that is a container.
 
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -71,7 +74,7 @@ echo done
 fn eight(rig: &Rig) -> Result<()> {
     rig.create("b", &["--idle-timeout", "never"])?;
     let mut service = rig.serve("b")?;
-    // None of them ends before all have begun.
+    // None of them ends before it is told to, which is when all have begun.
     let script = r#"
 machines b
 cat > eight.nix <<'END'
@@ -79,7 +82,7 @@ map (n: derivation {
   name = "one-of-${toString n}";
   system = "x86_64-linux";
   builder = "/bin/sh";
-  args = [ "-c" "exec 9<> <(:); read -t 4 -u 9; echo ${toString n} > $out" ];
+  args = [ "-c" "exec 9<> <(: one-of-eight); read -u 9; echo ${toString n} > $out" ];
 }) [ 1 2 3 4 5 6 7 8 ]
 END
 SECONDS=0
@@ -94,12 +97,49 @@ cat $(cat paths) | sort | tr '\n' ' '
         most = most.max(rig.status("b").ok()?["sessions"].as_u64()?);
         (most == 8).then_some(())
     });
+    let mut let_go = LetGo::default();
+    let eight = machinist_tests::wait_until(Duration::from_secs(200), || {
+        let_go.all("one-of-eight");
+        (let_go.count() == 8).then_some(())
+    });
+    ensure!(eight.is_some(), "{} builds", let_go.count());
     let said = client.passes(Duration::from_secs(200))?;
     ensure!(all.is_some(), "at most {most} sessions: {said}");
     ensure!(said.contains("1 2 3 4 5 6 7 8"), "{said}");
     rig.end("b")?;
     ensure!(service.has_ended() || service.wait()?.code() == Some(0));
     Ok(())
+}
+
+/// Builds that read a line from their descriptor 9 before they go on, and were given it. The builder is
+/// a container, so the host sees them; each is a shell with this command line.
+#[derive(Default)]
+pub struct LetGo(BTreeSet<u32>);
+
+impl LetGo {
+    /// Gives it to those whose command lines have `marker`.
+    pub fn all(&mut self, marker: &str) {
+        for process in machinist_tests::processes() {
+            let said = &process.command;
+            // What defines the builds is the client.
+            let is_build = said.contains(marker) && !said.contains("derivation");
+            if !is_build || self.0.contains(&process.pid) {
+                continue;
+            }
+            // One that has not yet come to open it is there at the next look.
+            let line = OpenOptions::new()
+                .write(true)
+                .open(format!("/proc/{}/fd/9", process.pid));
+            if line.is_ok_and(|mut line| line.write_all(b"\n").is_ok()) {
+                self.0.insert(process.pid);
+            }
+        }
+    }
+
+    /// How many have it.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
 }
 
 /// A builder that stops with each build, under builds that come one after another and at once.

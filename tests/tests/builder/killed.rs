@@ -8,6 +8,7 @@ use machinist_tests::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Case;
+use crate::builds::LetGo;
 use crate::rig::Rig;
 
 pub const CASES: &[Case] = &[
@@ -182,7 +183,7 @@ map (n: derivation {
   name = "one-of-${toString n}";
   system = "x86_64-linux";
   builder = "/bin/sh";
-  args = [ "-c" "exec 9<> <(:); echo begun ${toString n}; read -t 6 -u 9; printf '%*s' 12000000 . > $out || exit 1; echo made ${toString n}" ];
+  args = [ "-c" "exec 9<> <(: one-of-three); echo begun ${toString n}; read -u 9; printf '%*s' 12000000 . > $out || exit 1; echo made ${toString n}" ];
 }) [ 1 2 3 ]
 END
 build three.nix --keep-going && exit 1
@@ -199,7 +200,16 @@ rm /rig/go
     let killed = services.remove(0);
     killed.signal(Signal::KILL);
     drop(killed.wait());
-    client.until("over", LIMIT)?;
+    let mut let_go = LetGo::default();
+    let over = wait_until(LIMIT, || {
+        let_go.all("one-of-three");
+        client
+            .said()
+            .lines()
+            .any(|line| line == "over")
+            .then_some(())
+    });
+    over.with_context(|| client.said())?;
     let said = client.said();
     ensure!(said.matches("> made").count() == 1, "{said}");
     ensure!(
