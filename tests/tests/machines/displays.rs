@@ -24,8 +24,11 @@ script = "t.py"
 "#;
 
 const SCRIPT: &str = r##"
-m.spawn("Xvfb :0 -screen 0 800x600x24")
+# A server begins anew when the last of its clients has gone, and who comes just then is sent away.
+m.spawn("Xvfb :0 -screen 0 800x600x24 -noreset")
 m.wait_for_x(timeout=200)
+# Its socket is there a moment before it listens.
+m.wait_until_succeeds("DISPLAY=:0 xwininfo -root", timeout=200)
 with t.assertRaises(RequestedAssertionFailed):
     m.wait_for_window("nobody", timeout=0.1)
 m.spawn("DISPLAY=:0 xterm -fa 'DejaVu Sans Mono' -fs 24 -title words -e 'echo this is a machine; sleep 1000'")
