@@ -202,6 +202,7 @@ impl Move {
                 "driver": "file",
                 "filename": self.to.path,
                 "locking": "off",
+                "drop-cache": false,
                 "discard": "unmap",
                 "cache": {"no-flush": true},
             },

@@ -129,6 +129,7 @@ impl VmPlan {
         if let Some(firmware) = &self.firmware {
             let mut blockdev = Options::new("driver=raw,node-name=firmware,read-only=on".into());
             blockdev.text(",file.driver=file,file.locking=off");
+            blockdev.text(KEEP_CACHED);
             blockdev.path(",file.filename=", firmware);
             argv.option("-blockdev", blockdev.0);
             argv.option("-machine", "pflash0=firmware");
@@ -226,6 +227,10 @@ fn incoming(state: &Path) -> Vec<OsString> {
     argv.0
 }
 
+/// To QEMU a restore is the end of a migration: another host may have written to the disks, and it makes
+/// this one forget what it has cached of them. Nobody has; each start would read them from the disk again.
+const KEEP_CACHED: &str = ",file.drop-cache=off";
+
 impl Drive {
     fn add(&self, argv: &mut Argv) {
         let id = &self.serial;
@@ -241,6 +246,7 @@ impl Drive {
             ",discard=unmap,cache.no-flush=on,file.driver=file,file.discard=unmap\
              ,file.cache.no-flush=on,file.locking=off"
         });
+        blockdev.text(KEEP_CACHED);
         blockdev.path(",file.filename=", &self.path);
         argv.option("-blockdev", blockdev.0);
         argv.option("-device", format!("virtio-blk-pci,drive={id},serial={id}"));
@@ -394,7 +400,7 @@ mod tests {
         -no-user-config
         -display none
         -machine q35,hpet=off
-        -blockdev driver=raw,node-name=firmware,read-only=on,file.driver=file,file.locking=off,file.filename=/usr/share/bios.bin
+        -blockdev driver=raw,node-name=firmware,read-only=on,file.driver=file,file.locking=off,file.drop-cache=off,file.filename=/usr/share/bios.bin
         -machine pflash0=firmware
         -accel tcg,thread=multi,tb-size=256
         -cpu max,la57=off
@@ -412,9 +418,9 @@ mod tests {
         -device virtio-rng-pci,rng=random
         -device pvpanic-pci
         -device vmgenid,guid=auto
-        -blockdev driver=raw,node-name=root,read-only=on,file.driver=file,file.locking=off,file.filename=/cache/root.erofs
+        -blockdev driver=raw,node-name=root,read-only=on,file.driver=file,file.locking=off,file.drop-cache=off,file.filename=/cache/root.erofs
         -device virtio-blk-pci,drive=root,serial=root
-        -blockdev driver=raw,node-name=disk0,discard=unmap,cache.no-flush=on,file.driver=file,file.discard=unmap,file.cache.no-flush=on,file.locking=off,file.filename=/run/a,,b/disk0.img
+        -blockdev driver=raw,node-name=disk0,discard=unmap,cache.no-flush=on,file.driver=file,file.discard=unmap,file.cache.no-flush=on,file.locking=off,file.drop-cache=off,file.filename=/run/a,,b/disk0.img
         -device virtio-blk-pci,drive=disk0,serial=disk0
         -fsdev local,id=volume0,security_model=none,multidevs=remap,readonly=on,path=/srv/data
         -device virtio-9p-pci,fsdev=volume0,mount_tag=volume0

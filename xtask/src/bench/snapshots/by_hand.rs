@@ -118,7 +118,7 @@ impl Golden {
             ))
             .arg("-blockdev")
             .arg(format!(
-                "driver=raw,node-name=disk,read-only=on,file.driver=file,file.locking=off,file.filename={}",
+                "driver=raw,node-name=disk,read-only=on,file.driver=file,file.locking=off,file.drop-cache=off,file.filename={}",
                 self.disk.display()
             ))
             .args(["-device", "virtio-blk-pci,drive=disk"])
