@@ -13,7 +13,16 @@ fn root(bench: &Bench, user: &OrdinaryUser, words: &[&str]) -> Command {
 
 /// Root has a part, too. What root has built already is found in it.
 pub fn root_beside(bench: &Bench, user: &OrdinaryUser) -> Result<()> {
-    root(bench, user, &["image", "list"]).run()?.exits(0)?;
+    let run = [
+        "run",
+        "--kind",
+        "container",
+        "--image",
+        "host",
+        "--",
+        "true",
+    ];
+    root(bench, user, &run).run()?.exits(0)?;
     let part = user.cache().join("user-0");
     ensure!(mode(&part)? == 0o700, "{:o}", mode(&part)?);
     // Empty so far.
