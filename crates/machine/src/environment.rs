@@ -221,25 +221,40 @@ impl AgentBinary {
     /// # Errors
     /// The host is out of memory or of file descriptors.
     pub fn new(bytes: &[u8]) -> io::Result<Self> {
-        use std::io::Write;
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let make = |flags| rustix::fs::memfd_create("machinist-agent", flags);
-        // A host can forbid to execute what does not ask for it; before Linux 6.3 nobody asked.
-        let fd = match make(flags | MemfdFlags::EXEC) {
-            Err(Errno::INVAL) => make(flags),
-            made => made,
-        }?;
-        let mut file = std::fs::File::from(fd);
-        file.write_all(bytes)?;
-        // A container's root has its hands on it, and other containers run it.
-        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&file, seals)?;
-        Ok(Self(Arc::new(file.into())))
+        for _ in 1..ATTEMPTS {
+            match sealed(bytes) {
+                // The kernel itself holds a page of it at the moment: it tidies its memory, say.
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+                made => return Ok(Self(Arc::new(made?))),
+            }
+        }
+        Ok(Self(Arc::new(sealed(bytes)?)))
     }
 
     pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
         self.0.try_clone()
     }
+}
+
+/// How often a file is made that nobody can write to any more.
+const ATTEMPTS: usize = 10;
+
+/// A file in memory with these bytes, which can be executed and not be written to.
+fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
+    use std::io::Write;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let make = |flags| rustix::fs::memfd_create("machinist-agent", flags);
+    // A host can forbid to execute what does not ask for it; before Linux 6.3 nobody asked.
+    let fd = match make(flags | MemfdFlags::EXEC) {
+        Err(Errno::INVAL) => make(flags),
+        made => made,
+    }?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(bytes)?;
+    // A container's root has its hands on it, and other containers run it.
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file.into())
 }
 
 /// The file of the machine's directory in which its console is logged.
