@@ -157,16 +157,19 @@ fn folder(name: &str) -> String {
     }
 }
 
-/// What the host lacks for this test.
+/// What the host lacks for this test; where that is nothing, there is a cache after this.
 fn lacking(environment: &Environment, file: &LabFile, test: &Test) -> Option<String> {
     let machines = test
         .machines
         .iter()
         .filter_map(|name| file.lab.machine(name.as_str()));
-    let reasons = preflight::reasons(
-        &preflight::of_test(machines, test, environment),
-        environment,
-    );
+    let needs = preflight::of_test(machines, test, environment);
+    let mut reasons = preflight::reasons(&needs, environment);
+    if reasons.is_empty()
+        && let Err(error) = environment.cache.check()
+    {
+        reasons.push(format!("{error}: {}", error.hints().join("; ")));
+    }
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
