@@ -27,8 +27,9 @@ use crate::error::{LaunchError, chain};
 use crate::lifecycle::Ending;
 use crate::path_error::{PathContext, PathError};
 use crate::renewal;
-use crate::snapshot::digest;
-use crate::snapshot::{CONSOLE, Draft, Golden, MEMORY, Making, Parts, ReadyPoint, STATE, Saved};
+use crate::snapshot::{
+    CONSOLE, Draft, Golden, MEMORY, Making, Parts, ReadyPoint, STATE, Saved, digest,
+};
 use crate::spec::{Kind, MachineSpec};
 
 /// The directory, in that of the snapshot that is being made, of what is not saved.
@@ -256,7 +257,7 @@ impl Qemu {
                 prepared = next(preparing.as_mut()) => {
                     let ready = prepared?;
                     let (qmp, memory) =
-                        parts.ok_or_else(|| "QEMU has no control socket".to_owned())?;
+                        parts.ok_or_else(|| "QEMU has no control socket, or no memory of ours".to_owned())?;
                     return Ok((ready, qmp, memory));
                 }
             }

@@ -27,6 +27,7 @@ impl Qemu {
         plan.drives = self.drives(beginning, apart)?;
         match beginning {
             Beginning::Boot => self.plug(&mut plan)?,
+            // Its memory is a descriptor, which the process is given.
             Beginning::Golden(_) => {}
             Beginning::Frozen(frozen) | Beginning::Spare(frozen) => {
                 match apart {
